@@ -155,7 +155,7 @@ def settle(page: Page) -> None:
     """Wait until a model is shown and all responses have arrived."""
     page.locator("main[data-model]").wait_for()
     page.wait_for_timeout(500)  # placeholders appear after 200 ms
-    while (waiting := page.locator(".waiting")).count():
+    while (waiting := page.locator(".waiting, main .busy")).count():
         waiting.first.wait_for(state="detached", timeout=300_000)
         page.wait_for_timeout(300)
     page.wait_for_load_state("networkidle")

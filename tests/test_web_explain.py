@@ -159,7 +159,7 @@ def test_the_components_are_ranked_again_without_some(client, db):
     assert shown and not set(names) & set(shown)
     maps = load(fetch(client, "/4/heatmaps", **params).content)["heatmaps"]
     assert len(maps) == 1 + len(shown)
-    assert "99" in fetch(client, "/4", 422, without="second:99").text
+    assert "99" in fetch(client, "/4", 404, without="second:99").text
 
 
 def test_the_two_predictions_and_the_class_are_always_among_the_changes(db):
