@@ -17,6 +17,7 @@ from semlens.regular_files import open_file
 from semlens.store import file_names, schema
 from semlens.store.atomic_files import damaged, file_digest, load_table, load_tensors
 from semlens.store.manifest import Manifest
+from semlens.store.remote_database import RemoteDatabase
 
 ExpectedTable = tuple[pa.Schema, int | None]
 """Columns, and the number of rows if the manifest defines it."""
@@ -34,6 +35,8 @@ class BuildFiles:
     ----------
     check
         Whether to check the headers; not for a database that is known to be damaged.
+    remote
+        Where missing files are copied from. Then headers are checked on first use.
 
     Raises
     ------
@@ -41,26 +44,42 @@ class BuildFiles:
         If a file is missing, or differs from the one in the manifest.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, check: bool = True) -> None:
-        self.folder, self.manifest = folder, manifest
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        check: bool = True,
+        remote: RemoteDatabase | None = None,
+    ) -> None:
+        self.folder, self.manifest, self._remote = folder, manifest, remote
+        self._expected = expected_files(manifest)
         self._lock = threading.RLock()
         self._verified_paths: dict[str, tuple[Path, tuple[int, ...] | None]] = {}
         self._tensors: dict[str, Mapping[str, Tensor]] = {}
-        for name, expected in expected_files(manifest).items() if check else ():
+        for name in self._expected if check else ():
             if name not in manifest.files:
                 raise _content_error(folder / name, "the manifest does not list it")
-            path = find_file(folder, manifest, name)
-            if problem := header_problem(path, expected):
-                raise _content_error(path, problem)
+            if remote is None:
+                self._check_header(name, find_file(folder, manifest, name))
+
+    def _check_header(self, name: str, path: Path) -> None:
+        if problem := header_problem(path, self._expected[name]):
+            raise _content_error(path, problem)
 
     def verified_path(self, name: str) -> Path:
         """Return the path of a file after verifying its SHA-256; again only if it was replaced."""
         with self._lock:
             path, version = self._verified_paths.get(name, (None, None))
             if path is None or _version(path) != version:
+                digest = self.manifest.files[name]
                 path = find_file(self.folder, self.manifest, name)
+                if self._remote is not None:
+                    if not _unchanged(path, digest):
+                        self._remote.copy(name, digest)
+                    self._check_header(name, path)
                 version = _version(path)
-                if not _unchanged(path, self.manifest.files[name]):
+                if not _unchanged(path, digest):
                     raise _content_error(path, "its SHA-256 differs")
                 self._verified_paths[name] = path, version
             return path
