@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ class RemoteFolder:
         try:
             files.invalidate_cache()  # what was listed before may have changed
             root = files._strip_protocol(self.url).rstrip("/") + "/"
-            found = [str(path) for path in files.find(root)]
+            # a server that does not answer would count as an empty folder
+            options = {"on_error": "raise"} if self._is_http else {}
+            found = [str(path) for path in files.find(root, **options)]
         except Exception as error:  # each package has its own errors
             raise self.failed(error) from error
         inside = [path[len(root) :] for path in found if path.startswith(root)]
@@ -124,6 +127,12 @@ class RemoteFolder:
         """Write a file's content to a path of this machine; errors as for :meth:`read`."""
         self._call("get_file", name, str(path))
 
+    def modified(self, name: str) -> float:
+        """Return when a file was last written, in seconds since 1970; 0 if that is not known."""
+        with suppress(NotImplementedError, SemlensError, OSError):
+            return self._call("modified", name).timestamp()
+        return 0.0
+
     def open(self, name: str, block: int) -> Any:
         """Open a file for reading from start to end, ``block`` bytes at a time, and seeking."""
         # from the store itself: what an earlier listing said of its size may no longer be true
@@ -143,7 +152,7 @@ class RemoteFolder:
         address = f"{self.url}/{quote(name) if self._is_http else name}"
         try:
             return getattr(self.files, method)(address, *arguments, **options)
-        except (FileNotFoundError, PermissionError, SemlensError):
+        except (FileNotFoundError, PermissionError, NotImplementedError, SemlensError):
             raise
         except Exception as error:  # each package has its own errors
             raise self.failed(error) from error

@@ -145,6 +145,7 @@ class _File:
     def __init__(self, source: SourceFile) -> None:
         self.name, self._source = source.name, source
         self._lock = threading.Lock()  # a Parquet reader serves one thread at a time
+        self._group_lock = threading.Lock()  # rows in memory are given while others are read
         self._parquet: pq.ParquetFile | None = None
         self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
         meta = self.call(lambda parquet: parquet.metadata)
@@ -179,15 +180,28 @@ class _File:
         """Return a value of a column as a plain object."""
         group = bisect.bisect_right(self._starts, row) - 1
         key = column, group
-        with self._lock:
-            if key not in self._groups:
-                assert self._parquet is not None  # noqa: S101  # opened for the metadata
-                table = self._parquet.read_row_group(group, [column], use_threads=False)
-                self._groups[key] = table.column(0)
+        values = self._cached(key)
+        if values is None:
+            with self._lock:  # a second thread finds what the first one has read
+                values = self._cached(key)
+                if values is None:
+                    assert self._parquet is not None  # noqa: S101  # opened for the metadata
+                    table = self._parquet.read_row_group(group, [column], use_threads=False)
+                    values = self._cached(key, table.column(0))
+        return values[row - self._starts[group]].as_py()
+
+    def _cached(
+        self, key: tuple[str, int], values: pa.ChunkedArray | None = None
+    ) -> pa.ChunkedArray | None:
+        """Return a row group that is in memory, or None; keep it if it is given."""
+        with self._group_lock:
+            values = self._groups.get(key, values)
+            if values is not None:
+                self._groups[key] = values
+                self._groups.move_to_end(key)
                 while len(self._groups) > _MAX_GROUPS:
                     self._groups.popitem(last=False)
-            self._groups.move_to_end(key)
-            return self._groups[key][row - self._starts[group]].as_py()
+            return values
 
 
 def _image_column(schema: pa.Schema, column: str | None, spec: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from semlens.errors import DataError, shortened
 from semlens.regular_files import is_file, is_folder, open_file, user_path
@@ -29,7 +29,7 @@ class SourceFile(ABC):
     """Its name without the folder, for ids and errors."""
 
     @abstractmethod
-    def open(self) -> BinaryIO:
+    def open(self) -> Any:
         """Open it, to read it from start to end."""
 
     @abstractmethod
@@ -48,7 +48,7 @@ class LocalFile(SourceFile):
         """The name of the file."""
         return self.path.name
 
-    def open(self) -> BinaryIO:
+    def open(self) -> Any:
         """Open a regular file."""
         return open_file(self.path)
 
@@ -66,7 +66,7 @@ class RemoteFile(SourceFile):
     folder: RemoteFolder
     name: str
 
-    def open(self) -> BinaryIO:
+    def open(self) -> Any:
         """Open it; parts that follow each other are read in one request."""
         return self.folder.open(self.name, _BLOCK)
 

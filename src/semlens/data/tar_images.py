@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Any
 
 from semlens.data.image_folder import folder_classes
 from semlens.data.images import Images
@@ -143,7 +143,7 @@ def _index(file: SourceFile) -> list[Member]:
     ]
 
 
-def _headers(stream: BinaryIO, archive: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+def _headers(stream: Any, archive: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     """Yield the headers of all files in an archive; the end must be marked, as tar does."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         while (info := tar.next()) is not None:

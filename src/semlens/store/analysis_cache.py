@@ -9,9 +9,8 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,7 +20,6 @@ from semlens.errors import StoreError
 from semlens.recipe import fingerprint
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest
-from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import MANIFEST_NAME
 from semlens.store.remote_database import RemoteDatabase
 from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
@@ -35,6 +33,7 @@ class AnalysisCache:
 
     def __init__(self, path: Path, remote: RemoteDatabase | None = None) -> None:
         self.path, self._remote = path, remote
+        self._copied: set[str] = set()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -142,13 +141,12 @@ class AnalysisCache:
         :meth:`load_analysis`.
         """
         pattern = f"{glob.escape(prefix)}*.parquet"
-        for name in self._remote.analysis_files if self._remote else ():
-            if fnmatchcase(name, f"{file_names.ANALYSIS}/{pattern}"):
-                self._current_analysis_file(PurePosixPath(name).stem)
-        files = (self.path / file_names.ANALYSIS).glob(pattern)
-        names = [
-            (file.stem, file.stat().st_mtime) for file in files if not file.name.startswith(".")
-        ]
+        if self._remote is None:
+            files = (self.path / file_names.ANALYSIS).glob(pattern)
+            times = {file.name: file.stat().st_mtime for file in files}
+        else:
+            times = self._remote.analysis_times(pattern)
+        names = [(name[: -len(".parquet")], t) for name, t in times.items() if name[0] != "."]
         return sorted(names, key=lambda pair: (-pair[1], pair[0]))
 
     @property
@@ -161,23 +159,25 @@ class AnalysisCache:
 
     def audits_folder(self) -> Path:
         """Return the folder of the saved audits, after copying those of a database elsewhere."""
-        for name in self._remote.analysis_files if self._remote else ():
-            if name.startswith(f"{file_names.AUDITS}/"):
+        folder = self.path / file_names.AUDITS
+        if self._remote is not None:
+            names = {n for n in self._remote.analysis_files if n.startswith(file_names.AUDITS)}
+            for name in names:
                 self._remote.copy_analysis(name)
-        return self.path / file_names.AUDITS
+            for file in folder.glob("*.json"):  # copied at an earlier time
+                if f"{file_names.AUDITS}/{file.name}" not in names:
+                    file.unlink(missing_ok=True)
+        return folder
 
     def _current_analysis_file(self, name: str) -> Path | None:
         """Return the file of a derived table if there is one; copied, the first time."""
         path = self._analysis_file(name)
         if self._remote is not None and name not in self._copied:
-            path.unlink(missing_ok=True)  # of an earlier time
-            self._remote.copy_analysis(f"{file_names.ANALYSIS}/{name}.parquet")
+            if f"{file_names.ANALYSIS}/{path.name}" not in self._remote.analysis_files:
+                return None
+            self._remote.copy_analysis(f"{file_names.ANALYSIS}/{path.name}")
             self._copied.add(name)
         return path if path.is_file() else None
-
-    @locked_cached_property
-    def _copied(self) -> set[str]:
-        return set()
 
     def _analysis_file(self, name: str) -> Path:
         return self.path / file_names.ANALYSIS / f"{name}.parquet"

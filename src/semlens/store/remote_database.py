@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -79,7 +80,8 @@ class RemoteDatabase:
             if self._copied(name, lambda path: file_digest(path) == digest):
                 return
         raise StoreError(
-            f"'{self.remote.url}/{name}' is not the file that the build wrote: its SHA-256 differs.",
+            f"'{self.remote.url}/{name}' is not the file that the build wrote: its SHA-256 "
+            "differs.",
             "Expected the content that the manifest describes.",
             "Upload the database again: first the files, the manifest last.",
         )
@@ -94,10 +96,18 @@ class RemoteDatabase:
             return frozenset()
         return frozenset(f"{file_names.ANALYSIS}/{name}" for name in names if ".." not in name)
 
+    def analysis_times(self, pattern: str) -> dict[str, float]:
+        """Return when each cached result whose name fits a pattern was uploaded; see glob."""
+        folder = f"{file_names.ANALYSIS}/"
+        return {
+            name.removeprefix(folder): self.remote.modified(name)
+            for name in self.analysis_files
+            if fnmatchcase(name, folder + pattern) and name.count("/") == 1
+        }
+
     def copy_analysis(self, name: str) -> None:
         """Copy a cached result or a saved audit, which no manifest lists, as it is now."""
-        if name in self.analysis_files:
-            self._copied(name, lambda _: True)
+        self._copied(name, lambda _: True)
 
     def _copied(self, name: str, is_right: Callable[[Path], bool]) -> bool:
         """Copy a file to a name of its own, and rename it if it is right."""
