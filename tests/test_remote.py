@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import pickle
 import tarfile
 import threading
 import time
@@ -128,6 +129,8 @@ def test_the_database_is_that_of_the_folder(
     local = build(tmp_path / "local", folder, subject, embedder)
     other = build(tmp_path / "other", spec, subject, embedder)
     assert content_of(local) == content_of(other)
+    for_worker = pickle.loads(pickle.dumps(load_images(spec)))
+    assert for_worker.content(1) == paths_of(folder)[1].read_bytes()
     given = spec if kind == "http" else None
     db = sl.open(other, images=given)
     for sample in (COUNT - 1, 0):
@@ -148,6 +151,7 @@ def test_a_stream_gives_the_database_of_its_rows(folder, tmp_path, subject, embe
     streamed = StreamedImages(stream)
     other = build(tmp_path / "other", streamed, subject, embedder)
     assert content_of(local) == content_of(other)
+    assert pickle.loads(pickle.dumps(streamed)).content(2) == contents[2]
     assert streamed.content(3) == contents[3]  # from the start again
 
 

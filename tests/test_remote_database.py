@@ -11,6 +11,7 @@ from object_store import BUCKET, ObjectStore, object_store  # noqa: F401  # a fi
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.saved_labels import label_tables, saved_labels
 from semlens.cli.app import app
 from semlens.errors import StoreError
 
@@ -78,8 +79,8 @@ def test_each_question_reads_its_own_files_once(url, local, object_store):  # no
 def test_what_people_saved_is_read_and_nothing_is_written(url, local, object_store):  # noqa: F811
     db, here = sl.open(url, embedder=WordEmbedder()), sl.open(local)
     assert [table.name for table in label_tables(db)] == ["colours"]
-    pd.testing.assert_frame_equal(load_labels(db, "colours"), load_labels(here, "colours"))
-    assert [record.name for record in db.audits.readable()] == ["class 0"]
+    pd.testing.assert_frame_equal(saved_labels(db, "colours"), saved_labels(here, "colours"))
+    assert [record.name for record in db.audits.readable()] == ["a"]
     db.audits.add(1, {"blob": ["red"]})
     assert not db.is_writable
     assert not db.audits.keeps

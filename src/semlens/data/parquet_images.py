@@ -153,6 +153,10 @@ class _File:
         self.groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self._starts = [0, *accumulate(self.groups)][:-1]
 
+    def __reduce__(self) -> tuple[type[_File], tuple[SourceFile]]:
+        """Open the file again in another process."""
+        return _File, (self._source,)
+
     def call(self, function: Callable[[pq.ParquetFile], Any]) -> Any:
         """Return what a function returns of the opened file.
 

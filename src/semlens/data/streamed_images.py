@@ -64,10 +64,24 @@ class StreamedImages(Images):
             names = feature.names if isinstance(feature, datasets.ClassLabel) else None
             self.targets = name_targets(labels, names, spec)
         self._rows = raw.select_columns([self._column])
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Prepare the first reading."""
         self._lock = threading.Lock()
         self._stream: Iterator[Any] = iter(())
-        self._next = len(labels)  # row that the stream gives next: none
+        self._next = len(self)  # row that the stream gives next: none
         self._window: OrderedDict[int, Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what cannot go to another process; there, the stream starts again."""
+        left_out = ("_lock", "_stream", "_window", "_next")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore it in another process."""
+        vars(self).update(state)
+        self._prepare()
 
     @classmethod
     def load(cls, name: str, split: str | None = None) -> StreamedImages:
