@@ -40,7 +40,7 @@ from semlens.streaming.statistics import TopExamples
 from semlens.types import Box
 
 IMAGES, COMPONENTS, EXAMPLES, DIM = 10**9, 10**6, 30, 512
-THUMBNAIL, REFERENCE_BYTES = "thumbnails", 512 * 2**20
+REFERENCE_BYTES = 512 * 2**20
 GIB, TB = 2**30, 1e12
 
 
@@ -62,20 +62,13 @@ def build_constants(work: Path, count: int) -> dict[str, float]:
     )  # fmt: skip
 
     def seconds(stage: str) -> float:
-        """Return CPU seconds from the end of the work before to the last report of a stage."""
-        last = max(i for i, mark in enumerate(marks) if mark[0] == stage)
-        first = next(i for i, mark in enumerate(marks) if mark[0] == stage)
-        return marks[last][2] - marks[max(0, first - 1)][2]
+        """Return the CPU seconds of a stage, at the rate between its first and last report."""
+        of_stage = {done: t for name, done, t in reversed(marks) if name == stage}
+        (first, begin), (last, end) = min(of_stage.items()), max(of_stage.items())
+        return (end - begin) * last / max(1, last - first)
 
     pairs = int(db.components["examples"].sum())
     crops = sum(db.manifest.crops)
-    used = len(set(db.crop_samples.tolist()))
-    embedding = time.process_time()
-    picture = [db.original(int(s)) for s in db.crop_samples[:8]]
-    embedding = time.process_time()
-    db.embedder.embed_images(picture)
-    embedding = (time.process_time() - embedding) / len(picture)
-    whole = seconds("crop") + 0.0
 
     def size(name: str) -> int:
         return sum(p.stat().st_size for p in (work / "small.semlens").rglob(name))
@@ -84,10 +77,8 @@ def build_constants(work: Path, count: int) -> dict[str, float]:
         "bytes of an image": sum(p.stat().st_size for p in images.rglob("*.jpg")) / count,
         "CPU s to hash an image": seconds("hash") / count,
         "CPU s to collect an image": seconds("collect") / count,
-        "CPU s to crop an example by relevance": max(whole - crops * embedding, 0) / pairs,
-        "CPU s to embed a crop": embedding,
-        "images used by examples, of all examples": used / pairs,
-        "unique crops, of all examples": crops / pairs,
+        "CPU s to crop an example by relevance": seconds("crop") / pairs,
+        "CPU s to embed a crop": seconds("embed") / crops,
         "bytes of an example": size("layer4.parquet") / pairs,
         "bytes of a component": (db.path / "components.parquet").stat().st_size
         / len(db.components),
@@ -156,30 +147,29 @@ def merge_constants(components: int) -> dict[str, float]:
 def plan(constants: dict[str, float], options: argparse.Namespace) -> dict[str, Any]:
     """Return the plan: a list of rows for each table."""
     c, shards = constants, options.shards
-    pairs = COMPONENTS * EXAMPLES
-    crops = pairs * min(1, c["unique crops, of all examples"])
-    used = pairs * min(1, c["images used by examples, of all examples"])
+    pairs = COMPONENTS * EXAMPLES  # among so many images, each may have its own image and crop
     top_bytes = 2 * COMPONENTS * c["bytes of a row of examples in a shard"]
     disk = {
         "samples.parquet": IMAGES * c["bytes of a row of samples.parquet"],
         "components.parquet": COMPONENTS * c["bytes of a component"],
         "examples/": pairs * c["bytes of an example"],
         "vectors/ of components": COMPONENTS * 2.0 * DIM,
-        "vectors/crops/": crops * (2.0 * DIM + 24),
-        "thumbnails/": crops * c["bytes of a thumbnail"],
+        "vectors/crops/": pairs * (2.0 * DIM + 24),
+        "thumbnails/": pairs * c["bytes of a thumbnail"],
         "reference/, at most": float(REFERENCE_BYTES),
         f"partial/: examples of {shards} shards": shards * top_bytes,
     }
     traffic = {
         "hash every image": IMAGES * c["bytes of an image"],
         "run the model on every image": IMAGES * c["bytes of an image"],
-        "read the images of examples": used * c["bytes of an image"],
+        "read the images of examples": pairs * c["bytes of an image"],
     }
     cpu = {
         "hash": IMAGES * c["CPU s to hash an image"],
         "collect": IMAGES * c["CPU s to collect an image"],
         "crop by relevance": pairs * c["CPU s to crop an example by relevance"],
-        "embed": crops * c["CPU s to embed a crop"],
+        "run the model on the images of examples": pairs * c["CPU s to collect an image"],
+        "embed": pairs * c["CPU s to embed a crop"],
         "merge, in one process": merge_seconds(c, shards),
     }
     per_image = c["bytes in memory for an image"]
@@ -242,12 +232,18 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "constants": constants,
         "merge": apart("merge", work / "merge", runs, 64),
         "store": apart("store", work / "store", runs),
+        "remote": apart("remote", work / "remote", 50 if options.quick else 2000),
         "plan": plan(constants, options),
         "options": {k: getattr(options, k) for k in ("shards", "memory", "price", "network")},
     }
     result["seconds"] = time.perf_counter() - begin
     if options.document:
-        parts = {"constants": constants_table, "plan": plan_tables, "runs": runs_table}
+        parts = {
+            "constants": constants_table,
+            "plan": plan_tables,
+            "runs": runs_table,
+            "remote": remote_table,
+        }
         for name, text in parts.items():
             replace_table(options.document, f"scale {name}", result, text(result))
     return result
@@ -275,6 +271,14 @@ def runs_table(result: dict[str, Any]) -> str:
         [(n, f"{t['seconds']:.3g}", f"{t['cpu_seconds']:.3g}", f"{m:.0f}" if m else "")
          for n, t, m in rows],
     )  # fmt: skip
+
+
+def remote_table(result: dict[str, Any]) -> str:
+    """Return what was read of a database in an object store, as a Markdown table."""
+    remote = result["remote"]
+    total = remote["bytes"]
+    rows = [(k, f"{v / 1e6:.2f}", f"{100 * v / total:.2g} %") for k, v in remote["read"].items()]
+    return table(("step", "MB read", "of the database"), [*rows, ("all", f"{total / 1e6:.0f}", "")])
 
 
 def plan_tables(result: dict[str, Any]) -> str:
@@ -308,7 +312,9 @@ def plan_tables(result: dict[str, Any]) -> str:
 
 def show(result: dict[str, Any]) -> None:
     """Print all tables."""
-    shown: list[Callable[[dict[str, Any]], str]] = [constants_table, runs_table, plan_tables]
+    shown: list[Callable[[dict[str, Any]], str]] = [
+        constants_table, runs_table, remote_table, plan_tables,
+    ]  # fmt: skip
     print("\n\n".join(part(result) for part in shown))
 
 

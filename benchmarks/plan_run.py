@@ -2,6 +2,7 @@
 
     python benchmarks/plan_run.py merge FOLDER SHARDS COMPONENTS
     python benchmarks/plan_run.py store FOLDER SHARDS
+    python benchmarks/plan_run.py remote FOLDER COMPONENTS_PER_LAYER
 
 prints one JSON object with times in seconds and the peak memory in MiB.
 """
@@ -9,14 +10,19 @@ prints one JSON object with times in seconds and the peak memory in MiB.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import torch
 from harness import Clock, peak_mib, reset_peak
+from moto.server import ThreadedMotoServer
 from scale import RandomWords, Size, write
 
 import semlens as sl
@@ -68,10 +74,13 @@ def merge(folder: Path, shards: int, components: int) -> dict[str, Any]:
         )
     values = torch.cat([readouts_of(shard, components)[:, :CHECKED] for shard in range(shards)])
     best = values.sort(dim=0, descending=True, stable=True)
-    assert torch.equal(merged.top[LAYER].sample[:CHECKED].T, best.indices[:EXAMPLES])
     total = merged.moments[LAYER].total()
-    assert total.count.unique().tolist() == [shards * BATCH]
-    assert np.allclose(total.mean[:CHECKED], values.double().mean(0), atol=1e-12)
+    if not (
+        torch.equal(merged.top[LAYER].sample[:CHECKED].T, best.indices[:EXAMPLES])
+        and total.count.unique().tolist() == [shards * BATCH]
+        and np.allclose(total.mean[:CHECKED], values.double().mean(0), atol=1e-12)
+    ):
+        raise SystemExit("The merged shards differ from a sort of all readouts.")
     return {
         "shards": shards,
         "components": components,
@@ -107,6 +116,44 @@ def store(folder: Path, shards: int) -> dict[str, Any]:
     }
 
 
+def remote(folder: Path, rows: int) -> dict[str, Any]:
+    """Open a database in an object store; return the bytes that each question copied."""
+    size = Size(layers=10, rows=rows, samples=10 * rows, crops=20 * rows,
+                crops_per_file=max(1, rows // 2))  # fmt: skip
+    database, copies = folder / "x.semlens", folder / "copies"
+    rng = np.random.default_rng(0)
+    write(database, size, pictures=[rng.bytes(4000) for _ in range(100)])
+    os.environ |= {"SEMLENS_CACHE": str(copies), "AWS_ACCESS_KEY_ID": "x",
+                   "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    os.environ["AWS_ENDPOINT_URL_S3"] = "http://{}:{}".format(*server.get_host_and_port())
+    store = fsspec.filesystem("s3")
+    store.mkdir("models")
+    store.put(str(database), "models/x.semlens", recursive=True)
+    read: dict[str, int] = {}
+
+    def step(name: str, ask: Callable[[], Any]) -> Any:
+        answer = ask()
+        files = (path for path in copies.rglob("*") if path.is_file())
+        read[name] = sum(path.stat().st_size for path in files) - sum(read.values())
+        return answer
+
+    db = step("open", lambda: sl.open("s3://models/x.semlens", embedder=RandomWords(size.dim)))
+    examples = step("examples of a component", lambda: db.examples_of(17))
+    step("a thumbnail", lambda: db.thumbnail(examples[0].crop))
+    step("the first search of all layers", lambda: db.search("watermark"))
+    step("another search", lambda: db.search("red"))
+    server.stop()
+    total = sum(path.stat().st_size for path in database.rglob("*") if path.is_file())
+    return {"bytes": total, "read": read}
+
+
 if __name__ == "__main__":
     what, work, *numbers = sys.argv[1:]
-    print(json.dumps({"merge": merge, "store": store}[what](Path(work), *map(int, numbers))))
+    print(
+        json.dumps(
+            {"merge": merge, "store": store, "remote": remote}[what](Path(work), *map(int, numbers))
+        )
+    )

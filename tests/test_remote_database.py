@@ -89,7 +89,7 @@ def test_what_people_saved_is_read_and_nothing_is_written(url, local, object_sto
     with pytest.raises(StoreError, match="Build into a folder"):
         sl.build(url, db_model(), local.parent / "images", WordEmbedder(), ["first"])
     keys = object_store.client.list_objects(Bucket=BUCKET, Prefix=url.split("/")[-1])["Contents"]
-    assert len(keys) == sum(p.is_file() and p.name != ".lock" for p in local.rglob("*"))
+    assert len(keys) == sum(p.is_file() for p in local.rglob("*"))
 
 
 def test_a_damaged_file_is_refused_and_a_damaged_copy_is_replaced(url, local, object_store):  # noqa: F811

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from semlens.data.prefetch import prefetch
+from semlens.data.remote_images import PARALLEL_READS
 from semlens.errors import StoreError
 from semlens.regular_files import open_file
 from semlens.store import file_names, schema
@@ -83,6 +86,14 @@ class BuildFiles:
                     raise _content_error(path, "its SHA-256 differs")
                 self._verified_paths[name] = path, version
             return path
+
+    def copy_ahead(self, names: Iterable[str]) -> None:
+        """Copy files of a database elsewhere that will be used: at once, not in turn."""
+        if (remote := self._remote) is None:
+            return
+        missing = [name for name in names if not (self.folder / name).is_file()]
+        copies = prefetch(lambda n: remote.copy(n, self.manifest.files[n]), missing, PARALLEL_READS)
+        deque(copies, maxlen=0)
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return a table, or some columns of it."""
