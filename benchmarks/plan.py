@@ -57,7 +57,7 @@ def build_constants(work: Path, count: int) -> dict[str, float]:
 
     subject = load_model("torchvision/resnet18", random_weights=0)
     db = sl.build(
-        work / "small.semlens", subject, images, "semlens/demo", ["layer4"], examples=2,
+        work / "small.semlens", subject, images, "semlens/demo", ["layer4"], examples=1,
         reference=0, execution=Execution(batch_size=8, workers=0, shard=count), progress=progress,
     )  # fmt: skip
 
@@ -223,7 +223,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     runs = 100 if options.quick else 10_000
     constants = {
-        **build_constants(work, 16 if options.quick else 48),
+        **build_constants(work, 16 if options.quick else 24),
         **row_constants(2000 if options.quick else 200_000),
         **merge_constants(200 if options.quick else 20_000),
     }

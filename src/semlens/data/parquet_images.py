@@ -183,16 +183,20 @@ class _File:
     def value(self, column: str, row: int) -> Any:
         """Return a value of a column as a plain object."""
         group = bisect.bisect_right(self._starts, row) - 1
-        key = column, group
-        values = self._cached(key)
-        if values is None:
-            with self._lock:  # a second thread finds what the first one has read
-                values = self._cached(key)
-                if values is None:
-                    assert self._parquet is not None  # noqa: S101  # opened for the metadata
-                    table = self._parquet.read_row_group(group, [column], use_threads=False)
-                    values = self._cached(key, table.column(0))
+        values = self._cached((column, group)) or self._load((column, group))
         return values[row - self._starts[group]].as_py()
+
+    def _load(self, key: tuple[str, int]) -> pa.ChunkedArray:
+        """Read a row group, unless another thread has read it by now."""
+        column, group = key
+        with self._lock:
+            values = self._cached(key)
+            if values is None:
+                assert self._parquet is not None  # noqa: S101  # opened for the metadata
+                table = self._parquet.read_row_group(group, [column], use_threads=False)
+                values = table.column(0)
+                self._cached(key, values)
+            return values
 
     def _cached(
         self, key: tuple[str, int], values: pa.ChunkedArray | None = None

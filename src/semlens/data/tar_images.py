@@ -147,7 +147,8 @@ def _headers(stream: Any, archive: str) -> Iterator[tuple[tarfile.TarInfo, tarfi
     """Yield the headers of all files in an archive; the end must be marked, as tar does."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         while (info := tar.next()) is not None:
-            tar.members = []  # a long archive would be kept in memory
+            # a long archive would be kept in memory
+            tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
             if info.size < 0 or info.offset_data <= info.offset:
                 raise _damaged(archive, f"'{shortened(info.name)}' has {info.size} bytes")
             if not info.isdir():
