@@ -181,6 +181,8 @@ def open(  # noqa: A001  # it is semlens.open
 
     Parameters
     ----------
+    path
+        Its folder, or its URL, such as ``s3://bucket/x.semlens``: files are copied on first use.
     model, images, embedder
         Objects or SPECs that replace those recorded in the database.
     device
