@@ -72,6 +72,7 @@ def merge(folder: Path, shards: int, components: int) -> dict[str, Any]:
             Collected.merge,
             (Collected.from_tensors(load_sealed(path) or {}, [LAYER]) for path in paths),
         )
+    peak = peak_mib() - before
     values = torch.cat([readouts_of(shard, components)[:, :CHECKED] for shard in range(shards)])
     best = values.sort(dim=0, descending=True, stable=True)
     total = merged.moments[LAYER].total()
@@ -87,7 +88,7 @@ def merge(folder: Path, shards: int, components: int) -> dict[str, Any]:
         "written_bytes": sum(path.stat().st_size for path in paths),
         "write": writing.read(),
         "merge": merging.read(),
-        "merge_mib": peak_mib() - before,
+        "merge_mib": peak,
     }
 
 
