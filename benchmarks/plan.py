@@ -5,7 +5,7 @@ file per row. A merge of 10,000 synthetic shards, and a database with 10,000 cro
 with the code of a build. The plan is arithmetic on these numbers: no part of it is a guess, except
 the price of a core hour and the speed of the network, which are options.
 
-    python benchmarks/plan.py                            # about five minutes
+    python benchmarks/plan.py                            # ten minutes
     python benchmarks/plan.py --quick
     python benchmarks/plan.py --document docs/scale.md
 """
