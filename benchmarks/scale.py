@@ -38,10 +38,6 @@ GOAL = 1.0
 """Target time in seconds on a loaded database."""
 
 
-CROPS = 5000
-"""Crops per file."""
-
-
 @dataclass(frozen=True)
 class Size:
     """Dimensions of the database."""
@@ -55,6 +51,7 @@ class Size:
     examples: int = 30
     relevant: int = 40
     """Relevant components of a class in each layer."""
+    crops_per_file: int = 5000
 
 
 QUICK = Size(3, 60, 32, 10, 200, 400, 5, 12)
@@ -96,7 +93,10 @@ def write(
     ]  # fmt: skip
     for entry in entries:
         _write_layer(path, entry, size, rng)
-    crops_per_file = [min(CROPS, size.crops - start) for start in range(0, size.crops, CROPS)]
+    crops_per_file = [
+        min(size.crops_per_file, size.crops - start)
+        for start in range(0, size.crops, size.crops_per_file)
+    ]
     for number, count in enumerate(crops_per_file):
         _write_crops(path, number, count, size, pictures)
     count = size.layers * size.rows
@@ -143,7 +143,7 @@ def _write_crops(
     path: Path, number: int, count: int, size: Size, pictures: Sequence[bytes]
 ) -> None:
     vectors = torch.nn.functional.normalize(torch.randn(count, size.dim), dim=1)
-    first = number * CROPS
+    first = number * size.crops_per_file
     save_tensors(path / file_names.crops_file(number), {
         "vector": vectors.half(),
         "sample": torch.arange(first, first + count) % size.samples,

@@ -139,6 +139,24 @@ def test_scale_quick():
 
 
 @pytest.mark.slow
+def test_plan_quick(tmp_path):
+    page = tmp_path / "scale.md"
+    names = ("constants", "runs", "remote", "plan")
+    page.write_text("".join(f"<!-- scale {n} -->\n<!-- end of scale {n} -->\n" for n in names))
+    printed = run("plan.py", "--document", str(page))
+    assert printed["merge"]["shards"] == printed["store"]["crops_files"] == 100
+    assert all(value > 0 for value in printed["constants"].values())
+    read, size = printed["remote"]["read"], printed["remote"]["bytes"]
+    assert read["open"] < read["examples of a component"] < size / 10
+    assert sum(read.values()) < size
+    assert read["another search"] == 0
+    # what the plan says is the product of the constants
+    of_image = printed["constants"]["bytes of an image"]
+    assert printed["plan"]["traffic"]["hash every image"] == 1e9 * of_image
+    assert page.read_text().count("Measured on") == 4
+
+
+@pytest.mark.slow
 def test_web_quick():
     printed = run("web.py", "--parts", "search", "memory", "clients", "page")
     assert [one["components"] for one in printed["search"].values()] == [200, 2000]

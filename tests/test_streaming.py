@@ -42,6 +42,16 @@ def stream(values: torch.Tensor, cuts: list[int], m: int, order: list[int]) -> T
     return joined
 
 
+def test_late_shards_change_few_components_and_the_result_is_still_a_full_sort():
+    values = torch.randn(400, 50, generator=torch.Generator().manual_seed(0))
+    values[200:, 40:] -= 10  # these components have their best samples in the first half
+    top = stream(values, list(range(8, 400, 8)), 5, list(range(50)))
+    for c in range(50):
+        best = full_sort(values[:, c].numpy(), 5)
+        assert top.sample[c].tolist() == [i for i, _ in best]
+        assert top.position[c].tolist() == [i * 50 + c for i, _ in best]
+
+
 @settings(max_examples=150, deadline=None)
 @given(readouts(), st.lists(st.integers(0, 24), max_size=4), st.integers(1, 9), st.randoms())
 def test_top_equals_a_full_sort_in_any_order(values, cuts, m, random):

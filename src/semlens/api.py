@@ -152,13 +152,14 @@ def build(
     if mapped.notice:
         warnings.warn(mapped.notice, UnmappedWarning, stacklevel=2)
     values: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
+    execution = (execution or Execution()).for_source(data)
     plan = Plan(
         subject,
         data,
         foundation_model,
         tuple(layers),
         Recipe(**values),
-        execution or Execution(),
+        execution,
         mapped,
         relabel=not (classes is None and targets is None),
         relevance=relevance,
@@ -180,6 +181,8 @@ def open(  # noqa: A001  # it is semlens.open
 
     Parameters
     ----------
+    path
+        Its folder, or its URL, such as ``s3://bucket/x.semlens``: files are copied on first use.
     model, images, embedder
         Objects or SPECs that replace those recorded in the database.
     device

@@ -33,7 +33,10 @@ class BuildInputs(Settings):
     ] = None
     data: Annotated[
         str | None,
-        setting("Folder of images, or datasets/ID[:SPLIT] (Hugging Face id or saved folder)."),
+        setting(
+            "Folder of images or URL of one, datasets/ID[:SPLIT] (Hugging Face id or saved "
+            "folder), wds:PATTERN of tar archives, or parquet:PATTERN."
+        ),
     ] = None
     embedder: Annotated[
         str | None,

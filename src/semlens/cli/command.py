@@ -215,7 +215,7 @@ def command(
                     print_written(path)
             ask.after_output()
 
-        text = "Folders of the databases." if several else "Folder of the database."
+        text = "Folders or URLs of the databases." if several else "Folder or URL of the database."
         folder = Annotated[list[Path] if several else Path, typer.Argument(help=text)]
         name = "databases" if several else "database"
         parameters = [

@@ -28,7 +28,7 @@ R = TypeVar("R")
 out = Console()
 err = Console(stderr=True)
 
-DatabaseArgument = Annotated[Path, typer.Argument(help="Folder of the database.")]
+DatabaseArgument = Annotated[Path, typer.Argument(help="Folder or URL of the database.")]
 EmbedderOption = Annotated[
     str | None, typer.Option("--embedder", help="Where to load the embedder from, if it has moved.")
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from semlens.data.images import Images, read_file
@@ -40,12 +40,16 @@ class ImageFolder(Images):
                 f"Expected files that end in {', '.join(sorted(SUFFIXES))}.",
                 "Check the path and the file endings.",
             )
-        has_classes = all("/" in name for name in self.ids)
-        self.targets = [name.split("/", 1)[0] for name in self.ids] if has_classes else None
+        self.targets = folder_classes(self.ids)
 
     def content(self, sample: int) -> bytes:
         """Return the file's bytes."""
         return read_file(self.root / self.ids[sample], self.ids[sample])
+
+
+def folder_classes(ids: Sequence[str]) -> list[str] | None:
+    """Return the first-level folder of each relative path; None if some are in no folder."""
+    return [name.split("/", 1)[0] for name in ids] if all("/" in name for name in ids) else None
 
 
 def check_folder(root: str | Path) -> None:

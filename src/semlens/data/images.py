@@ -116,6 +116,8 @@ class Images(ABC):
     """A stable id per sample; for folders the sorted relative POSIX paths."""
     targets: Sequence[str] | None = None
     """The class name of each sample, or None if the data has no classes."""
+    parallel_reads: int = 0
+    """Threads that a source needs to answer without waiting; 0 for one that is read at once."""
 
     def __len__(self) -> int:
         """Return the number of samples."""

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image
 
 from semlens.data.image_folder import ImageFolder, check_folder
 from semlens.data.image_sequence import ImageSequence
-from semlens.data.images import Images
+from semlens.data.images import Images, read_file
+from semlens.data.remote_images import RemoteImages, read_remote
 from semlens.errors import DataError
 from semlens.regular_files import is_file, is_folder, user_path
+from semlens.remote_files import RemoteFolder, remote_url
 
-if TYPE_CHECKING:
-    from semlens.data.huggingface import HuggingFaceImages
+STREAMING = "streaming:"
 
 
 def load_images(spec: str | Path) -> Images:
-    """Load images from a folder, ``datasets/ID[:SPLIT]`` or a saved Hugging Face dataset.
+    """Load images from a SPEC.
+
+    It is a folder, the URL of one, ``wds:PATTERN`` of tar archives, ``parquet:PATTERN``,
+    ``datasets/ID[:SPLIT]``, ``streaming:datasets/ID[:SPLIT]`` or a saved Hugging Face dataset.
 
     Raises
     ------
@@ -28,19 +34,101 @@ def load_images(spec: str | Path) -> Images:
     path = user_path(text)
     if is_saved_dataset(path) or (text.startswith("datasets/") and not is_folder(path)):
         return load_hugging_face(text)
+    if text.startswith(STREAMING) and not is_folder(path):
+        return load_hugging_face(text.removeprefix(STREAMING), streaming=True)
+    if is_tar(text):
+        from semlens.data.tar_images import TarImages
+
+        return TarImages(text)
+    if is_parquet(text):
+        from semlens.data.parquet_images import ParquetImages
+
+        return ParquetImages(text)
+    url = remote_url(text)
+    if url is not None:
+        return RemoteImages(url)
     check_spec(text)
     return ImageFolder(path)
 
 
+def is_tar(spec: str) -> bool:
+    """Whether a SPEC names tar archives, rather than a folder."""
+    return spec.startswith("wds:") or (spec.endswith(".tar") and not is_folder(user_path(spec)))
+
+
+def is_parquet(spec: str) -> bool:
+    """Whether a SPEC names Parquet files, rather than a folder."""
+    named = spec.endswith(".parquet") and not is_folder(user_path(spec))
+    return spec.startswith("parquet:") or named
+
+
 def as_images(images: Images | str | Path | Sequence[Any]) -> Images:
-    """Return images from an object, a SPEC, or a list of pictures or paths."""
+    """Return images from an object, a SPEC, or a list of pictures or paths.
+
+    Raises
+    ------
+    DataError
+        If the SPEC cannot be loaded, or the object cannot be indexed.
+    """
     if isinstance(images, Images):
         return images
-    return load_images(images) if isinstance(images, str | Path) else ImageSequence(images)
+    if isinstance(images, str | Path):
+        return load_images(images)
+    if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
+        raise DataError(
+            f"The images are a {type(images).__name__}, without a length or an index.",
+            "Expected a list, a data set with both, or a SPEC.",
+            "Use semlens.data.streamed_images.StreamedImages for a datasets.IterableDataset.",
+        )
+    return ImageSequence(images)
+
+
+def stored_reader(spec: str, *, given: bool) -> Callable[[int, str], bytes | Image.Image]:
+    """Return a function that reads a sample of a database by its number and its id.
+
+    Folders and URLs of folders are not listed. Nothing is downloaded from the hub.
+
+    Parameters
+    ----------
+    given
+        Whether the user has named the data. Otherwise its SPEC is from the database, which must
+        not have this machine contact just any server.
+
+    Raises
+    ------
+    DataError
+        If there is no such data.
+    """
+    url = remote_url(spec.removeprefix("wds:").removeprefix("parquet:"))
+    if url is not None and url.startswith("http") and not given:
+        raise DataError(
+            f"The data of the database is on the web server '{url}'.",
+            "A database does not decide which servers are contacted.",
+            "Pass the URL as images (--data), if you trust it.",
+        )
+    if url == remote_url(spec) and url is not None and not (is_tar(spec) or is_parquet(spec)):
+        remote = RemoteFolder(url, DataError)
+        return lambda _, name: read_remote(remote, name)
+    root = user_path(spec)
+    if is_saved_dataset(root) or (spec.startswith("datasets/") and not is_folder(root)):
+        saved = load_hugging_face(spec, offline=True)
+        return lambda sample, _: saved.content(sample)
+    if is_folder(root):
+        return lambda _, name: read_file(root / name, name)
+    if is_tar(spec) or is_parquet(spec) or spec.startswith(STREAMING):
+        loaded = load_images(spec)
+        return lambda sample, _: loaded.content(sample)
+    raise DataError(
+        f"The data '{spec}' is not on this machine.",
+        "Expected the folder or data set that the database was built from.",
+        "Restore it, or pass the current location of the data as images (--data).",
+    )
 
 
 def check_spec(spec: str) -> None:
     """Refuse a SPEC of data that does not exist, without listing the data.
+
+    What is not in a folder of this machine is checked when it is read.
 
     Raises
     ------
@@ -53,7 +141,8 @@ def check_spec(spec: str) -> None:
             "It cannot be loaded from its name.",
             "Pass the same object as images=, or build from a folder.",
         )
-    if not spec.startswith("datasets/"):
+    elsewhere = spec.startswith(("datasets/", STREAMING)) or remote_url(spec) is not None
+    if not (elsewhere or is_tar(spec) or is_parquet(spec)):
         check_folder(spec)
 
 
@@ -62,7 +151,7 @@ def is_saved_dataset(path: Path) -> bool:
     return any(is_file(path / name) for name in ("state.json", "dataset_dict.json"))
 
 
-def load_hugging_face(spec: str, *, offline: bool = False) -> HuggingFaceImages:
+def load_hugging_face(spec: str, *, offline: bool = False, streaming: bool = False) -> Images:
     """Load ``datasets/ID[:SPLIT]`` or a saved dataset; with ``offline``, only from local files.
 
     Raises
@@ -78,7 +167,10 @@ def load_hugging_face(spec: str, *, offline: bool = False) -> HuggingFaceImages:
         name, split = (head, tail) if head else (tail, None)
     try:
         from semlens.data.huggingface import HuggingFaceImages
+        from semlens.data.streamed_images import StreamedImages
 
+        if streaming:
+            return StreamedImages.load(name, split)
         return HuggingFaceImages.load(name, split, offline=offline)
     except ModuleNotFoundError as error:
         raise DataError(

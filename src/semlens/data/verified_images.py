@@ -26,7 +26,8 @@ def content_digests(images: Images, workers: int) -> Iterator[str]:
                 return images.digest(sample)
         return ""
 
-    return prefetch(digest, range(len(images)), workers)
+    threads = max(workers, images.parallel_reads) if workers else 0
+    return prefetch(digest, range(len(images)), threads)
 
 
 ATTEMPTS, PAUSE = 3, 0.2

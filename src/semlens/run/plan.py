@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -55,6 +55,12 @@ class Execution:
     def threads(self) -> int:
         """Number of decoding threads."""
         return default_workers() if self.workers < 0 else self.workers
+
+    def for_source(self, images: Images) -> Execution:
+        """Return this execution with the threads that a remote source needs to be read ahead."""
+        return replace(
+            self, workers=max(self.threads, images.parallel_reads) if self.workers else 0
+        )
 
     def shards(self, samples: int, size: int | None = None) -> Iterator[range]:
         """Split samples into ranges of whole batches, at most 64 unless a size is given."""

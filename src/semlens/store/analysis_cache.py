@@ -21,14 +21,19 @@ from semlens.recipe import fingerprint
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest
 from semlens.store.manifest import MANIFEST_NAME
+from semlens.store.remote_database import RemoteDatabase
 from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
 
 
 class AnalysisCache:
-    """Folder of derived tables; each one records what it was computed from."""
+    """Folder of derived tables; each one records what it was computed from.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Those of a database elsewhere are copied when they are read; nothing is saved there.
+    """
+
+    def __init__(self, path: Path, remote: RemoteDatabase | None = None) -> None:
+        self.path, self._remote = path, remote
+        self._copied: set[str] = set()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,8 +89,14 @@ class AnalysisCache:
         Raises
         ------
         StoreError
-            If the name is not a plain file name.
+            If the name is not a plain file name, or the database is elsewhere.
         """
+        if self._remote is not None:
+            raise StoreError(
+                f"'{self._remote.remote.url}' cannot be written.",
+                "Expected a database on this machine to save results in.",
+                "Copy it to this machine, save them there, and upload its folder 'analysis'.",
+            )
         if not re.fullmatch(r"[\w][\w.-]*", name):
             raise StoreError(
                 f"'{name}' is not a valid name of a table.",
@@ -104,8 +115,8 @@ class AnalysisCache:
 
     def load_analysis(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
         """Return a derived table, or some columns; None if there is none for this build."""
-        path = self._analysis_file(name)
-        if not path.is_file():
+        path = self._current_analysis_file(name)
+        if path is None:
             return None
         table = load_sealed_table(path, columns)
         built_from = (table.schema.metadata or {}).get(b"database", b"").decode()
@@ -116,8 +127,8 @@ class AnalysisCache:
 
         The caller must check whether the origin is still valid: it may be after layers were added.
         """
-        path = self._analysis_file(name)
-        if not path.is_file():
+        path = self._current_analysis_file(name)
+        if path is None:
             return None
         table = load_sealed_table(path)
         origin = (table.schema.metadata or {}).get(b"origin")
@@ -129,17 +140,44 @@ class AnalysisCache:
         Times are seconds since 1970. The tables may be of an earlier build, see
         :meth:`load_analysis`.
         """
-        files = (self.path / file_names.ANALYSIS).glob(f"{glob.escape(prefix)}*.parquet")
-        names = [
-            (file.stem, file.stat().st_mtime) for file in files if not file.name.startswith(".")
-        ]
+        pattern = f"{glob.escape(prefix)}*.parquet"
+        if self._remote is None:
+            files = (self.path / file_names.ANALYSIS).glob(pattern)
+            times = {file.name: file.stat().st_mtime for file in files}
+        else:
+            times = self._remote.analysis_times(pattern)
+        names = [(name[: -len(".parquet")], t) for name, t in times.items() if name[0] != "."]
         return sorted(names, key=lambda pair: (-pair[1], pair[0]))
 
     @property
     def is_writable(self) -> bool:
-        """Whether derived tables can be saved: the folder is not read-only."""
+        """Whether derived tables can be saved: the folder is here and not read-only."""
+        if self._remote is not None:
+            return False
         folder = self.path / file_names.ANALYSIS
         return os.access(folder if folder.is_dir() else self.path, os.W_OK)
+
+    def audits_folder(self) -> Path:
+        """Return the folder of the saved audits, after copying those of a database elsewhere."""
+        folder = self.path / file_names.AUDITS
+        if self._remote is not None:
+            names = {n for n in self._remote.analysis_files if n.startswith(file_names.AUDITS)}
+            for name in names:
+                self._remote.copy_analysis(name)
+            for file in folder.glob("*.json"):  # copied at an earlier time
+                if f"{file_names.AUDITS}/{file.name}" not in names:
+                    file.unlink(missing_ok=True)
+        return folder
+
+    def _current_analysis_file(self, name: str) -> Path | None:
+        """Return the file of a derived table if there is one; copied, the first time."""
+        path = self._analysis_file(name)
+        if self._remote is not None and name not in self._copied:
+            if f"{file_names.ANALYSIS}/{path.name}" not in self._remote.analysis_files:
+                return None
+            self._remote.copy_analysis(f"{file_names.ANALYSIS}/{path.name}")
+            self._copied.add(name)
+        return path if path.is_file() else None
 
     def _analysis_file(self, name: str) -> Path:
         return self.path / file_names.ANALYSIS / f"{name}.parquet"

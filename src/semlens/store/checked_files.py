@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,11 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from semlens.data.prefetch import prefetch
+from semlens.data.remote_images import PARALLEL_READS
 from semlens.errors import StoreError
 from semlens.regular_files import open_file
 from semlens.store import file_names, schema
 from semlens.store.atomic_files import damaged, file_digest, load_table, load_tensors
 from semlens.store.manifest import Manifest
+from semlens.store.remote_database import RemoteDatabase
 
 ExpectedTable = tuple[pa.Schema, int | None]
 """Columns, and the number of rows if the manifest defines it."""
@@ -34,6 +38,8 @@ class BuildFiles:
     ----------
     check
         Whether to check the headers; not for a database that is known to be damaged.
+    remote
+        Where missing files are copied from. Then headers are checked on first use.
 
     Raises
     ------
@@ -41,29 +47,53 @@ class BuildFiles:
         If a file is missing, or differs from the one in the manifest.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, check: bool = True) -> None:
-        self.folder, self.manifest = folder, manifest
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        check: bool = True,
+        remote: RemoteDatabase | None = None,
+    ) -> None:
+        self.folder, self.manifest, self._remote = folder, manifest, remote
+        self._expected = expected_files(manifest)
         self._lock = threading.RLock()
         self._verified_paths: dict[str, tuple[Path, tuple[int, ...] | None]] = {}
         self._tensors: dict[str, Mapping[str, Tensor]] = {}
-        for name, expected in expected_files(manifest).items() if check else ():
+        for name in self._expected if check else ():
             if name not in manifest.files:
                 raise _content_error(folder / name, "the manifest does not list it")
-            path = find_file(folder, manifest, name)
-            if problem := header_problem(path, expected):
-                raise _content_error(path, problem)
+            if remote is None:
+                self._check_header(name, find_file(folder, manifest, name))
+
+    def _check_header(self, name: str, path: Path) -> None:
+        if problem := header_problem(path, self._expected[name]):
+            raise _content_error(path, problem)
 
     def verified_path(self, name: str) -> Path:
         """Return the path of a file after verifying its SHA-256; again only if it was replaced."""
         with self._lock:
             path, version = self._verified_paths.get(name, (None, None))
             if path is None or _version(path) != version:
+                digest = self.manifest.files[name]
                 path = find_file(self.folder, self.manifest, name)
+                if self._remote is not None:
+                    if not _unchanged(path, digest):
+                        self._remote.copy(name, digest)
+                    self._check_header(name, path)
                 version = _version(path)
-                if not _unchanged(path, self.manifest.files[name]):
+                if not _unchanged(path, digest):
                     raise _content_error(path, "its SHA-256 differs")
                 self._verified_paths[name] = path, version
             return path
+
+    def copy_ahead(self, names: Iterable[str]) -> None:
+        """Copy files of a database elsewhere that will be used: at once, not in turn."""
+        if (remote := self._remote) is None:
+            return
+        missing = [name for name in names if not (self.folder / name).is_file()]
+        copies = prefetch(lambda n: remote.copy(n, self.manifest.files[n]), missing, PARALLEL_READS)
+        deque(copies, maxlen=0)
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return a table, or some columns of it."""

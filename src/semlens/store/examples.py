@@ -232,6 +232,7 @@ class Vectors(ComponentIndex):
     def norms(self) -> Float32[np.ndarray, " n"]:
         """Norm of each concept vector."""
         norms = np.zeros(self.manifest.rows, np.float32)
+        self.files.copy_ahead(file_names.theta_file(layer) for layer in self.layers)
         for layer in range(len(self.manifest.layers)):
             for rows, vectors in self._chunks(layer):
                 norms[rows] = torch.linalg.vector_norm(vectors, dim=1).numpy()
@@ -249,4 +250,5 @@ class Vectors(ComponentIndex):
 
     def _concatenate_crops(self, name: str, empty: np.ndarray) -> np.ndarray:
         names = [file_names.crops_file(number) for number in range(len(self.manifest.crops))]
+        self.files.copy_ahead(names)
         return np.concatenate([empty, *(self.files.tensors(file)[name].numpy() for file in names)])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
-from semlens.data.images import Images, content_digest, decode, read_file
-from semlens.data.load import check_spec, is_saved_dataset, load_hugging_face
+from semlens.data.images import Images, content_digest, decode
+from semlens.data.load import check_spec, stored_reader
 from semlens.data.prefetch import default_workers
 from semlens.data.verified_images import content_digests
 from semlens.embedders.load import Embedder, load_embedder
@@ -18,7 +18,8 @@ from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.recipe import fingerprint
-from semlens.regular_files import is_folder, user_path
+from semlens.regular_files import user_path
+from semlens.remote_files import remote_url
 from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.checked_files import BuildFiles
 from semlens.store.component_index import ClassRelevanceIndex
@@ -26,6 +27,7 @@ from semlens.store.examples import Vectors
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
 from semlens.store.reference import ReferenceReader
+from semlens.store.remote_database import RemoteDatabase
 from semlens.store.verify import Verification, verify
 
 _MISSING_DATA_REMEDY = "Restore it, or pass the current location of the data as images (--data)."
@@ -34,8 +36,8 @@ _MISSING_DATA_REMEDY = "Restore it, or pass the current location of the data as 
 class DatabaseImages(Images):
     """The images of a database; only images that are read are accessed and hashed.
 
-    Folders are not listed: images are read by path. A Hugging Face data set is opened with the
-    first image. Nothing is downloaded. Thread-safe.
+    Folders are not listed: images are read by path. A data set in files, or of Hugging Face, is
+    opened with the first image; nothing is downloaded from the hub. Thread-safe.
 
     Parameters
     ----------
@@ -51,6 +53,7 @@ class DatabaseImages(Images):
     def __init__(self, database: Database, images: Images | str | Path | None = None) -> None:
         self._database = database
         self._images = images if isinstance(images, Images) else None
+        self._given = images is not None
         self.spec = str(
             images.spec if isinstance(images, Images) else images or database.manifest.data.spec
         )
@@ -112,20 +115,11 @@ class DatabaseImages(Images):
     def _content(self, sample: int, path: str) -> bytes | Image.Image:
         if self._images is not None:
             return self._images.content(sample)
-        root = user_path(self.spec)
-        if is_folder(root) and not is_saved_dataset(root):
-            return read_file(root / path, path)
-        return self._hugging_face_images.content(sample)
+        return self._read(sample, path)
 
     @locked_cached_property
-    def _hugging_face_images(self) -> Images:
-        if not (self.spec.startswith("datasets/") or is_folder(user_path(self.spec))):
-            raise DataError(
-                f"The data '{self.spec}' is not on this machine.",
-                "Expected the folder or data set that the database was built from.",
-                _MISSING_DATA_REMEDY,
-            )
-        return load_hugging_face(self.spec, offline=True)
+    def _read(self) -> Callable[[int, str], bytes | Image.Image]:
+        return stored_reader(self.spec, given=self._given)
 
 
 def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
@@ -151,7 +145,7 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
     Parameters
     ----------
     path
-        The database's folder.
+        The database's folder, or its URL. Files of a URL are copied when they are first used.
     model, images, embedder
         Objects, or SPECs of their current locations, in place of those of the build.
     device
@@ -174,10 +168,14 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         embedder: Embedder | str | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(user_path(path))
+        url = remote_url(path)
+        remote = RemoteDatabase.open(url) if url is not None else None
+        super().__init__(remote.folder if remote else user_path(path), remote)
+        self.location = url or str(self.path)
+        """The path or URL that it was opened from."""
         self.device = device
         self.manifest = Manifest.load(self.path)
-        self.files = BuildFiles(self.path, self.manifest)
+        self.files = BuildFiles(self.path, self.manifest, remote=remote)
         self.sources = (model, images, embedder)
         """Model, images and embedder as passed; None for those of the build."""
         if isinstance(model, SubjectModel):
@@ -277,7 +275,7 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
 
     def verify(self) -> Verification:
         """Check every file of the database; see :func:`semlens.verify`."""
-        return verify(self.path)
+        return verify(self.location)
 
     def warm(self) -> None:
         """Load what the first search needs, so that a server's first page need not wait for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from semlens.errors import StoreError
 from semlens.progress import progress_bars, report_progress
 from semlens.regular_files import user_path
+from semlens.remote_files import remote_url
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest
 from semlens.store.checked_files import (
@@ -24,6 +26,7 @@ from semlens.store.checked_files import (
 from semlens.store.invariants import Invariants
 from semlens.store.json_documents import JsonDocuments
 from semlens.store.manifest import MANIFEST_NAME, Manifest
+from semlens.store.remote_database import RemoteDatabase
 from semlens.store.sealed_tables import load_sealed_table
 
 RESTORE = "Restore it from a copy, or remove the database and build it again."
@@ -71,7 +74,7 @@ def verify(database: str | Path) -> Verification:
     Parameters
     ----------
     database
-        Folder of the database, which may be damaged.
+        Folder of the database, which may be damaged, or its URL: then all its files are copied.
 
     Raises
     ------
@@ -84,19 +87,35 @@ def verify(database: str | Path) -> Verification:
     >>> sl.verify("r18.semlens").problems                              # doctest: +SKIP
     ()
     """
-    folder = user_path(database)
+    url = remote_url(database)
+    remote = RemoteDatabase.open(url) if url is not None else None
+    folder = remote.folder if remote else user_path(database)
     manifest = Manifest.load(folder)
     with progress_bars():
+        if remote is not None:
+            _copy_all(remote, manifest)
         problems = [*_build_problems(folder, manifest), *_analysis_problems(folder)]
     paths = [folder / name for name in (MANIFEST_NAME, *manifest.files)]
     paths += [find_file(folder, manifest, name) for name in manifest.files]
     present = {path for path in (*paths, *_analysis_files(folder)) if path.is_file()}
     return Verification(
-        str(folder.resolve()),
+        url or str(folder.resolve()),
         len(present),
         sum(path.stat().st_size for path in present),
         tuple(problems),
     )
+
+
+def _copy_all(remote: RemoteDatabase, manifest: Manifest) -> None:
+    """Copy every file of a database elsewhere; what cannot be copied is then missing here."""
+    files = BuildFiles(remote.folder, manifest, check=False, remote=remote)
+    for done, name in enumerate(manifest.files, start=1):
+        with suppress(StoreError, KeyError):  # its problem is listed
+            files.verified_path(name)
+        report_progress("copy", done, len(manifest.files))
+    for name in remote.analysis_files:
+        with suppress(StoreError):
+            remote.copy_analysis(name)
 
 
 def _build_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:

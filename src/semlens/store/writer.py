@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from semlens.errors import BusyError, StoreError, shortened
+from semlens.remote_files import remote_url
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest, save_table, save_tensors
 from semlens.store.manifest import MANIFEST_NAME, Manifest
@@ -28,6 +29,12 @@ def write_lock(database: Path) -> Iterator[None]:
     StoreError
         If the path is a file, or a folder that is not a database.
     """
+    if (url := remote_url(database)) is not None:
+        raise StoreError(
+            f"'{url}' is not on this machine.",
+            "A database is built in a folder of this machine: its files are replaced as one.",
+            "Build into a folder, then upload it, manifest.json last: aws s3 sync, gsutil rsync.",
+        )
     try:
         _check_folder(database)
         database.mkdir(parents=True, exist_ok=True)

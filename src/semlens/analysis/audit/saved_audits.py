@@ -25,7 +25,6 @@ from semlens.analysis.resolve_concepts import class_and_concepts
 from semlens.errors import ConceptError, RecipeError, SemlensError, StaleError, StoreError
 from semlens.settings import Items, request_model
 from semlens.settings import Settings as Checked
-from semlens.store import file_names
 from semlens.store.json_documents import Document, JsonDocuments
 from semlens.store.reader import Database
 from semlens.version import __version__
@@ -201,7 +200,7 @@ class SavedAudits:
     def __init__(self, database: Database, *, keeps: bool | None = None) -> None:
         self.database = database
         keeps = database.is_writable if keeps is None else keeps
-        self._documents = JsonDocuments(database.path / file_names.AUDITS, "audit", writable=keeps)
+        self._documents = JsonDocuments(database.audits_folder(), "audit", writable=keeps)
 
     @property
     def keeps(self) -> bool:
