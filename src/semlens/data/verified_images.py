@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from PIL import Image
@@ -14,8 +14,10 @@ from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import ImageError, StaleError
 
 
-def content_digests(images: Images, workers: int) -> Iterator[str]:
-    """Yield the digest of every sample; empty for a sample whose bytes cannot be read.
+def content_digests(
+    images: Images, workers: int, samples: Iterable[int] | None = None
+) -> Iterator[str]:
+    """Yield the digest of every sample, or of some; empty if the bytes cannot be read.
 
     Such a sample is skipped and listed when the model runs over the data.
     """
@@ -26,7 +28,7 @@ def content_digests(images: Images, workers: int) -> Iterator[str]:
                 return images.digest(sample)
         return ""
 
-    return prefetch(digest, range(len(images)), workers)
+    return prefetch(digest, range(len(images)) if samples is None else samples, workers)
 
 
 ATTEMPTS, PAUSE = 3, 0.2
@@ -44,10 +46,10 @@ class VerifiedImages(Images):
     Parameters
     ----------
     digests
-        One per sample, from :func:`content_digests`.
+        From :func:`content_digests`, by sample; only these samples can be read.
     """
 
-    def __init__(self, images: Images, digests: Sequence[str]) -> None:
+    def __init__(self, images: Images, digests: Mapping[int, str]) -> None:
         self.images, self.digests = images, digests
         self.spec, self.ids, self.targets = images.spec, images.ids, images.targets
         self._lock = threading.Lock()
@@ -61,7 +63,7 @@ class VerifiedImages(Images):
         ImageError
             If it could not be read when the digests were computed either.
         StaleError
-            If it has changed; the error lists all images that have changed.
+            If it has changed; the error lists all of them that have changed.
         """
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE * bool(attempt))
@@ -78,8 +80,9 @@ class VerifiedImages(Images):
         raise self._stale
 
     def _stale_error(self, sample: int) -> StaleError:
-        current = content_digests(self.images, default_workers())
-        changed = {i for i, digest in enumerate(current) if digest != self.digests[i]} | {sample}
+        current = content_digests(self.images, default_workers(), self.digests)
+        hashed = zip(self.digests.items(), current, strict=True)
+        changed = {i for (i, digest), now in hashed if now != digest} | {sample}
         names = [self.ids[i] for i in sorted(changed)]
         more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
         return StaleError(
