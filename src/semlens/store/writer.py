@@ -29,7 +29,7 @@ def write_lock(database: Path) -> Iterator[None]:
         If the path is a file, or a folder that is not a database.
     """
     try:
-        _check_folder(database)
+        check_folder(database)
         database.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(database / file_names.LOCK)).acquire(timeout=0)
     except Timeout as error:
@@ -49,7 +49,7 @@ def write_lock(database: Path) -> Iterator[None]:
         yield
 
 
-def _check_folder(database: Path) -> None:
+def check_folder(database: Path) -> None:
     """Raise an error if a path is a file, or a folder of something else."""
     if not database.exists():
         return

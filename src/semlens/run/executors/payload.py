@@ -57,7 +57,7 @@ def _user_modules_by_value() -> Iterator[None]:
 def unpack(data: bytes | memoryview, threads: int) -> Inputs:
     """Return the inputs, with so many threads that decode."""
     buffer = io.BytesIO(data)
-    inputs = torch.load(buffer, weights_only=False, pickle_module=cloudpickle)
+    inputs = torch.load(buffer, weights_only=False)
     return replace(inputs, threads=threads)
 
 
