@@ -76,7 +76,7 @@ class Stage:
         for samples, tensors in workers.run(self.steps, map(self.task, ranges), running):
             yield samples, tensors
             done += len(samples)
-            running({})
+        running({})
 
 
 @dataclass(frozen=True)

@@ -170,10 +170,12 @@ def _load(payload: Path, counters: Path, threads: int, decoding: int) -> None:
 def _compute(steps: tuple[str, ...], task: Task) -> Computed:
     assert _loaded is not None  # noqa: S101  # the process begins with _load
     inputs, counters = _loaded
-    counters[:] = 0
 
     def add(index: int, count: int) -> None:
         counters[index] += count
 
     advance: dict[str, Advance] = {step: partial(add, i) for i, step in enumerate(steps)}
-    return compute(inputs, task, advance)
+    try:
+        return compute(inputs, task, advance)
+    finally:
+        counters[:] = 0

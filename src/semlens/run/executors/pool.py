@@ -119,8 +119,8 @@ class Pool:
                 continue
             finished = self._collect(steps, queue, busy)
             self._assign(steps, queue, busy)  # before the results are saved
-            running(sum((Counter(worker.running()) for worker, _ in busy.values()), Counter()))
             yield from finished
+            running(sum((Counter(worker.running()) for worker, _ in busy.values()), Counter()))
 
     def _assign(
         self,

@@ -216,13 +216,15 @@ class Actor:
 
     def compute(self, steps: tuple[str, ...], task: Task) -> Computed:
         """Compute a task."""
-        self._done = done = Counter[str]()
 
         def add(step: str, count: int) -> None:
-            done[step] += count
+            self._done[step] += count
 
         advance: dict[str, Advance] = {step: partial(add, step) for step in steps}
-        return compute(self._inputs, task, advance)
+        try:
+            return compute(self._inputs, task, advance)
+        finally:
+            self._done = Counter()
 
     def running(self) -> Mapping[str, int]:
         """Return the samples done of the current task, by step."""
