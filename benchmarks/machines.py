@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from build_inputs import make_images, make_subject
-from harness import command, in_turns, median, table
+from harness import command, in_turns, median, ratio, table
 from torch import Tensor
 
 from semlens.api import make_plan
@@ -41,7 +41,21 @@ from semlens.run.shards import Shards
 from semlens.stages.collect import layer_layouts
 from semlens.store.atomic_files import file_digest
 
-LAYER, BATCH = "layer2.conv2", 4
+LAYERS, BATCH = ["0", "2"], 4
+MODEL = """
+import torch
+from torchvision.transforms import v2
+
+
+def make():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3, 2), torch.nn.ReLU(), torch.nn.Conv2d(6, 10, 3, 2),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(10, 4),
+    )
+    resize = [v2.Resize((32, 32)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return net, v2.Compose(resize), list("abcd")
+"""
 SHARD_BYTES = 2**22
 """Bytes of the result of an empty task: about those of a shard of 5,000 components."""
 
@@ -50,8 +64,8 @@ def plan_of(images: Path, executor: Executor | None = None, examples: int = 3) -
     """Return the plan of the build that is compared."""
     execution = Execution(BATCH, 1, executor=executor or ThisProcess(1))
     return make_plan(
-        "semlens/demo", images, "semlens/demo", [LAYER], relevance=True, execution=execution,
-        examples=examples, crop="crp", rules="gradient",
+        f"{images.parent / 'tiny.py'}:make", images, "semlens/demo", LAYERS, relevance=True,
+        execution=execution, examples=examples, crop="crp", rules="gradient",
     )  # fmt: skip
 
 
@@ -222,7 +236,7 @@ def speed(work: Path, options: argparse.Namespace) -> dict[str, Any]:
             model, images, embedder, ["layer4"], execution=execution, crop="none"
         )  # fmt: skip
         folder = work / f"shards-{next(numbers)}"
-        return time_executor(folder, plan, executor, 4 if options.quick else 20)
+        return time_executor(folder, plan, executor, 4 if options.quick else 10)
 
     with cluster(1, 2):
         executors = {
@@ -238,10 +252,7 @@ def speed(work: Path, options: argparse.Namespace) -> dict[str, Any]:
         "by_executor": {
             name: {
                 **{key: median(turns, name, key) for key in turns[0][name]},
-                "speed_up": median(
-                    [{name: {"x": r["one process"]["seconds"] / r[name]["seconds"]}} for r in turns],
-                    name, "x",
-                ),
+                "speed_up": ratio(turns, ["one process"], [name]),
             }
             for name in executors
         },
@@ -251,7 +262,8 @@ def speed(work: Path, options: argparse.Namespace) -> dict[str, Any]:
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Compare the builds, and time the executors."""
     torch.set_num_threads(1)
-    few = make_images(work, 24 if options.quick else 60, 120)
+    few = make_images(work, 60, 110)
+    (work / "tiny.py").write_text(MODEL, "utf-8")
     return {"identity": identity(work, few), "speed": speed(work, options)}
 
 
@@ -270,5 +282,5 @@ def show(result: dict[str, Any]) -> None:
 if __name__ == "__main__":
     command(
         __doc__, measure, show,
-        {"--count": {"type": int, "default": 256, "help": "images that are timed"}}, rounds=2,
+        {"--count": {"type": int, "default": 160, "help": "images that are timed"}}, rounds=2,
     )  # fmt: skip

@@ -76,18 +76,26 @@ class VerifiedImages(Images):
             if content_digest(content) == self.digests[sample]:
                 return content
         with self._lock:  # several threads may find changed images at the same time
-            self._stale = self._stale or self._stale_error(sample)
+            self._stale = self._stale or stale_error(self.images, self.digests, [sample])
         raise self._stale
 
-    def _stale_error(self, sample: int) -> StaleError:
-        current = content_digests(self.images, default_workers(), self.digests)
-        hashed = zip(self.digests.items(), current, strict=True)
-        changed = {i for (i, digest), now in hashed if now != digest} | {sample}
-        names = [self.ids[i] for i in sorted(changed)]
-        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-        return StaleError(
-            f"{len(names)} images of '{self.spec}' have changed since they were hashed: "
-            f"{', '.join(names[:_MAX_LISTED])}{more}.",
-            "Expected images that do not change during a build.",
-            "Run the same build again once nothing writes to them; it will use their new content.",
-        )
+
+def stale_error(images: Images, digests: Mapping[int, str], changed: Iterable[int]) -> StaleError:
+    """Return the error that lists all images that differ from their digests.
+
+    Parameters
+    ----------
+    changed
+        Images that are known to have changed, even if they have changed back.
+    """
+    current = content_digests(images, default_workers(), digests)
+    hashed = zip(digests.items(), current, strict=True)
+    different = {i for (i, digest), now in hashed if now != digest}.union(changed)
+    names = [images.ids[i] for i in sorted(different)]
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return StaleError(
+        f"{len(names)} images of '{images.spec}' have changed since they were hashed: "
+        f"{', '.join(names[:_MAX_LISTED])}{more}.",
+        "Expected images that do not change during a build.",
+        "Run the same build again once nothing writes to them; it will use their new content.",
+    )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from semlens.errors import RecipeError
+from semlens.data.verified_images import stale_error
+from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_classes, check_logits
 from semlens.models.reproducibility import check_reproducible
@@ -62,7 +63,10 @@ def build_database(path: Path, plan: Plan) -> Database:
             shards = Shards(path / file_names.PARTIAL)
 
             def complete(stage: Stage) -> None:
-                shards.complete(stage, workers, plan.execution)
+                try:
+                    shards.complete(stage, workers, plan.execution)
+                except StaleError as error:  # it lists the images of one shard
+                    raise stale_error(plan.images, dict(enumerate(digests)), []) from error
 
             return finish(path, database, plan, layouts, digests, shards, complete)
 

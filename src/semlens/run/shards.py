@@ -67,10 +67,13 @@ class Stage:
         """Compute shards in any order, and report progress."""
         ranges = list(ranges)
         done = self.total - sum(map(len, ranges))
+        reported = dict.fromkeys(self.steps, 0)
 
         def running(counts: Mapping[str, int]) -> None:
-            for step in self.steps:
-                report_progress(step, min(done + counts.get(step, 0), self.total), self.total)
+            for step, before in reported.items():
+                reported[step] = min(done + counts.get(step, 0), self.total)
+                if reported[step] != before:
+                    report_progress(step, reported[step], self.total)
 
         running({})
         for samples, tensors in workers.run(self.steps, map(self.task, ranges), running):
