@@ -61,7 +61,8 @@ def build_one_part(database: Path, inputs: BuildInputs, recipe: Recipe, as_json:
         return
     for step, others in waiting.items():
         out.print(f"Waiting for {_NAMES[step]}, parts {', '.join(others)}.", soft_wrap=True)
-    out.print("Next: run all parts again once these are done; each continues with the next step.")
+    text = "Next: run all parts again once these are done; each continues with the next step."
+    out.print(text, soft_wrap=True)
 
 
 def _write_options(path: Path, plan: Plan, inputs: BuildInputs, recipe: Recipe) -> None:
@@ -137,4 +138,5 @@ def _read_options(folders: list[Path], model: str | None) -> tuple[BuildInputs, 
         recipe = Recipe(**{name: options.pop(name) for name in Recipe.model_fields})
     except (ValueError, KeyError, AttributeError) as error:
         raise damaged(file, error) from error
-    return BuildInputs(**{**options, **({"model": model} if model else {})}), recipe
+    options["model"] = model or options["model"]
+    return BuildInputs(**options), recipe

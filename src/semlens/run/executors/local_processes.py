@@ -80,7 +80,7 @@ def visible_gpus(device: torch.device) -> list[str]:
 class _Processes:
     """A pool of one process per worker: if one ends, the others go on."""
 
-    lost = (BrokenProcessPool,)
+    lost: tuple[type[Exception], ...] = (BrokenProcessPool,)
 
     def __init__(
         self, folder: Path, count: int, threads: int, decoding: int, gpus: list[str]
@@ -144,8 +144,8 @@ class _Process:
         return dict(zip(self._steps, self._counters.tolist(), strict=False))
 
     def is_alive(self) -> bool:
-        """Whether the process can still be used."""
-        return self._pool._flags.broken is None  # noqa: SLF001  # there is no public way
+        """Whether the process can still be used; otherwise its next task says so."""
+        return True
 
     def close(self) -> None:
         """Kill the process."""
