@@ -1,8 +1,8 @@
 """Builds on several workers: the same bytes, their speed, and the overhead per shard.
 
-    python benchmarks/machines.py            # four minutes on two busy cores
+    python benchmarks/machines.py            # three minutes on two cores, eight on busy ones
     python benchmarks/machines.py --json
-    python benchmarks/machines.py --quick    # one minute: fewer images, one round
+    python benchmarks/machines.py --only identity
 
 The same database is built in this process, from parts, by processes and by Ray, and compared byte
 by byte. In the last case one of three nodes dies while the model runs. Then the model is timed
@@ -269,10 +269,15 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """Print the result as tables."""
-    keys = ("files", "equal", "identical", "seconds")
-    rows = [(name, *(row[key] for key in keys)) for name, row in result["identity"].items()]
-    print(table(("build", *keys), rows, digits=1))
-    speed = result["speed"]
+    if "identity" in result:
+        keys = ("files", "equal", "identical", "seconds")
+        rows = [(name, *(row[key] for key in keys)) for name, row in result["identity"].items()]
+        print(table(("build", *keys), rows, digits=1))
+    if "speed" in result:
+        _show_speed(result["speed"])
+
+
+def _show_speed(speed: dict[str, Any]) -> None:
     print(f"\nResNet-18 over {speed['images']} images, one compute thread per worker; seconds\n")
     keys = ("start", "overhead", "shards", "seconds", "speed_up")
     rows = [(name, *(row[key] for key in keys)) for name, row in speed["by_executor"].items()]
@@ -282,5 +287,9 @@ def show(result: dict[str, Any]) -> None:
 if __name__ == "__main__":
     command(
         __doc__, measure, show,
-        {"--count": {"type": int, "default": 160, "help": "images that are timed"}}, rounds=2,
+        {
+            "--count": {"type": int, "default": 160, "help": "images that are timed"},
+            "--only": {"choices": ("identity", "speed"), "help": "one of the two tables"},
+        },
+        rounds=2,
     )  # fmt: skip

@@ -97,7 +97,7 @@ def merge(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Complete a database from the parts that 'semlens build --shard I/N' has computed.
+    """Complete a database from parts that were computed one by one, as jobs of a scheduler.
 
     The shards of other folders are copied into DATABASE after a check of their digests. Nothing is
     computed that a part computes.
