@@ -133,7 +133,7 @@ def test_an_image_that_comes_back_is_read_at_the_next_start(tmp_path, subject, e
 
 def test_an_image_that_was_never_readable_stays_so_and_one_that_becomes_so_is_a_change(folder):
     images = ImageFolder(folder)
-    digests = [images.digest(i) for i in range(len(images))]
+    digests = {i: images.digest(i) for i in range(len(images))}
     (folder / images.ids[2]).unlink()
     digests[2] = ""
     with pytest.raises(ImageError):

@@ -16,7 +16,8 @@ import torch
 from semlens.errors import BusyError, ModelError, StoreError
 from semlens.models.hooks import call_model
 from semlens.models.load import load_model
-from semlens.run.plan import Shards
+from semlens.run.plan import Execution
+from semlens.run.shards import Shards, Stage
 from semlens.store.atomic_files import damaged
 from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
 from semlens.store.sealed_tensors import load_sealed, save_sealed
@@ -88,14 +89,19 @@ def test_every_changed_bit_of_a_sealed_table_is_noticed(tmp_path):
 def test_a_damaged_shard_is_computed_again(tmp_path, damage):
     computed: list[range] = []
 
-    def compute(shard, advance):
-        computed.append(shard)
-        return {"values": torch.arange(float(shard.start), float(shard.stop))}
+    class Workers:
+        count = 1
+
+        def run(self, steps, tasks, running):
+            for samples in tasks:
+                computed.append(samples)
+                yield samples, {"values": torch.arange(float(samples.start), float(samples.stop))}
 
     def values():
-        ranges = [range(0, 3), range(3, 5)]
-        shards = Shards(tmp_path).load_or_compute(("collect",), "k" * 64, ranges, 5, compute)
-        return torch.cat([tensors["values"] for tensors in shards]).tolist()
+        stage = Stage(("collect",), "k" * 64, 5, 3, lambda samples: samples)
+        shards = Shards(tmp_path)
+        shards.complete(stage, Workers(), Execution(shard=3))
+        return torch.cat([tensors["values"] for tensors in shards.load(stage)]).tolist()
 
     assert values() == values() == [0, 1, 2, 3, 4]
     assert computed == [range(0, 3), range(3, 5)]

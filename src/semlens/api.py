@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -23,6 +24,8 @@ from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.regular_files import user_path
 from semlens.run.build_database import build_database
+from semlens.run.executors.executor import Executor
+from semlens.run.executors.parse import parse_executor
 from semlens.run.plan import Execution, Plan
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.types import Components
@@ -99,6 +102,7 @@ def build(
     targets: Sequence[str] | None = None,
     relevance: bool = False,
     execution: Execution | None = None,
+    executor: Executor | str | None = None,
     progress: Progress | None = None,
     recipe: Recipe | None = None,
     **settings: Unpack[RecipeSettings],
@@ -123,6 +127,9 @@ def build(
     relevance
         Whether to compute the relevance of each component for each class. It can be added
         later by the same call.
+    executor
+        What computes: ``"processes:4"``, ``"ray"`` or ``"ray://HOST:PORT"``; by default this
+        process. It does not change the result.
     progress
         Called with stage, samples done and their total, instead of progress bars on standard
         error.
@@ -143,6 +150,43 @@ def build(
     >>> db = sl.build("r18.semlens", "torchvision/resnet18:DEFAULT", "photos/",
     ...               "semlens/demo", layers=["layer4"])           # doctest: +SKIP
     """
+    plan = make_plan(
+        model,
+        images,
+        embedder,
+        layers,
+        classes=classes,
+        targets=targets,
+        relevance=relevance,
+        execution=_with_executor(execution or Execution(), executor),
+        recipe=recipe,
+        **settings,
+    )
+    with progress_listener(progress) if progress else progress_bars():
+        build_database(user_path(path), plan)
+    return ConceptDatabase(path, model=plan.model, images=plan.images, embedder=plan.embedder)
+
+
+def _with_executor(execution: Execution, executor: Executor | str | None) -> Execution:
+    if isinstance(executor, str):
+        executor = parse_executor(executor)
+    return execution if executor is None else replace(execution, executor=executor)
+
+
+def make_plan(
+    model: SubjectModel | str,
+    images: Images | str | Path | Sequence[Any],
+    embedder: Embedder | str,
+    layers: Sequence[str],
+    *,
+    classes: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    relevance: bool = False,
+    execution: Execution | None = None,
+    recipe: Recipe | None = None,
+    **settings: Unpack[RecipeSettings],
+) -> Plan:
+    """Return the plan of a build; the arguments are those of :func:`build`."""
     subject = load_model(model) if isinstance(model, str) else model
     data = as_images(images)
     foundation_model = load_embedder(embedder) if isinstance(embedder, str) else embedder
@@ -150,10 +194,10 @@ def build(
     names = data.targets if targets is None else targets
     mapped = map_targets(names, len(data), subject.classes, subject.synsets, mapping)
     if mapped.notice:
-        warnings.warn(mapped.notice, UnmappedWarning, stacklevel=2)
+        warnings.warn(mapped.notice, UnmappedWarning, stacklevel=3)
     values: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
     execution = (execution or Execution()).for_source(data)
-    plan = Plan(
+    return Plan(
         subject,
         data,
         foundation_model,
@@ -164,9 +208,6 @@ def build(
         relabel=not (classes is None and targets is None),
         relevance=relevance,
     )
-    with progress_listener(progress) if progress else progress_bars():
-        build_database(user_path(path), plan)
-    return ConceptDatabase(path, model=subject, images=data, embedder=foundation_model)
 
 
 def open(  # noqa: A001  # it is semlens.open

@@ -28,6 +28,10 @@ class SemlensError(Exception):
         self.remedy = remedy
         super().__init__(f"{value} {expected} {remedy}")
 
+    def __reduce__(self) -> tuple[type[SemlensError], tuple[str, str, str], dict[str, object]]:
+        """Pickle by the three parts: workers send their errors to the main process."""
+        return type(self), (self.value, self.expected, self.remedy), vars(self)
+
 
 class LayerError(SemlensError):
     """An unknown layer or component, or a layer output that cannot be read."""
@@ -59,6 +63,10 @@ class StaleError(SemlensError):
 
 class BusyError(SemlensError):
     """Another process is writing to the database, or the server is overloaded."""
+
+
+class WorkerError(SemlensError):
+    """A worker of a build that cannot be started, or is lost again and again."""
 
 
 class StoreError(SemlensError):

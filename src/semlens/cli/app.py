@@ -19,6 +19,7 @@ from semlens.version import __version__
 COMMANDS: dict[str, dict[str, str]] = {
     "Build": {
         "build": "build:build",
+        "merge": "merge:merge",
         "status": "build:status",
         "verify": "build:verify",
         "layers": "build:layers",

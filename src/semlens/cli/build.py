@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semlens.cli.command import with_fields
+from semlens.cli.merge import build_one_part
 from semlens.cli.output import JsonOption, err, out, print_json, report_errors, table
 from semlens.errors import RecipeError, nearest
 from semlens.recipe import Recipe
-from semlens.regular_files import read_text
+from semlens.regular_files import read_text, user_path
 from semlens.settings import Settings, setting
 
 if TYPE_CHECKING:
     from semlens.api import ConceptDatabase
+    from semlens.run.plan import Plan
     from semlens.store.manifest import Manifest
 
 
@@ -70,6 +72,25 @@ class BuildInputs(Settings):
     device: Annotated[
         str | None, setting("cpu, cuda, cuda:1 or mps [cuda if available, else cpu].")
     ] = None
+    executor: Annotated[
+        str,
+        setting(
+            "What computes: here, processes[:N] of this machine (one per GPU, or N that share the "
+            "CPU), ray, or ray://HOST:PORT. It does not change the result."
+        ),
+    ] = "here"
+    compute_threads: Annotated[
+        int | None,
+        setting(
+            "CPU threads per process for the models [all cores, divided among processes; 1 with "
+            "ray]. Byte-identical results need equal numbers.",
+            ge=1,
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        setting("Compute only part I of N, written I/N; see 'semlens merge'."),
+    ] = None
 
 
 @report_errors
@@ -102,7 +123,22 @@ def build(
     settings = _read_config(config)
     settings |= {name: value for name, value in options.items() if value is not None}
     recipe = Recipe(**{k: settings.pop(k) for k in Recipe.model_fields if k in settings})
-    db = _build(database, BuildInputs(**settings), recipe)
+    inputs = BuildInputs(**settings)
+    if inputs.shard is not None:
+        build_one_part(database, inputs, recipe, as_json)
+        return
+    from semlens.api import open as open_database
+    from semlens.progress import progress_bars
+    from semlens.run.build_database import build_database
+
+    plan = load_plan(inputs, recipe)
+    with progress_bars():
+        build_database(user_path(database), plan)
+    print_database(open_database(database), as_json)
+
+
+def print_database(db: ConceptDatabase, as_json: bool) -> None:
+    """Print what a build made."""
     if as_json:
         manifest = db.manifest
         print_json(
@@ -123,26 +159,29 @@ def build(
     out.print(f"Next: semlens search {db.path} 'dog'")
 
 
-def _build(database: Path, inputs: BuildInputs, recipe: Recipe) -> ConceptDatabase:
-    """Load the model, images and embedder, and build."""
+def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) -> Plan:
+    """Load the model, images and embedder of a build."""
     import torch
 
-    from semlens.api import build as build_database
+    from semlens.api import make_plan
     from semlens.data.class_mapping import read_targets
     from semlens.data.load import load_images
     from semlens.embedders.load import DEFAULT_EMBEDDER, load_embedder
     from semlens.models.load import load_model
+    from semlens.run.executors.parse import parse_executor
     from semlens.run.plan import Execution
 
+    executor = parse_executor(inputs.executor, inputs.compute_threads)
     model, data, layers = (_required(inputs, name) for name in ("model", "data", "layers"))
     device = inputs.device or ("cuda" if torch.cuda.is_available() else "cpu")
     images = load_images(data)
     with err.status("loading the models"):
-        subject = load_model(model, random_weights=inputs.random_weights, device=device)
+        subject = load_model(
+            model, random_weights=inputs.random_weights, device=device, run_files=run_files
+        )
         embedder = load_embedder(inputs.embedder or DEFAULT_EMBEDDER, device=device)
     names = layers.split(",") if isinstance(layers, str) else layers
-    return build_database(
-        database,
+    return make_plan(
         subject,
         images,
         embedder,
@@ -150,7 +189,7 @@ def _build(database: Path, inputs: BuildInputs, recipe: Recipe) -> ConceptDataba
         classes=inputs.classes,
         targets=read_targets(inputs.targets, images.ids) if inputs.targets else None,
         relevance=inputs.relevance,
-        execution=Execution(inputs.batch_size, inputs.workers),
+        execution=Execution(inputs.batch_size, inputs.workers, executor=executor),
         recipe=recipe,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from PIL import Image
@@ -14,8 +14,10 @@ from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import ImageError, StaleError
 
 
-def content_digests(images: Images, workers: int) -> Iterator[str]:
-    """Yield the digest of every sample; empty for a sample whose bytes cannot be read.
+def content_digests(
+    images: Images, workers: int, samples: Iterable[int] | None = None
+) -> Iterator[str]:
+    """Yield the digest of every sample, or of some; empty if the bytes cannot be read.
 
     Such a sample is skipped and listed when the model runs over the data.
     """
@@ -27,7 +29,7 @@ def content_digests(images: Images, workers: int) -> Iterator[str]:
         return ""
 
     threads = max(workers, images.parallel_reads) if workers else 0
-    return prefetch(digest, range(len(images)), threads)
+    return prefetch(digest, range(len(images)) if samples is None else samples, threads)
 
 
 ATTEMPTS, PAUSE = 3, 0.2
@@ -45,10 +47,10 @@ class VerifiedImages(Images):
     Parameters
     ----------
     digests
-        One per sample, from :func:`content_digests`.
+        From :func:`content_digests`, by sample; only these samples can be read.
     """
 
-    def __init__(self, images: Images, digests: Sequence[str]) -> None:
+    def __init__(self, images: Images, digests: Mapping[int, str]) -> None:
         self.images, self.digests = images, digests
         self.spec, self.ids, self.targets = images.spec, images.ids, images.targets
         self._lock = threading.Lock()
@@ -62,7 +64,7 @@ class VerifiedImages(Images):
         ImageError
             If it could not be read when the digests were computed either.
         StaleError
-            If it has changed; the error lists all images that have changed.
+            If it has changed; the error lists all of them that have changed.
         """
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE * bool(attempt))
@@ -75,17 +77,26 @@ class VerifiedImages(Images):
             if content_digest(content) == self.digests[sample]:
                 return content
         with self._lock:  # several threads may find changed images at the same time
-            self._stale = self._stale or self._stale_error(sample)
+            self._stale = self._stale or stale_error(self.images, self.digests, [sample])
         raise self._stale
 
-    def _stale_error(self, sample: int) -> StaleError:
-        current = content_digests(self.images, default_workers())
-        changed = {i for i, digest in enumerate(current) if digest != self.digests[i]} | {sample}
-        names = [self.ids[i] for i in sorted(changed)]
-        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-        return StaleError(
-            f"{len(names)} images of '{self.spec}' have changed since they were hashed: "
-            f"{', '.join(names[:_MAX_LISTED])}{more}.",
-            "Expected images that do not change during a build.",
-            "Run the same build again once nothing writes to them; it will use their new content.",
-        )
+
+def stale_error(images: Images, digests: Mapping[int, str], changed: Iterable[int]) -> StaleError:
+    """Return the error that lists all images that differ from their digests.
+
+    Parameters
+    ----------
+    changed
+        Images that are known to have changed, even if they have changed back.
+    """
+    current = content_digests(images, default_workers(), digests)
+    hashed = zip(digests.items(), current, strict=True)
+    different = {i for (i, digest), now in hashed if now != digest}.union(changed)
+    names = [images.ids[i] for i in sorted(different)]
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return StaleError(
+        f"{len(names)} images of '{images.spec}' have changed since they were hashed: "
+        f"{', '.join(names[:_MAX_LISTED])}{more}.",
+        "Expected images that do not change during a build.",
+        "Run the same build again once nothing writes to them; it will use their new content.",
+    )

@@ -22,6 +22,8 @@ SPEC_FORMS = (
 )
 WEIGHTS = ":weights="
 """Separates a SPEC from a file with other weights."""
+USER_MODULE = "_semlens_user_"
+"""Prefix of the names of modules that were made from the files of users."""
 
 
 def load_model(
@@ -142,7 +144,7 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
     expected = "Expected FILE.py:CALLABLE that returns (module, preprocess[, classes])."
     if not is_file(path):
         raise ModelError(f"'{path}' is not a file.", expected, "Check the path.")
-    import_spec = importlib.util.spec_from_file_location(f"_semlens_user_{path.stem}", path)
+    import_spec = importlib.util.spec_from_file_location(f"{USER_MODULE}{path.stem}", path)
     if import_spec is None or import_spec.loader is None:
         raise ModelError(f"'{path}' is not Python source.", expected, "Check the path.")
     module_of_file = importlib.util.module_from_spec(import_spec)

@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import torch
-from jaxtyping import Float16, Int32, Int64, UInt8
-from PIL import Image
+from jaxtyping import Float16
 from torch import Tensor
 
-from semlens.data.prefetch import prefetch
 from semlens.models.activations import LayerLayout
-from semlens.run.plan import Advance, Plan, Shards
-from semlens.stages.crop_regions import (
-    ActivationMaps,
-    ConditionalMaps,
-    ExamplePairs,
-    HeatmapCrops,
-    RegionFinder,
-    RegionRequest,
-    WholeImage,
-)
-from semlens.stages.embed import CropRef, embed
+from semlens.run.crop_tasks import BATCHES_PER_BLOCK, CropTask, crop_refs, merge_crops
+from semlens.run.plan import Plan
+from semlens.run.shards import Shards, Stage
+from semlens.stages.crop_regions import ExamplePairs
+from semlens.stages.embed import CropRef
 from semlens.stages.select_examples import LayerExamples
-from semlens.store.schema import MASK_BYTES, THUMBNAILS
-from semlens.types import Box, Crop
+from semlens.store.schema import THUMBNAILS
+from semlens.types import Crop
 
 STEPS = ("crop", "embed")
-_CACHE_BYTES = 512 * 2**20
 _SAMPLES_PER_SHARD = 512
 """Referenced samples per shard."""
-
-
-class _ImageCache:
-    """Caches the decoded images of a shard, so that cropping and embedding decode only once."""
-
-    def __init__(self, read: Callable[[int], Image.Image]) -> None:
-        self._read = read
-        self._images: dict[int, Image.Image] = {}
-        self._bytes = 0
-
-    def __call__(self, sample: int) -> Image.Image:
-        if sample not in self._images:
-            image = self._read(sample)
-            self._bytes += image.width * image.height * 3
-            if self._bytes > _CACHE_BYTES:
-                return image
-            self._images[sample] = image
-        return self._images[sample]
 
 
 @dataclass(frozen=True)
@@ -67,8 +39,8 @@ class CroppedPairs:
     crop
         int64[n], index of the crop over all crops files, existing ones first.
     new_crops
-        For each shard with new crops: ``vector``, ``sample`` and ``box`` of each crop, their
-        concatenated thumbnails ``webp`` with ``webp_size``, and the crop's box in each.
+        ``vector``, ``sample`` and ``box`` of each new crop, their concatenated thumbnails
+        ``webp`` with ``webp_size``, and the crop's box in each.
     whole
         Unit vectors of whole images, by sample.
     """
@@ -76,7 +48,7 @@ class CroppedPairs:
     box: np.ndarray
     mask: np.ndarray
     crop: np.ndarray
-    new_crops: list[Mapping[str, Tensor]]
+    new_crops: Mapping[str, Tensor]
     whole: dict[int, Float16[Tensor, " d"]]
 
 
@@ -105,121 +77,54 @@ def list_pairs(layers: list[LayerExamples]) -> tuple[ExamplePairs, np.ndarray]:
     return pairs, np.stack([layer_column, row, rank], axis=1)
 
 
-def region_finder(
-    plan: Plan, layouts: Sequence[LayerLayout], crops: Sequence[Crop]
-) -> RegionFinder:
-    """Return the function that finds the crop regions of each layer's examples."""
-    execution, recipe = plan.execution, plan.recipe
-    if set(crops) <= {"none"}:
-        return WholeImage(execution.threads)
-    by_map = {i: layout for i, layout in enumerate(layouts) if crops[i] == "activation"}
-    by_relevance = {i: layout.name for i, layout in enumerate(layouts) if crops[i] == "crp"}
-    blur, thresholds = recipe.crop_blur, (recipe.threshold("activation"), recipe.threshold("crp"))
-    maps = (
-        ActivationMaps(plan.model, by_map, blur, thresholds[0]),
-        ConditionalMaps(by_relevance, recipe.readout, plan.engines, blur, thresholds[1]),
-    )
-    return HeatmapCrops(plan.model, maps, execution.batch_size, execution.threads)
-
-
-def crop_pairs(
+def crop_stage(
     plan: Plan,
-    find_regions: RegionFinder,
+    layouts: Sequence[LayerLayout],
+    crops: Sequence[Crop],
+    digests: Sequence[str],
     pairs: ExamplePairs,
     existing: Mapping[CropRef, int],
     whole: Collection[int],
-    shards: Shards,
     key: str,
-) -> CroppedPairs:
-    """Find each pair's box, and embed the crops that do not exist yet and some whole images."""
-    samples = sorted({*pairs.sample.tolist(), *whole})
+) -> Stage:
+    """Return the stage that finds each pair's box and embeds new crops and some whole images."""
+    cropped = sorted(set(pairs.sample.tolist()))
+    # last, so that the batches in which regions are found are full
+    referenced = [*cropped, *sorted(set(whole).difference(cropped))]
+    existing_of: dict[int, dict[CropRef, int]] = {}
+    for crop, index in existing.items():
+        existing_of.setdefault(crop.sample, {})[crop] = index
 
-    def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
-        return _crop(
-            plan, find_regions, pairs, samples[shard.start : shard.stop], existing, whole, advance
+    def task(samples: range) -> CropTask:
+        mine = referenced[samples.start : samples.stop]
+        with_pairs = mine[: max(0, len(cropped) - samples.start)]
+        return CropTask(
+            samples,
+            mine,
+            {sample: digests[sample] for sample in mine},
+            tuple(layouts),
+            tuple(crops),
+            pairs.for_samples(with_pairs) if with_pairs else pairs.none(),
+            {crop: i for sample in mine for crop, i in existing_of.get(sample, {}).items()},
+            frozenset(whole).intersection(mine),
         )
 
-    ranges = plan.execution.shards(len(samples), _SAMPLES_PER_SHARD)
-    shard_tensors = list(shards.load_or_compute(STEPS, key, ranges, len(samples), compute))
-    first_indices = np.cumsum([len(existing), *(len(shard["vector"]) for shard in shard_tensors)])
-    crops = [
-        np.where(shard["pair_known"], 0, first) + shard["pair_crop"].numpy()
-        for shard, first in zip(shard_tensors, first_indices[:-1], strict=True)
-    ]
+    unit = BATCHES_PER_BLOCK * plan.execution.batch_size
+    return Stage(STEPS, key, len(referenced), unit, task, _SAMPLES_PER_SHARD)
+
+
+def load_crops(stage: Stage, shards: Shards, existing: int) -> CroppedPairs:
+    """Merge the shards of a complete stage; ``existing`` is the number of existing crops."""
+    merged = merge_crops(shards.load(stage))
+    is_new = ~merged["pair_known"]
+    whole = zip(merged["whole_sample"].tolist(), merged["whole_vector"], strict=True)
     return CroppedPairs(
-        np.concatenate(
-            [np.zeros((0, 4), np.int32), *(shard["pair_box"].numpy() for shard in shard_tensors)]
-        ),
-        np.concatenate(
-            [
-                np.zeros((0, MASK_BYTES), np.uint8),
-                *(shard["pair_mask"].numpy() for shard in shard_tensors),
-            ]
-        ),
-        np.concatenate([np.zeros(0, np.int64), *crops]),
-        [shard for shard in shard_tensors if len(shard["vector"])],
-        {
-            sample: vector
-            for shard in shard_tensors
-            for sample, vector in zip(
-                shard["whole_sample"].tolist(), shard["whole_vector"], strict=True
-            )
-        },
+        merged["pair_box"].numpy(),
+        merged["pair_mask"].numpy(),
+        (merged["pair_crop"] + existing * is_new).numpy(),
+        merged,
+        dict(whole),
     )
-
-
-def _crop(
-    plan: Plan,
-    find_regions: RegionFinder,
-    pairs: ExamplePairs,
-    samples: list[int],
-    existing: Mapping[CropRef, int],
-    whole: Collection[int],
-    advance: Mapping[str, Advance],
-) -> Mapping[str, Tensor]:
-    read, threads = _ImageCache(plan.images.read), plan.execution.threads
-    sample_of_pair = pairs.for_samples(samples).sample
-    request = RegionRequest(np.unique(sample_of_pair).tolist(), pairs, read, advance["crop"])
-    regions = find_regions(request) if request.samples else []
-    crops = [
-        CropRef(int(sample), region.box)
-        for sample, region in zip(sample_of_pair, regions, strict=True)
-    ]
-    new = sorted({crop for crop in crops if crop not in existing})
-    whole_samples = [sample for sample in samples if sample in whole]
-    sizes = prefetch(lambda sample: read(sample).size, whole_samples, threads)
-    whole_images = [CropRef(s, Box(0, 0, *z)) for s, z in zip(whole_samples, sizes, strict=True)]
-    embedded = sorted({*new, *whole_images})
-    vectors, thumbnails = embed(
-        plan.embedder,
-        embedded,
-        read,
-        thumbnails=set(new) if plan.recipe.thumbnails else (),
-        batch_size=plan.execution.batch_size,
-        workers=threads,
-        progress=advance["embed"],
-    )
-    row = {crop: index for index, crop in enumerate(embedded)}
-    new_index = {crop: index for index, crop in enumerate(new)}
-    return {
-        "pair_box": _box_tensor([crop.box for crop in crops]),
-        "pair_crop": torch.tensor([new_index.get(crop, existing.get(crop, 0)) for crop in crops]),
-        "pair_known": torch.tensor([crop in existing for crop in crops]),
-        # all ones for whole images
-        "pair_mask": _byte_tensor(
-            b"".join(region.mask or bytes([255] * MASK_BYTES) for region in regions)
-        ).reshape(-1, MASK_BYTES),
-        "vector": vectors[[row[crop] for crop in new]],
-        "sample": torch.tensor([crop.sample for crop in new], dtype=torch.int64),
-        "box": _box_tensor([crop.box for crop in new]),
-        "webp": _byte_tensor(b"".join(thumbnail.webp for thumbnail in thumbnails)),
-        "webp_size": torch.tensor(
-            [len(thumbnail.webp) for thumbnail in thumbnails], dtype=torch.int64
-        ),
-        "webp_box": _box_tensor([thumbnail.box for thumbnail in thumbnails]),
-        "whole_sample": torch.tensor(whole_samples, dtype=torch.int64),
-        "whole_vector": vectors[[row[image] for image in whole_images]],
-    }
 
 
 def thumbnails_table(crops: Mapping[str, Tensor], digests: list[str]) -> pa.Table:
@@ -229,16 +134,3 @@ def thumbnails_table(crops: Mapping[str, Tensor], digests: list[str]) -> pa.Tabl
     pictures = [webp[a:b] for a, b in pairwise([0, *ends.tolist()])]
     boxes = list(crops["webp_box"].numpy())
     return pa.table({"key": keys, "webp": pictures, "box": boxes}, schema=THUMBNAILS)
-
-
-def crop_refs(sample: Int64[Tensor, " n"], box: Int32[Tensor, "n 4"]) -> list[CropRef]:
-    """Return crops from tensors of samples and boxes."""
-    return [CropRef(s, Box(*b)) for s, b in zip(sample.tolist(), box.tolist(), strict=True)]
-
-
-def _byte_tensor(data: bytes) -> UInt8[Tensor, " n"]:
-    return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
-
-
-def _box_tensor(boxes: list[Box]) -> Int32[Tensor, "n 4"]:
-    return torch.tensor([box.as_tuple() for box in boxes], dtype=torch.int32).reshape(-1, 4)

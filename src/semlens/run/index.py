@@ -19,26 +19,40 @@ from semlens.store.schema import SAMPLES
 from semlens.store.writer import BuildWriter
 from semlens.types import Crop
 
+CROPS_PER_FILE = 4096
+"""Crops in a file of vectors, and thumbnails in a file of thumbnails."""
+
 
 def write_crops(
     writer: BuildWriter,
-    new_crops: list[Mapping[str, Tensor]],
+    crops: Mapping[str, Tensor],
     digests: list[str],
     plan: Plan,
     crop_sizes: list[int],
 ) -> list[int]:
-    """Write the files of new crops; return the sizes of all crops files, existing ones first."""
-    for shard in new_crops:
-        tensors = {name: shard[name] for name in ("vector", "sample", "box")}
+    """Write the files of new crops; return the sizes of all crops files, existing ones first.
+
+    The files do not depend on the shards in which the crops were computed.
+    """
+    webp_ends = np.cumsum([0, *crops["webp_size"].tolist()])
+    for start in range(0, len(crops["vector"]), CROPS_PER_FILE):
+        rows = slice(start, start + CROPS_PER_FILE)
+        tensors = {name: crops[name][rows] for name in ("vector", "sample", "box")}
         writer.tensors(file_names.crops_file(len(crop_sizes)), tensors)
         if plan.recipe.thumbnails:
+            ends = webp_ends[start : rows.stop + 1]
+            pictures = {
+                "webp": crops["webp"][ends[0] : ends[-1]],
+                "webp_size": crops["webp_size"][rows],
+                "webp_box": crops["webp_box"][rows],
+            }
             writer.table(
                 file_names.thumbnails_file(len(crop_sizes)),
-                thumbnails_table(shard, digests),
+                thumbnails_table({**tensors, **pictures}, digests),
                 rows_per_group=file_names.THUMBNAIL_GROUP,
                 compressed_column="webp",
             )
-        crop_sizes.append(len(shard["vector"]))
+        crop_sizes.append(len(tensors["vector"]))
     return crop_sizes
 
 

@@ -1,14 +1,11 @@
-"""The plan of a build: its inputs, how it is executed, and its shards."""
+"""The plan of a build: its inputs, and how it is executed."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-
-from torch import Tensor
 
 from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
@@ -17,12 +14,13 @@ from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout
 from semlens.models.subject import SubjectModel
-from semlens.progress import report_progress
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.make_engine import EngineCache, FallbackWarning
-from semlens.store.atomic_files import load_tensors
-from semlens.store.sealed_tensors import load_sealed, save_sealed
+from semlens.run.executors.executor import Executor, Inputs, ThisProcess
 from semlens.types import Crop
+
+TASKS_PER_WORKER = 4
+"""Shards that each worker gets at least, where the data permits, so that all end together."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +30,20 @@ class Execution:
     Parameters
     ----------
     batch_size
-        Samples per forward pass. Results are byte-identical for equal batch size and device, and
-        agree to 1e-5 otherwise.
+        Samples per forward pass. Results are byte-identical for equal batch size, device and
+        number of compute threads, and agree to 1e-5 otherwise.
     workers
         Threads that decode and preprocess; -1 means one per core.
     shard
         Samples per saved shard, or None to choose from the size of the data.
+    executor
+        What computes the shards.
     """
 
     batch_size: int = 32
     workers: int = -1
     shard: int | None = None
+    executor: Executor = field(default_factory=ThisProcess)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -62,12 +63,30 @@ class Execution:
             self, workers=max(self.threads, images.parallel_reads) if self.workers else 0
         )
 
-    def shards(self, samples: int, size: int | None = None) -> Iterator[range]:
-        """Split samples into ranges of whole batches, at most 64 unless a size is given."""
-        size = self.shard or size or max(1024, -(-samples // 64))
-        step = max(1, round(size / self.batch_size)) * self.batch_size
-        for start in range(0, samples, step):
-            yield range(start, min(start + step, samples))
+    def cut(
+        self, samples: range, total: int, unit: int, size: int | None, workers: int
+    ) -> Iterator[range]:
+        """Cut a range of samples into shards.
+
+        Parameters
+        ----------
+        samples
+            The range; it starts at a multiple of ``unit``.
+        total
+            Number of samples of all shards.
+        unit
+            Shards are multiples of it, so that no cut changes a result.
+        size
+            Samples per shard; by default 1024, or as many as give 64 shards.
+        workers
+            Number of workers; several get smaller shards.
+        """
+        size = self.shard or size or max(1024, -(-total // 64))
+        if workers > 1 and not self.shard:
+            size = min(size, -(-total // (TASKS_PER_WORKER * workers)))
+        step = max(1, round(size / unit)) * unit
+        for start in range(samples.start, samples.stop, step):
+            yield range(start, min(start + step, samples.stop))
 
 
 @dataclass(frozen=True)
@@ -88,9 +107,22 @@ class Plan:
     """Whether class relevance is computed for all layers."""
 
     @cached_property
+    def inputs(self) -> Inputs:
+        """What the shards are computed with."""
+        execution = self.execution
+        return Inputs(
+            self.model,
+            self.images,
+            self.embedder,
+            self.recipe,
+            execution.batch_size,
+            execution.threads,
+        )
+
+    @property
     def engines(self) -> EngineCache:
         """Relevance engines of the model."""
-        return EngineCache(self.model, self.recipe.rules)
+        return self.inputs.engines
 
     def crops(self, layouts: Sequence[LayerLayout]) -> list[Crop]:
         """Return how each layer is cropped (paper, H.1).
@@ -141,61 +173,3 @@ class Plan:
         return fingerprint(
             FORMAT, "embed", collect_key, self.embedder.fingerprint, recipe, crops, existing_crops
         )
-
-
-Advance = Callable[[int], None]
-"""Called with the number of samples done since the last call."""
-
-
-@dataclass(frozen=True)
-class Shards:
-    """The shards of one build.
-
-    Parameters
-    ----------
-    folder
-        Folder of the shard files.
-    """
-
-    folder: Path
-
-    def load_or_compute(
-        self,
-        steps: tuple[str, ...],
-        key: str,
-        ranges: Iterable[range],
-        total: int,
-        compute: Callable[[range, Mapping[str, Advance]], Mapping[str, Tensor]],
-    ) -> Iterator[dict[str, Tensor]]:
-        """Yield the tensors of each shard of a stage, computing those that are not saved whole.
-
-        Parameters
-        ----------
-        steps
-            Names under which progress is reported; the first one names the files.
-        key
-            Fingerprint of everything that determines the content of the shards.
-        ranges, total
-            Range of samples of each shard, and the total number of samples.
-        compute
-            Returns the tensors of a shard; called with its range and a progress callback by step.
-        """
-        for shard in ranges:
-            name = f"{steps[0]}-{key[:16]}-{shard.start:08d}-{shard.stop:08d}.safetensors"
-            tensors = load_sealed(self.folder / name)
-            if tensors is None:
-                advance = {step: _advance(step, shard.start, total) for step in steps}
-                save_sealed(self.folder / name, compute(shard, advance))
-                tensors = load_tensors(self.folder / name)
-            for step in steps:
-                report_progress(step, shard.stop, total)
-            yield tensors
-
-
-def _advance(step: str, done: int, total: int) -> Advance:
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        report_progress(step, done, total)
-
-    return advance

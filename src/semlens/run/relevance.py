@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -11,13 +11,16 @@ import pyarrow as pa
 from torch import Tensor
 
 from semlens.data.class_mapping import TargetMap
+from semlens.data.verified_images import VerifiedImages
 from semlens.errors import RelevanceError
 from semlens.recipe import FORMAT, fingerprint
-from semlens.run.plan import Advance, Plan, Shards
+from semlens.run.executors.executor import Advance, Inputs
+from semlens.run.plan import Plan
+from semlens.run.shards import Shards, Stage
 from semlens.stages.class_relevance import ClassRelevanceTotals, collect_class_relevance
 from semlens.store import file_names
-from semlens.store.manifest import LayerEntry, RelevanceEntry
-from semlens.store.reader import Database
+from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry
+from semlens.store.reader import Database, data_fingerprint
 from semlens.store.schema import RELEVANCE, RELEVANCE_CLASSES, SAMPLES
 from semlens.store.writer import BuildWriter
 from semlens.streaming.statistics import ClassShares
@@ -26,7 +29,105 @@ MIN_SHARE = 1e-3
 """Shares below a thousandth, on every sample and on average, are not stored."""
 
 
-def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
+@dataclass(frozen=True)
+class RelateTask:
+    """Computes class relevance on whole batches.
+
+    Parameters
+    ----------
+    samples
+        Range in the list of all samples that are explained.
+    explained
+        The samples themselves.
+    digests
+        Digest of each of them.
+    rows
+        Number of components by layer.
+    logits
+        Logit of each sample, or None to explain the predicted class.
+    """
+
+    samples: range
+    explained: Sequence[int]
+    digests: Mapping[int, str]
+    rows: Mapping[str, int]
+    logits: Mapping[int, int] | None
+
+    def __call__(self, inputs: Inputs, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
+        """Return the tensors of :class:`~semlens.stages.class_relevance.ClassRelevanceTotals`."""
+        return collect_class_relevance(
+            inputs.model,
+            inputs.engines,
+            VerifiedImages(inputs.images, self.digests),
+            self.rows,
+            self.explained,
+            self.logits,
+            batch_size=inputs.batch_size,
+            workers=inputs.threads,
+            progress=advance["relate"],
+        ).tensors()
+
+
+def relate_stage(
+    plan: Plan,
+    rows: Mapping[str, int],
+    unreadable: Collection[int],
+    digests: Sequence[str],
+) -> Stage:
+    """Return the stage that computes class relevance.
+
+    Parameters
+    ----------
+    rows
+        Number of components by layer, in the order of the layers of the database.
+
+    Raises
+    ------
+    RelevanceError
+        If no sample has a class that is a logit.
+    """
+    logits, batch_size = plan.targets.logits, plan.execution.batch_size
+    logit_of_sample = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
+    samples = [
+        i for i in range(len(logits))
+        if i not in unreadable and (logit_of_sample is None or i in logit_of_sample)
+    ]  # fmt: skip
+    if not samples:
+        raise RelevanceError(
+            "No sample has a class that is a logit of the model.",
+            "Expected readable samples with class names of the model.",
+            "Map the class names to logits with classes=FILE (--classes), or omit relevance.",
+        )
+
+    def task(shard: range) -> RelateTask:
+        mine = samples[shard.start : shard.stop]
+        targets = None if logit_of_sample is None else {i: logit_of_sample[i] for i in mine}
+        return RelateTask(shard, mine, {i: digests[i] for i in mine}, rows, targets)
+
+    key = fingerprint(
+        FORMAT, "relate", plan.model.fingerprint, data_fingerprint(plan.images.ids, digests),
+        rows, plan.engines.rules_name(list(rows)), list(logits), batch_size,
+        plan.model.device.type,
+    )  # fmt: skip
+    return Stage(("relate",), key, len(samples), batch_size, task)
+
+
+def layers_without_relevance(manifest: Manifest) -> list[LayerEntry]:
+    """Return the layers whose class relevance is not in the database."""
+    return [
+        layer
+        for layer in manifest.layers
+        if file_names.relevance_file(layer.name) not in manifest.files
+    ]
+
+
+def add_relevance(
+    database: Database,
+    plan: Plan,
+    digests: Sequence[str],
+    shards: Shards,
+    complete: Callable[[Stage], None],
+) -> Database:
     """Compute the class relevance that a database lacks, and add it.
 
     Shards are saved as soon as they are computed; the manifest is written last.
@@ -37,10 +138,7 @@ def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
         If the model has no logits, or its relevance cannot be computed.
     """
     manifest = database.manifest
-    files = manifest.files
-    missing = [
-        layer for layer in manifest.layers if file_names.relevance_file(layer.name) not in files
-    ]
+    missing = layers_without_relevance(manifest)
     if not missing:
         return database
     rules = plan.engines.rules_name([layer.name for layer in missing])
@@ -51,7 +149,14 @@ def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
             f"Expected '{previous.rules}', like the existing layers.",
             "Build all layers into a new path.",
         )
-    totals = _compute_totals(database, plan, missing, shards)
+    rows = {layer.name: layer.rows for layer in missing}
+    unreadable = np.flatnonzero(database.samples["error"].notna().to_numpy()).tolist()
+    stage = relate_stage(plan, rows, set(unreadable), digests)
+    complete(stage)
+    totals = reduce(
+        ClassRelevanceTotals.merge,
+        (ClassRelevanceTotals.from_tensors(tensors, list(rows)) for tensors in shards.load(stage)),
+    )
     writer = BuildWriter(database.path, manifest)
     for layer in missing:
         table = relevance_table(totals.layers[layer.name], layer)
@@ -64,42 +169,6 @@ def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
     entry = RelevanceEntry(rules=rules, targets=targets, floor=MIN_SHARE)
     writer.commit(manifest.model_copy(update={"relevance": entry}))
     return Database(database.path)
-
-
-def _compute_totals(
-    database: Database, plan: Plan, missing: list[LayerEntry], shards: Shards
-) -> ClassRelevanceTotals:
-    rows = {layer.name: layer.rows for layer in missing}
-    logits, execution = plan.targets.logits, plan.execution
-    logit_of_sample = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
-    readable = np.flatnonzero(database.samples["error"].isna().to_numpy()).tolist()
-    samples: list[int] = [i for i in readable if logit_of_sample is None or i in logit_of_sample]
-    if not samples:
-        raise RelevanceError(
-            "No sample has a class that is a logit of the model.",
-            "Expected readable samples with class names of the model.",
-            "Map the class names to logits with classes=FILE (--classes), or omit relevance.",
-        )
-
-    def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
-        return collect_class_relevance(
-            plan.model, plan.engines, plan.images, rows, samples[shard.start : shard.stop],
-            logit_of_sample, batch_size=execution.batch_size, workers=execution.threads,
-            progress=advance["relate"],
-        ).tensors()  # fmt: skip
-
-    key = fingerprint(
-        FORMAT, "relate", database.manifest.model.fingerprint, database.manifest.data.fingerprint,
-        rows, plan.engines.rules_name(list(rows)), list(logits), execution.batch_size,
-        plan.model.device.type,
-    )  # fmt: skip
-    shard_tensors = shards.load_or_compute(
-        ("relate",), key, execution.shards(len(samples)), len(samples), compute
-    )
-    return reduce(
-        ClassRelevanceTotals.merge,
-        (ClassRelevanceTotals.from_tensors(tensors, list(rows)) for tensors in shard_tensors),
-    )
 
 
 def relevance_table(shares: ClassShares, layer: LayerEntry) -> pa.Table:

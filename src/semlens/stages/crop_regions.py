@@ -75,6 +75,10 @@ class ExamplePairs:
         stop = np.searchsorted(self.sample, samples[-1], "right")
         return ExamplePairs(*(column[start:stop] for column in vars(self).values()))
 
+    def none(self) -> ExamplePairs:
+        """Return no pairs."""
+        return ExamplePairs(*(column[:0] for column in vars(self).values()))
+
     def tensors(self, rows: np.ndarray) -> Iterator[Int64[Tensor, " n"]]:
         """Yield sample, channel, sign and position of some pairs."""
         for column in (self.sample, self.channel, self.sign, self.position):

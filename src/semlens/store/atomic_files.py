@@ -23,15 +23,20 @@ _DISK_FULL_REASONS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota
 _DISK_FULL_REASONS[errno.EFBIG] = "the file-size limit is reached"
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object], writer: str = "") -> None:
     """Call ``write(temporary)`` and rename its file to ``path``.
+
+    Parameters
+    ----------
+    writer
+        Part of the name of the temporary file: unique, if several processes write to ``path``.
 
     Raises
     ------
     StoreError
         If there is no space or no permission; an existing file is left unchanged.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}{writer and '.'}{writer}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import safe_open
@@ -18,10 +19,13 @@ _DIGEST = "sha256"
 
 
 def save_sealed(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically, with their digest in the header."""
+    """Write tensors as safetensors, atomically, with their digest in the header.
+
+    Several processes may write the same file at the same time.
+    """
     plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {_DIGEST: _content_digest(plain)}
-    write_atomic(path, lambda part: save_file(plain, part, metadata))
+    write_atomic(path, lambda part: save_file(plain, part, metadata), writer=uuid4().hex)
 
 
 def load_sealed(path: Path) -> dict[str, Tensor] | None:

@@ -36,7 +36,7 @@ def write_lock(database: Path) -> Iterator[None]:
             "Build into a folder, then upload it, manifest.json last: aws s3 sync, gsutil rsync.",
         )
     try:
-        _check_folder(database)
+        check_folder(database)
         database.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(database / file_names.LOCK)).acquire(timeout=0)
     except Timeout as error:
@@ -56,7 +56,7 @@ def write_lock(database: Path) -> Iterator[None]:
         yield
 
 
-def _check_folder(database: Path) -> None:
+def check_folder(database: Path) -> None:
     """Raise an error if a path is a file, or a folder of something else."""
     if not database.exists():
         return

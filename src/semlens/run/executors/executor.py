@@ -1,0 +1,134 @@
+"""The interface of executors, and the one that computes in this process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from semlens.data.images import Images
+from semlens.embedders.load import Embedder
+from semlens.models.subject import SubjectModel
+from semlens.recipe import Recipe
+from semlens.relevance.make_engine import EngineCache
+
+Advance = Callable[[int], None]
+"""Called with the number of samples done since the last call."""
+Running = Callable[[Mapping[str, int]], None]
+"""Called with the samples done, by step, of the tasks that are being computed."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What tasks are computed with; a worker loads it once.
+
+    Parameters
+    ----------
+    threads
+        Threads that decode and preprocess.
+    """
+
+    model: SubjectModel
+    images: Images
+    embedder: Embedder
+    recipe: Recipe
+    batch_size: int
+    threads: int
+
+    @cached_property
+    def engines(self) -> EngineCache:
+        """Relevance engines of the model."""
+        return EngineCache(self.model, self.recipe.rules)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the engines out: each worker makes its own."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@runtime_checkable
+class Task(Protocol):
+    """The computation of one shard: frozen, picklable, and the same wherever it is computed."""
+
+    @property
+    def samples(self) -> range:
+        """The range of the shard."""
+        ...
+
+    def __call__(self, inputs: Inputs, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
+        """Return the tensors of the shard; ``advance`` has a callback for each step."""
+        ...
+
+
+@runtime_checkable
+class Workers(Protocol):
+    """Started workers, which have the inputs."""
+
+    @property
+    def count(self) -> int:
+        """The number of workers."""
+        ...
+
+    def run(
+        self, steps: tuple[str, ...], tasks: Iterable[Task], running: Running
+    ) -> Iterator[tuple[range, Mapping[str, Tensor]]]:
+        """Compute tasks; yield the range and the tensors of each as it is completed.
+
+        Tasks are taken from the iterable only as workers become free.
+        """
+        ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """What computes the shards of a build."""
+
+    def start(self, inputs: Inputs) -> AbstractContextManager[Workers]:
+        """Return workers, which end with the block."""
+        ...
+
+
+@dataclass(frozen=True)
+class ThisProcess:
+    """Computes one task after the other in this process.
+
+    Parameters
+    ----------
+    threads
+        Compute threads on a CPU; None leaves them as they are.
+    """
+
+    threads: int | None = None
+
+    @contextmanager
+    def start(self, inputs: Inputs) -> Iterator[Workers]:
+        """Return this process as the only worker."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield _Here(inputs)
+        finally:
+            torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class _Here:
+    inputs: Inputs
+    count: int = 1
+
+    def run(
+        self, steps: tuple[str, ...], tasks: Iterable[Task], running: Running
+    ) -> Iterator[tuple[range, Mapping[str, Tensor]]]:
+        for task in tasks:
+            done: Counter[str] = Counter()
+
+            def advance(step: str, count: int, done: Counter[str] = done) -> None:
+                done[step] += count
+                running(done)
+
+            yield task.samples, task(self.inputs, {step: partial(advance, step) for step in steps})

@@ -1,0 +1,98 @@
+"""The stages of new layers: what is collected, which examples are used, what is cropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from semlens.models.activations import LayerLayout
+from semlens.run.collect import collect_stage, load_collected
+from semlens.run.crop_tasks import crop_refs
+from semlens.run.crops import crop_stage, list_pairs
+from semlens.run.plan import Plan
+from semlens.run.reference import choose_reference
+from semlens.run.shards import Shards, Stage
+from semlens.stages.collect import Collected
+from semlens.stages.crop_regions import ExamplePairs
+from semlens.stages.embed import CropRef
+from semlens.stages.select_examples import LayerExamples, select_examples
+from semlens.store.reader import Database, data_fingerprint
+from semlens.types import Crop
+
+
+@dataclass(frozen=True)
+class NewLayers:
+    """The layers that a build adds.
+
+    Parameters
+    ----------
+    database
+        The database to which they are added, or None if it is new.
+    crops
+        How each layer is cropped.
+    digests
+        Digest of each image.
+    """
+
+    database: Database | None
+    plan: Plan
+    layouts: Sequence[LayerLayout]
+    crops: Sequence[Crop]
+    digests: Sequence[str]
+
+    @property
+    def collect(self) -> Stage:
+        """The stage that runs the model over all images."""
+        plan, previous = self.plan, self.database.manifest if self.database else None
+        chosen = choose_reference(plan, self.layouts, previous, self.digests)
+        data = data_fingerprint(plan.images.ids, self.digests)
+        key = plan.collect_key(data, plan.model.fingerprint, len(chosen))
+        return collect_stage(plan, self.layouts, self.digests, chosen, key)
+
+    def select(self, collect: Stage, shards: Shards) -> SelectedExamples:
+        """Decide from the complete first stage which signs count and which examples are used."""
+        plan, previous = self.plan, self.database.manifest if self.database else None
+        chosen = choose_reference(plan, self.layouts, previous, self.digests)
+        collected = load_collected(plan, collect, shards)
+        reference = [sample for sample in chosen if sample not in collected.unreadable]
+        if previous:
+            reference = reference[: previous.reference]
+        layers = [select_examples(collected, layout, plan.recipe.signs) for layout in self.layouts]
+        pairs, slots = list_pairs(layers)
+        key = plan.embed_key(collect.key, list(self.crops), previous.crops if previous else [])
+        whole = () if previous else reference  # those of an existing database have vectors
+        crop = crop_stage(
+            plan, self.layouts, self.crops, self.digests, pairs, self._existing(), whole, key
+        )
+        return SelectedExamples(collected, layers, pairs, slots, reference, crop)
+
+    def _existing(self) -> dict[CropRef, int]:
+        if self.database is None:
+            return {}
+        tensors = map(torch.from_numpy, (self.database.crop_samples, self.database.crop_boxes))
+        return {crop: index for index, crop in enumerate(crop_refs(*tensors))}
+
+
+@dataclass(frozen=True)
+class SelectedExamples:
+    """What is decided once all images are collected.
+
+    Parameters
+    ----------
+    pairs, slots
+        The used examples, see :func:`semlens.run.crops.list_pairs`.
+    reference
+        The readable reference samples.
+    crop
+        The stage that crops and embeds them.
+    """
+
+    collected: Collected
+    layers: list[LayerExamples]
+    pairs: ExamplePairs
+    slots: np.ndarray
+    reference: list[int]
+    crop: Stage

@@ -1,0 +1,152 @@
+"""Stages of a build and their shards: files that are complete, or are computed again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from semlens.progress import report_progress
+from semlens.run.executors.executor import Task, Workers
+from semlens.run.plan import Execution
+from semlens.store.atomic_files import load_tensors
+from semlens.store.sealed_tensors import load_sealed, save_sealed
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A computation over samples that can be cut into shards.
+
+    Parameters
+    ----------
+    steps
+        Names under which progress is reported; the first one names the files.
+    key
+        Fingerprint of everything that determines the content of the shards.
+    total
+        Number of samples.
+    unit
+        Shards are cut at multiples of it, so that no cut changes a result.
+    task
+        Returns the computation of a range of samples.
+    size
+        Samples per shard, or None to choose from the size of the data.
+    """
+
+    steps: tuple[str, ...]
+    key: str
+    total: int
+    unit: int
+    task: Callable[[range], Task]
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The first step."""
+        return self.steps[0]
+
+    def file_name(self, samples: range) -> str:
+        """Return the name of a shard's file."""
+        return f"{self._prefix}{samples.start:08d}-{samples.stop:08d}.safetensors"
+
+    def samples_of(self, file_name: str) -> range | None:
+        """Return the range of a shard from the name of its file; None for another file."""
+        match = re.fullmatch(rf"{self._prefix}(\d{{8,}})-(\d{{8,}})\.safetensors", file_name)
+        return range(int(match[1]), int(match[2])) if match else None
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.name}-{self.key[:16]}-"
+
+    def compute(
+        self, ranges: Iterable[range], workers: Workers
+    ) -> Iterator[tuple[range, Mapping[str, Tensor]]]:
+        """Compute shards in any order, and report progress."""
+        ranges = list(ranges)
+        done = self.total - sum(map(len, ranges))
+        reported = dict.fromkeys(self.steps, 0)
+
+        def running(counts: Mapping[str, int]) -> None:
+            for step, before in reported.items():
+                reported[step] = min(done + counts.get(step, 0), self.total)
+                if reported[step] != before:
+                    report_progress(step, reported[step], self.total)
+
+        running({})
+        for samples, tensors in workers.run(self.steps, map(self.task, ranges), running):
+            yield samples, tensors
+            done += len(samples)
+        running({})
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of one build, in a folder that several processes may write to.
+
+    Parameters
+    ----------
+    folder
+        Folder of the shard files.
+    """
+
+    folder: Path
+    _verified: set[str] = field(default_factory=set[str], init=False, repr=False)
+    """Files whose digest this process has checked."""
+
+    def missing(self, stage: Stage, within: range | None = None) -> list[range]:
+        """Return the ranges of a stage, or of a part of it, that no saved shard covers."""
+        within = range(stage.total) if within is None else within
+        gaps: list[range] = []
+        stop = within.start
+        for samples in self._saved(stage):
+            if samples.start >= within.stop:
+                break
+            if samples.start > stop:
+                gaps.append(range(stop, samples.start))
+            stop = max(stop, samples.stop)
+        if stop < within.stop:
+            gaps.append(range(stop, within.stop))
+        return gaps
+
+    def complete(
+        self, stage: Stage, workers: Workers, execution: Execution, within: range | None = None
+    ) -> None:
+        """Compute and save what is missing of a stage, or of a part of it."""
+        ranges = [
+            samples
+            for gap in self.missing(stage, within)
+            for samples in execution.cut(gap, stage.total, stage.unit, stage.size, workers.count)
+        ]
+        for samples, tensors in stage.compute(ranges, workers):
+            name = stage.file_name(samples)
+            save_sealed(self.folder / name, tensors)
+            self._verified.add(name)
+
+    def load(self, stage: Stage) -> Iterator[dict[str, Tensor]]:
+        """Yield the tensors of the shards of a complete stage, in the order of the samples."""
+        for samples in self._saved(stage):
+            yield load_tensors(self.folder / stage.file_name(samples))
+
+    def _saved(self, stage: Stage) -> list[range]:
+        """Return the ranges of intact shards, ascending and without overlap.
+
+        Shards overlap if runs with different numbers of workers were interrupted.
+        """
+        names = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
+        found = [samples for name in names if (samples := stage.samples_of(name)) is not None]
+        chosen: list[range] = []
+        stop = 0
+        for samples in sorted(found, key=lambda samples: (samples.start, -samples.stop)):
+            if samples.start >= stop and self._is_intact(stage.file_name(samples)):
+                chosen.append(samples)
+                stop = samples.stop
+        return chosen
+
+    def _is_intact(self, name: str) -> bool:
+        if name not in self._verified and load_sealed(self.folder / name) is None:
+            return False
+        self._verified.add(name)
+        return True
