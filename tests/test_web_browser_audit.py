@@ -162,7 +162,7 @@ def test_a_component_is_opened_from_the_plot_and_reviewed_by_a_key(page_at, serv
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    name = page.locator("[role=tooltip] strong").inner_text()
+    name = page.locator("[role=tooltip] .mono").inner_text()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(page.locator("aside [data-component]")).to_have_attribute("data-component", name)
     page.keyboard.press("r")
