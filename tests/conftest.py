@@ -232,19 +232,23 @@ def words() -> WordEmbedder:
 def example() -> Iterator[Callable[[str, str], ModuleType]]:
     """Import a script of an example, by folder and name, with its siblings on the path.
 
-    All are forgotten afterwards: other tests have scripts of the same names.
+    All are forgotten afterwards, and what other tests imported under the same names is put back.
     """
     root = Path(__file__).resolve().parents[1] / "examples"
 
     def load(folder: str, name: str) -> ModuleType:
+        for sibling in (root / folder).glob("*.py"):
+            origin = getattr(sys.modules.get(sibling.stem), "__file__", None)
+            if origin is not None and Path(origin) != sibling:
+                patch.delitem(sys.modules, sibling.stem)
         patch.syspath_prepend(str(root / folder))
         return importlib.import_module(name)
 
     with pytest.MonkeyPatch.context() as patch:
         yield load
-    for name, module in list(sys.modules.items()):
-        if str(root) in str(getattr(module, "__file__", None)):
-            del sys.modules[name]
+        for name, module in list(sys.modules.items()):
+            if str(root) in str(getattr(module, "__file__", None)):
+                del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def test_the_model_against_artefacts(page_at, served):
     # first the mark behind the alarm, which is not safe; then words
     page.get_by_role("button", name="Test the model").click()
     expect(page.locator("[data-set=mark]")).to_be_visible(timeout=120_000)
-    assert float(page.locator("[data-set=mark]").get_attribute("data-auroc")) < 0.8
+    assert float(page.locator("[data-set=mark]").get_attribute("data-auroc")) < 0.85
     page.get_by_label("Kind of artefact 1").select_option("text")
     page.get_by_role("button", name="Test the model").click()
     expect(page.locator("[data-set=text]")).to_be_visible(timeout=120_000)
@@ -102,6 +102,7 @@ def test_the_model_against_artefacts(page_at, served):
     fits(page)
 
 
+@pytest.mark.timeout(900)
 def test_borders_and_errors_without_words(page_at, served):
     """The planted class is detected by its borders; its errors colour the map."""
     base, db = served

@@ -187,9 +187,11 @@ def test_on_the_command_line(tmp_path):
     assert "unicorn" in wrong.output
 
 
-def test_it_opens_from_disk(demo, tmp_path, page_at):
-    copy = shutil.copytree(demo, tmp_path / "demo.semlens")
-    site = export_site([copy], tmp_path / "site", cards=200)
+@pytest.mark.timeout(900)
+def test_it_opens_from_disk(seen_demo, tmp_path, page_at):
+    copy = shutil.copytree(seen_demo, tmp_path / "demo.semlens")
+    letters = [hit.component for hit in sl.open(copy).search("letter", top=5).hits]
+    site = export_site([copy], tmp_path / "site", cards=10, components=letters, crops=5)
     home = (site.folder / "index.html").as_uri()
     page = page_at(f"{home}#/m/demo/search?q=letter")
     page.get_by_text("read-only copy of the page").first.wait_for()
