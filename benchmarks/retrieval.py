@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 
 RECALL_AT = (1, 5, 10, 50)
 DRAWS = 2000

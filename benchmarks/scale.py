@@ -27,7 +27,7 @@ from torch import Tensor
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.query_embedding import LABEL_TEMPLATES, embed_texts
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.recipe import Recipe
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest, save_table, save_tensors

@@ -19,7 +19,7 @@ import semlens as sl
 from semlens.analysis.compare.component_sets import component_sets
 from semlens.analysis.describe.concept_map import cluster_cache, layout_cache
 from semlens.embedders.demo_towers import DemoEmbedder
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 
 DIM = 512
 

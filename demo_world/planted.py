@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from demo_world.decoded import WorldImages
 from demo_world.nets import as_subject, layers_of, readout_of
 from demo_world.subject import as_input
+from semlens.models.ablation import pruned as without
 from semlens.models.demo import LAYERS, DemoNet
-from semlens.models.hooks import pruned as without
 from semlens.models.hooks import reading_layers
 from semlens.types import Component
 

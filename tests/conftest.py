@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.models.subject import SubjectModel, weights_digest
 from semlens.recipe import fingerprint
 from semlens.relevance import captured_graph, lrp_engine

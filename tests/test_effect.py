@@ -30,8 +30,8 @@ from semlens.errors import (
     RelevanceError,
     StoreError,
 )
+from semlens.models.ablation import batched_ablation, pruned
 from semlens.models.forward import logits
-from semlens.models.hooks import batched_ablation, pruned
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 

@@ -10,10 +10,10 @@ from torch import nn
 
 import semlens as sl
 from semlens.errors import LayerError, ModelError, RelevanceError
+from semlens.models.ablation import pruned
 from semlens.models.activations import measure_layout
 from semlens.models.channel_order import find_channel_orders
 from semlens.models.forward import class_scores, logits, readouts
-from semlens.models.hooks import pruned
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps

@@ -42,10 +42,10 @@ from .data.huggingface import HuggingFaceImages as HuggingFaceImages
 from .data.image_folder import ImageFolder as ImageFolder
 from .data.image_sequence import ImageSequence as ImageSequence
 from .data.load import load_images as load_images
-from .embedders.load import Embedder as Embedder
+from .embedders.embedder import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError
-from .models.hooks import pruned as pruned
+from .models.ablation import pruned as pruned
 from .models.list_layers import layers as layers
 from .models.load import load_model as load_model
 from .models.subject import SubjectModel as SubjectModel

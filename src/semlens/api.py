@@ -17,7 +17,8 @@ from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classe
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.example_sheet import sheet
-from semlens.embedders.load import Embedder, load_embedder
+from semlens.embedders.embedder import Embedder
+from semlens.embedders.load import load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, progress_bars, progress_listener

@@ -30,7 +30,7 @@ from semlens.analysis.labelling.label_source import (
 )
 from semlens.analysis.labelling.labels import Labels
 from semlens.analysis.query_embedding import ImageLike, open_image
-from semlens.models.hooks import pruned
+from semlens.models.ablation import pruned
 from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares

@@ -12,8 +12,9 @@ from torch import Tensor
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.query_embedding import ImageLike, open_image
+from semlens.models.ablation import pruned
 from semlens.models.forward import run_scores
-from semlens.models.hooks import evaluating, pruned
+from semlens.models.hooks import evaluating
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
 from semlens.store.reader import Database

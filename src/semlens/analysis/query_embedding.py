@@ -19,7 +19,7 @@ from PIL import Image
 from semlens.analysis.concepts import ConceptSet
 from semlens.data.image_folder import ImageFolder
 from semlens.data.images import decode, upright_rgb
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.errors import ConceptError, ImageError
 from semlens.progress import report_progress
 from semlens.regular_files import is_folder, read_bytes, user_path

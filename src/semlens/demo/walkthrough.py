@@ -17,8 +17,8 @@ from semlens.api import ConceptDatabase, build
 from semlens.demo.bundled_images import DemoWorld, MarkedWorld, Version
 from semlens.draw.html import component_card, render
 from semlens.embedders.load import load_embedder
+from semlens.models.ablation import pruned
 from semlens.models.forward import readouts
-from semlens.models.hooks import pruned
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.types import Component

@@ -24,7 +24,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor, nn
 
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
 

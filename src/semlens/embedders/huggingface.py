@@ -11,7 +11,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.load import Embedder, has_known_token, unavailable_error
+from semlens.embedders.embedder import Embedder, has_known_token, unavailable_error
 from semlens.errors import EmbedderError
 from semlens.models.checkpoint import check_missing_weights
 from semlens.models.model_libraries import seeded

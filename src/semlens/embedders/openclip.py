@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.load import Embedder, unavailable_error
+from semlens.embedders.embedder import Embedder, unavailable_error
 from semlens.errors import EmbedderError, nearest
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint

@@ -41,7 +41,7 @@ from semlens.embedders.demo_towers import (
     letterboxed,
     load_image_tower,
 )
-from semlens.embedders.load import Embedder, has_known_token
+from semlens.embedders.embedder import Embedder, has_known_token
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
 

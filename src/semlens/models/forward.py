@@ -13,8 +13,9 @@ from torch import Tensor
 
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import DataError, ModelError
+from semlens.models.ablation import batched_ablation, pruned
 from semlens.models.activations import compute_readouts, first_tensor, measure_layout
-from semlens.models.hooks import batched_ablation, call_model, evaluating, pruned, run_layers
+from semlens.models.hooks import call_model, evaluating, run_layers
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.types import Component, Readout

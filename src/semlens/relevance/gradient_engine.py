@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
+from semlens.models.ablation import replace_first_tensor
 from semlens.models.activations import first_tensor
 from semlens.models.channel_order import find_channel_orders
 from semlens.models.forward import class_scores
-from semlens.models.hooks import evaluating, reading_layers, replace_first_tensor
+from semlens.models.hooks import evaluating, reading_layers
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import prepare_inputs
 from semlens.relevance.presets import GRADIENT, Rules

@@ -10,7 +10,7 @@ from functools import cached_property
 from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout
 from semlens.models.subject import SubjectModel

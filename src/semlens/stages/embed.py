@@ -15,7 +15,7 @@ from torch import Tensor
 from semlens.data.prefetch import prefetch
 from semlens.draw.crop_window import box_within, cut_window, window_around
 from semlens.draw.encode_images import encode_webp
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.types import Box, Thumbnail
 
 THUMBNAIL = 120

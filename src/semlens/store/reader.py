@@ -12,7 +12,8 @@ from semlens.data.images import Images, content_digest, decode
 from semlens.data.load import check_spec, stored_reader
 from semlens.data.prefetch import default_workers
 from semlens.data.verified_images import content_digests
-from semlens.embedders.load import Embedder, load_embedder
+from semlens.embedders.embedder import Embedder
+from semlens.embedders.load import load_embedder
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from semlens.analysis.query_embedding import SEARCH_TEMPLATES, null_vector
 from semlens.api import ConceptDatabase
-from semlens.embedders.load import Embedder, embeds_texts
+from semlens.embedders.embedder import Embedder
+from semlens.embedders.load import embeds_texts
 from semlens.errors import SemlensError
 
 

@@ -20,7 +20,7 @@ import uvicorn
 
 from semlens.api import ConceptDatabase
 from semlens.api import open as open_database
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError, SemlensError, ServeError
 from semlens.web.app import create_app
 from semlens.web.app_state import AppState

@@ -16,8 +16,9 @@ from semlens.analysis.classes import class_samples, find_class, true_classes
 from semlens.analysis.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
 from semlens.analysis.correct.component_files import resolve_components
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
+from semlens.models.ablation import pruned
 from semlens.models.forward import ImageReader, batches, run_scores
-from semlens.models.hooks import evaluating, pruned
+from semlens.models.hooks import evaluating
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
 from semlens.store.reader import Database

@@ -20,7 +20,7 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
-from semlens.models.hooks import pruned
+from semlens.models.ablation import pruned
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
 from semlens.store.reader import Database

@@ -28,9 +28,10 @@ from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.errors import ModelError, RelevanceError
+from semlens.models.ablation import ComponentValues, pruned, replacement_values
 from semlens.models.activations import measure_layout
 from semlens.models.forward import class_scores
-from semlens.models.hooks import ComponentValues, evaluating, pruned, replacement_values
+from semlens.models.hooks import evaluating
 from semlens.models.subject import SubjectModel
 from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepare_inputs
 from semlens.relevance.lrp_engine import layer_nodes, layer_values

@@ -30,7 +30,7 @@ from semlens.analysis.query_embedding import (
 )
 from semlens.analysis.search.noise import benjamini_hochberg
 from semlens.analysis.search.query import Query
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.store.reader import Database
 
 WORDS = 192

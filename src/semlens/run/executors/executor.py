@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from semlens.data.images import Images
-from semlens.embedders.load import Embedder
+from semlens.embedders.embedder import Embedder
 from semlens.models.subject import SubjectModel
 from semlens.recipe import Recipe
 from semlens.relevance.make_engine import EngineCache

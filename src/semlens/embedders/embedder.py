@@ -1,0 +1,102 @@
+"""Base class of foundation models, which embed images and possibly texts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float32
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from semlens.errors import EmbedderError
+
+EMBEDDER_FORMS = "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo or semlens/demo"
+
+
+def unavailable_error(spec: str, error: Exception) -> EmbedderError:
+    """Return the error for weights that cannot be downloaded or read."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return EmbedderError(
+        f"Cannot load the embedder '{spec}' ({reason}).",
+        f"Expected {EMBEDDER_FORMS}, with weights on this machine or a reachable hub.",
+        "Use a local checkpoint, or semlens/photo, which needs no hub.",
+    )
+
+
+class Embedder(ABC):
+    """A foundation model, F in the paper (3.2).
+
+    A subclass sets ``spec``, ``fingerprint``, ``dim`` and ``has_text``, and implements
+    ``preprocess``, ``_images`` and, if it embeds texts, ``_texts``.
+    """
+
+    spec: str
+    """SPEC that loads it again."""
+    fingerprint: str
+    """SHA-256 of weights and preprocessing; keeps vectors of different embedders apart."""
+    dim: int
+    """Length of a vector."""
+    has_text: bool
+    """Whether it embeds texts."""
+
+    @abstractmethod
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Turn an RGB image of any size into the model input [3 h w]; must be thread-safe."""
+
+    @abstractmethod
+    def _images(self, batch: Tensor) -> Tensor:
+        """Embed preprocessed images [b 3 h w] to [b d], not necessarily of unit length."""
+
+    def _texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts to [n d], not necessarily of unit length."""
+        raise EmbedderError(
+            f"The embedder '{self.spec}' has no text tower.",
+            "It embeds images only, but the question needs texts.",
+            "Search by image, or build with an image-text embedder.",
+        )
+
+    def understands(self, text: str) -> bool:
+        """Whether any part of a text is in the vocabulary; else its vector means nothing."""
+        return True
+
+    @torch.inference_mode()
+    def embed_batch(self, batch: Tensor) -> Float32[Tensor, "b d"]:
+        """Embed preprocessed images to unit vectors on the CPU."""
+        return _unit(self._images(batch))
+
+    def embed_images(
+        self, images: Sequence[Image.Image], batch_size: int = 32
+    ) -> Float32[Tensor, "n d"]:
+        """Embed RGB images of any size to unit vectors."""
+        vectors = [
+            self.embed_batch(torch.stack([self.preprocess(image) for image in batch]))
+            for batch in (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+        ]
+        return torch.cat(vectors) if vectors else torch.zeros(0, self.dim)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float32[Tensor, "n d"]:
+        """Embed texts to unit vectors.
+
+        Raises
+        ------
+        EmbedderError
+            If the embedder has no text tower.
+        """
+        batches = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
+        vectors = [_unit(self._texts(list(batch))) for batch in batches]
+        return torch.cat(vectors) if vectors else torch.zeros(0, self.dim)
+
+
+def has_known_token(tokenizer: Any, text: str) -> bool:
+    """Whether any token of a text is not the one for what is unknown."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return any(token != tokenizer.unk_token_id for token in ids)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return functional.normalize(vectors.float(), dim=-1).cpu()

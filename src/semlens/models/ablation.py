@@ -1,0 +1,109 @@
+"""Replacing components of a model through forward hooks (paper, 4.3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semlens.errors import LayerError
+from semlens.models.activations import first_tensor, measure_layout
+from semlens.models.hooks import forward_hooks_on
+from semlens.models.subject import SubjectModel
+from semlens.types import Component, Components, as_components
+
+ComponentValues = Mapping[Component, float] | Mapping[str, float]
+"""Values that replace components, by component or name, in units of the activation."""
+
+
+@contextmanager
+def pruned(
+    model: SubjectModel,
+    components: Components,
+    to: ComponentValues | None = None,
+) -> Iterator[SubjectModel]:
+    """Set components to zero, or to given values, inside a ``with`` block (paper, 4.3.3).
+
+    The model itself is not changed: this uses hooks, which are removed at the end of the block.
+    A channel is replaced at all positions, whatever the sign of the component.
+
+    Parameters
+    ----------
+    to
+        Values that replace components, in units of the activation; by default zero.
+    """
+    with ExitStack() as stack:
+        for name, values in replacement_values(components, to).items():
+            stack.enter_context(batched_ablation(model, name, [values]))
+        yield model
+
+
+def replacement_values(
+    components: Components, to: ComponentValues | None = None
+) -> dict[str, dict[int, float]]:
+    """Return the value of each replaced channel by layer; zero for components not in ``to``."""
+    values = {str(component): float(value) for component, value in (to or {}).items()}
+    by_layer: dict[str, dict[int, float]] = {}
+    for component in as_components(components):
+        by_layer.setdefault(component.layer, {})[component.index] = values.get(str(component), 0.0)
+    return by_layer
+
+
+@contextmanager
+def batched_ablation(
+    model: SubjectModel, layer: str, versions: Sequence[Mapping[int, float]]
+) -> Iterator[SubjectModel]:
+    """Repeat the output of a layer once per version, each with different channels replaced.
+
+    The part of the model before the layer runs once for all versions; the layer's output becomes
+    [versions * b ...], version by version. Only correct if no branch bypasses the layer: compare
+    with :func:`pruned` before relying on it.
+
+    Parameters
+    ----------
+    versions
+        Value by channel, for each version; an empty version leaves the layer unchanged.
+    """
+    last_index = max((index for version in versions for index in version), default=0)
+    channel_order = model.channel_orders([layer])[layer]
+
+    def change(output: Any) -> Any:
+        tensor = first_tensor(output)
+        layout = measure_layout(layer, tensor, channel_order)
+        if last_index >= layout.components:
+            raise LayerError(
+                f"Component {last_index} is not in layer '{layer}'.",
+                f"It has components 0 to {layout.components - 1}.",
+                "Choose components from a database of this model.",
+            )
+        keep_mask = tensor.new_ones(len(versions), layout.components)
+        replacement = torch.zeros_like(keep_mask)
+        for row, version in enumerate(versions):
+            for index, value in version.items():
+                keep_mask[row, index], replacement[row, index] = 0, value
+        shape = [1] * tensor.ndim
+        shape[1 if layout.form in ("map", "units") else -1] = layout.components
+        changed = [
+            torch.where(mask.view(shape) > 0, tensor, values.view(shape))
+            for mask, values in zip(keep_mask, replacement, strict=True)
+        ]
+        return replace_first_tensor(output, changed[0] if len(changed) == 1 else torch.cat(changed))
+
+    with forward_hooks_on(model.module, {layer: change}):
+        yield model
+
+
+def replace_first_tensor(output: Any, tensor: Tensor) -> Any:
+    """Return a copy of ``output`` with ``tensor`` in place of its :func:`first_tensor`."""
+    if isinstance(output, Tensor):
+        return tensor
+    is_mapping = isinstance(output, Mapping)
+    changed: Any = copy(output) if is_mapping else list(output)
+    items = output.items() if is_mapping else enumerate(output)
+    key, value = next((k, v) for k, v in items if first_tensor(v) is not None)
+    changed[key] = replace_first_tensor(value, tensor)
+    return changed if is_mapping else type(output)(changed)
