@@ -21,8 +21,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
+from semlens.analysis.audit.audit_records import AuditChanges, Review
 from semlens.analysis.audit.marks import mark_spurious
-from semlens.analysis.audit.saved_audits import AuditChanges, Review
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct import cav
 from semlens.analysis.correct import mark as mark_module

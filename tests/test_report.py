@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.accuracy import LabelledImages
-from semlens.analysis.audit.saved_audits import AuditSettings
+from semlens.analysis.audit.audit_settings import AuditSettings
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.artefact_sensitivity import accuracies, with_artefacts
 from semlens.analysis.report.correction_sections import (

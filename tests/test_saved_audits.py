@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import typing
 
 import numpy as np
 import pytest
@@ -17,14 +18,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.audit.audit import audit
+from semlens.analysis.audit.audit_records import AuditChanges, ListedConcept, Review
+from semlens.analysis.audit.audit_settings import AuditSettings
 from semlens.analysis.audit.concept_alignment import MOST_CONCEPTS
-from semlens.analysis.audit.saved_audits import (
-    AuditChanges,
-    AuditSettings,
-    ListedConcept,
-    Review,
-    SavedAudits,
-)
+from semlens.analysis.audit.saved_audits import SavedAudits
 from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
 from semlens.cli.app import app
@@ -40,6 +38,7 @@ from semlens.errors import (
     StoreError,
 )
 from semlens.models.subject import SubjectModel
+from semlens.settings import settings_of
 from semlens.store.json_documents import JsonDocuments
 
 LAYERS = ["first", "second"]
@@ -84,6 +83,21 @@ def texts(terms):
 
 
 # -- what is kept --------------------------------------------------------------------------------
+
+
+def test_the_saved_settings_are_those_of_the_audit():
+    of_audit = {
+        name: (one.type, one.field.metadata, one.default)
+        for name, one in settings_of(audit).items()
+        if name not in ("target", "concepts", "background", "resamples")
+    }
+    saved = AuditSettings.model_fields
+    assert list(of_audit) == list(saved)
+    for name, (kind, limits, default) in of_audit.items():
+        if name != "threshold":  # saved as a pair
+            hint = typing.get_type_hints(AuditSettings, include_extras=True)[name]
+            assert (hint.__origin__, saved[name].default) == (kind, default)
+            assert [m for m in limits if m in saved[name].metadata] == limits
 
 
 def test_an_audit_is_kept_with_everything_and_read_back(db):

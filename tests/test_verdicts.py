@@ -22,7 +22,8 @@ from scipy.stats import false_discovery_control
 import semlens as sl
 from semlens.analysis.audit import verdicts as module
 from semlens.analysis.audit.audit import audit
-from semlens.analysis.audit.saved_audits import AuditChanges, AuditSettings
+from semlens.analysis.audit.audit_records import AuditChanges
+from semlens.analysis.audit.audit_settings import AuditSettings
 from semlens.analysis.audit.standing import CURLY
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.audit.verdicts import Verdicts, kept_verdicts

@@ -12,8 +12,8 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, when_do
 from fastapi.testclient import TestClient
 
 import semlens as sl
+from semlens.analysis.audit.audit_settings import AuditSettings
 from semlens.analysis.audit.relevance_shares import ALL
-from semlens.analysis.audit.saved_audits import AuditSettings
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+from semlens.analysis.audit.audit_records import AuditRecord, audit_records
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concepts import (
     SET_SUFFIXES,
@@ -25,9 +26,6 @@ from semlens.errors import ConceptError, RelevanceError, SemlensError
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import as_list
-
-if TYPE_CHECKING:
-    from semlens.analysis.audit.saved_audits import AuditRecord
 
 SAVED = "audit:"
 """Prefix of the number of a saved audit, for its concept lists."""
@@ -246,11 +244,9 @@ def _is_name(item: object) -> bool:
 
 
 def _load(database: Database, name: str | Path, files: bool) -> list[ConceptSet]:
-    from semlens.analysis.audit.saved_audits import saved_audits  # a circular import
-
     number = str(name).removeprefix(SAVED)
     if number != str(name) and number.isdecimal():
-        return [saved_audits(database).get(int(number)).concepts]
+        return [audit_records(database).get(int(number)).concepts]
     return load_sets(name, files=files)
 
 
@@ -286,9 +282,7 @@ def _bundled() -> tuple[tuple[str, ConceptSet], ...]:
 
 def _latest_audits(database: Database) -> dict[int, AuditRecord]:
     """Return the most recently edited saved audit with concepts of each class."""
-    from semlens.analysis.audit.saved_audits import saved_audits
-
-    records = [record for record in saved_audits(database).readable() if len(record.concepts)]
+    records = [record for record in audit_records(database).readable() if len(record.concepts)]
     return {record.target: record for record in sorted(records, key=lambda r: r.changed)}
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.audit_settings import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.class_contrast import ConceptContrasts, concept_contrasts
 from semlens.analysis.audit.concept_alignment import ConceptAlignment, align_concepts, split_sides
 from semlens.analysis.audit.random_concepts import (
@@ -39,8 +40,6 @@ from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
-LEVEL = 0.05
-"""Significance level: probability that random concepts count as a finding."""
 BACKGROUND = "paper-vocabulary"
 """Concept set that random concepts are drawn from."""
 RESAMPLES = 200
@@ -48,19 +47,8 @@ RESAMPLES = 200
 SIDES = ("valid", "spurious")
 DRAWS = 1000
 """Random concept sets that the shares are compared with."""
-Bound = Annotated[float, setting("A difference of two cosines.", ge=-2, le=2)]
-
-Level = Annotated[
-    float, setting("Probability that as many random concepts would align by chance.", gt=0, lt=1)
-]
-Threshold = Annotated[
-    Bound | tuple[Bound | None, Bound | None] | None,
-    setting("Fixed alignment threshold instead (the paper uses 0)."),
-]
-"""One threshold for both sides, or (valid, spurious); None calibrates it by ``level``."""
 Background = Annotated[Concepts, setting("Concept set that random concepts are drawn from.")]
 Resamples = Annotated[int, setting("Bootstrap draws for the intervals; 0 for none.", ge=0)]
-Seed = Annotated[int, setting("Random seed.", ge=0)]
 
 
 @question("embedder")

@@ -16,9 +16,11 @@ from rich.text import Text
 
 from semlens.analysis.audit.relevance_shares import ALL, VERDICTS, component_weights
 from semlens.analysis.audit.standing import Experiment, Standing, percent, standing
+from semlens.analysis.audit.verdict_table import kept_p_values
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.labelling.component_names import component_names, shown_names
 from semlens.analysis.result import Result
+from semlens.analysis.swap.experiments import kept_experiments
 from semlens.draw.text_table import rich_table
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -123,9 +125,6 @@ class Audit(Result):
     @cached_property
     def standing(self) -> Standing:
         """Whether the class raises the alarm, among all classes and experiments that were run."""
-        from semlens.analysis.audit.verdicts import kept_p_values  # circular imports
-        from semlens.analysis.swap.experiments import kept_experiments
-
         others, experiments = self.others, self.experiments
         if others is None:
             others = kept_p_values(self.database, self.target)

@@ -12,14 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from semlens.analysis.audit.audit_records import AuditChanges, AuditRecord, Review
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.saved_audits import (
-    AuditChanges,
-    AuditRecord,
-    Review,
-    SavedAudits,
-    saved_audits,
-)
+from semlens.analysis.audit.saved_audits import SavedAudits, saved_audits
 from semlens.analysis.audit.verdicts import Verdicts
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import concepts_by_class

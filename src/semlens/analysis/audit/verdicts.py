@@ -16,20 +16,17 @@ import pandas as pd
 
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.audit_result import Audit, verdict_concept
-from semlens.analysis.audit.saved_audits import AuditSettings, saved_audits
+from semlens.analysis.audit.audit_settings import AuditSettings
 from semlens.analysis.audit.standing import STRAIGHT, Experiment, Standing, overall, standings
+from semlens.analysis.audit.verdict_table import TABLE, load_table, verdict_keys
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.resolve_concepts import ResolvedConcepts, concepts_by_class
+from semlens.analysis.resolve_concepts import ResolvedConcepts
 from semlens.analysis.swap.experiments import kept_experiments
 from semlens.errors import ConceptError, RelevanceError, StoreError
 from semlens.progress import report_progress
-from semlens.recipe import fingerprint
 from semlens.store.reader import Database
-from semlens.version import __version__
 
-TABLE = "verdicts"
-"""Name of the table in the database."""
 OF_COMPONENT = ["component", "verdict", "component_concept", "weight"]
 """Columns of a component; the others are of its class and repeat."""
 
@@ -81,32 +78,6 @@ class Verdicts:
         return overall(self.standings, quotes)
 
 
-def list_key(concepts: ConceptSet) -> list[object]:
-    """Return the content of a concept set; the lists of a saved audit change under one name."""
-    return [
-        [[concept.name, list(concept.path), concept.kind, [str(image) for image in concept.images]]
-         for concept in concepts.concepts],
-        list(concepts.templates or ()),
-    ]  # fmt: skip
-
-
-def verdict_keys(
-    database: Database, resolved: Mapping[int, ResolvedConcepts]
-) -> dict[int, tuple[str, AuditSettings]]:
-    """Return what determines the audit of each class, as a key, and its settings.
-
-    A class whose lists come from a saved audit has the settings of that audit.
-    """
-    keys: dict[int, tuple[str, AuditSettings]] = {}
-    for target, one in resolved.items():
-        settings = AuditSettings()
-        if one.audit is not None:
-            settings = saved_audits(database).get(one.audit).settings
-        inputs = [list_key(one.concepts), settings.model_dump(mode="json")]
-        keys[target] = fingerprint(target, inputs, __version__, database.fingerprint), settings
-    return keys
-
-
 def kept_verdicts(database: Database, resolved: Mapping[int, ResolvedConcepts]) -> Verdicts:
     """Audit all classes, each with its own concepts; those audited before are read.
 
@@ -119,7 +90,7 @@ def kept_verdicts(database: Database, resolved: Mapping[int, ResolvedConcepts]) 
         :func:`semlens.analysis.resolve_concepts.concepts_by_class`.
     """
     keys = verdict_keys(database, resolved)
-    saved, saved_keys = _load(database)
+    saved, saved_keys = load_table(database)
     skipped: dict[str, str] = {}
     parts: list[pd.DataFrame] = []
     for done, (target, one) in enumerate(resolved.items()):
@@ -142,32 +113,6 @@ def kept_verdicts(database: Database, resolved: Mapping[int, ResolvedConcepts]) 
             database.save_analysis(TABLE, table, {"keys": audited})
     levels = {target: settings.as_arguments()["level"] for target, (_, settings) in keys.items()}
     return _verdicts(table, levels, kept_experiments(database), skipped)
-
-
-def kept_p_values(database: Database, target: int) -> list[float]:
-    """Return the p-values of the classes but one, of the audit of all classes that is kept.
-
-    Empty if there is none, or if the lists of another class have been edited since.
-    """
-    saved, saved_keys = _load(database)
-    if saved.empty:
-        return []
-    with suppress(ConceptError, RelevanceError):
-        resolved, _ = concepts_by_class(database, files=False)
-        keys = {str(one): key for one, (key, _) in verdict_keys(database, resolved).items()}
-        saved = saved.loc[saved["target"] != target].drop_duplicates("target")
-        if all(keys.get(one) == saved_keys[one] for one in saved["target"].astype(str)):
-            return saved["p_value"].astype(float).tolist()
-    return []
-
-
-def _load(database: Database) -> tuple[pd.DataFrame, Mapping[str, str]]:
-    """Return the saved table and the key of each class in it; both empty if there is none."""
-    with suppress(StoreError):  # it can be recomputed
-        saved = database.load_with_origin(TABLE)
-        if saved is not None:
-            return saved[0], saved[1]["keys"]
-    return pd.DataFrame(), {}
 
 
 def _audited(

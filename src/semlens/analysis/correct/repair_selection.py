@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from semlens.analysis.audit.audit_records import Review
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.saved_audits import Review
 from semlens.analysis.class_relevance import mean_shares
 from semlens.errors import DataError
 from semlens.store.reader import Database

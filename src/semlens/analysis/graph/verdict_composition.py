@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from semlens.analysis.audit.audit import audit
+from semlens.analysis.audit.audit_records import audit_records
+from semlens.analysis.audit.audit_settings import AuditSettings
 from semlens.analysis.audit.marks import marked_spurious
-from semlens.analysis.audit.saved_audits import AuditSettings, saved_audits
 from semlens.analysis.resolve_concepts import concepts_by_class
 from semlens.draw.graph_layout import GraphNode
 from semlens.draw.palette import NO_VERDICT, VERDICTS
@@ -70,7 +71,7 @@ def audited_verdicts(database: Database, target: int) -> dict[str, str]:
             return marked
         settings = AuditSettings()
         if resolved.audit is not None:
-            settings = saved_audits(database).get(resolved.audit).settings
+            settings = audit_records(database).get(resolved.audit).settings
         frame = audit(
             database, target, resolved.concepts, resamples=0, **settings.as_arguments()
         ).frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from semlens.analysis.audit.saved_audits import AuditRecord, saved_audits
+from semlens.analysis.audit.audit_records import AuditRecord, audit_records
 from semlens.errors import RecipeError
 from semlens.store.reader import Database
 
@@ -25,7 +25,7 @@ def saved_record(
             "Expected one of them: a saved audit has its own class, concepts and settings.",
             "Remove the saved audit, or the class and concepts.",
         )
-    audits = saved_audits(database)
+    audits = audit_records(database)
     record = saved if isinstance(saved, AuditRecord) else audits.get(saved)
     audits.check_class(record)
     return record

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from semlens.analysis.audit.audit_records import AuditRecord, Status
 from semlens.analysis.audit.audit_result import Audit, share_range, verdict_concept
 from semlens.analysis.audit.relevance_shares import ALL
-from semlens.analysis.audit.saved_audits import AuditRecord, Status
 from semlens.analysis.audit.standing import p_text
 from semlens.analysis.labelling.component_names import shown_names
 from semlens.analysis.report.section_parts import SkippedSection, percent, section, strip

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from semlens.analysis.audit.audit_records import AuditRecord
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.before_after import BeforeAfter, before_after
 from semlens.analysis.correct.repair_selection import components_to_remove

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.audit import audit as run_audit
+from semlens.analysis.audit.audit_records import AuditRecord
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.audit_settings import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.marks import marked_audit
 from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as run_model_test
-from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet

@@ -6,12 +6,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from semlens.analysis.audit.saved_audits import (
-    AuditChanges,
-    AuditRecord,
-    AuditSettings,
-    ListedConcept,
-)
+from semlens.analysis.audit.audit_records import AuditChanges, AuditRecord, ListedConcept
+from semlens.analysis.audit.audit_settings import AuditSettings
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import sets_for
 from semlens.api import ConceptDatabase

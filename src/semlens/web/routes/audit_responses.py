@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from semlens.analysis.audit.audit import SIDES
+from semlens.analysis.audit.audit_records import AuditRecord, ListedConcept
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.relevance_shares import Verdict
-from semlens.analysis.audit.saved_audits import AuditRecord, ListedConcept
 from semlens.analysis.audit.standing import CURLY, Kind, Standing
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import class_of

@@ -9,10 +9,10 @@ import pandas as pd
 from fastapi import APIRouter, Query, Response
 
 from semlens.analysis.audit.audit import audit
+from semlens.analysis.audit.audit_records import AuditRecord
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.concept_alignment import check_lists
-from semlens.analysis.audit.saved_audits import AuditRecord
-from semlens.analysis.audit.verdicts import list_key
+from semlens.analysis.audit.verdict_table import list_key
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import ConceptSet, bundled_names
