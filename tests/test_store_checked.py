@@ -85,7 +85,7 @@ HEADS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "not a regular file",
     ),
     "an empty file": (
-        file_names.thumbnails_file(1),
+        file_names.thumbnails_file(0),
         lambda f: f.write_bytes(b""),
         "cannot be read",
     ),
