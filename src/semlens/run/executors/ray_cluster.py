@@ -95,7 +95,8 @@ def _connect(ray: Any, address: str | None) -> None:
             f"The Ray cluster '{address or 'auto'}' cannot be reached "
             f"({' '.join(str(error).split())[:300]}).",
             "Expected the address of a running cluster with the same versions of Python and Ray.",
-            "Check it with 'ray status', or start one with 'ray start --head'.",
+            "Check it with 'ray status', or start one with 'ray start --head'. If the cluster asks "
+            "for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN on other machines.",
         ) from error
 
 
