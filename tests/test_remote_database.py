@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import LittleNet, SubjectModel, WordEmbedder, assert_says, to_tensor, write_pictures
+from conftest import (
+    LittleNet,
+    SubjectModel,
+    WordEmbedder,
+    assert_says,
+    to_tensor,
+    when_done,
+    write_pictures,
+)
+from fastapi.testclient import TestClient
 from object_store import BUCKET, ObjectStore, object_store  # noqa: F401  # a fixture
 from typer.testing import CliRunner
 
@@ -14,6 +23,7 @@ import semlens as sl
 from semlens.analysis.saved_labels import label_tables, saved_labels
 from semlens.cli.app import app
 from semlens.errors import StoreError
+from semlens.web.app import create_app
 
 
 def db_model() -> SubjectModel:
@@ -111,6 +121,18 @@ def test_a_damaged_file_is_refused_and_a_damaged_copy_is_replaced(url, local, ob
     client.delete_object(Bucket=BUCKET, Key=f"{folder}/manifest.json")
     with pytest.raises(StoreError, match="is not a database"):
         sl.open(url)
+
+
+def test_it_is_served_like_one_of_this_machine(url, local):
+    apps = [create_app([sl.open(path, embedder=WordEmbedder())]) for path in (url, local)]
+    clients = [TestClient(app, base_url="http://localhost") for app in apps]
+    for question in ("search?q=red&k=3", "components", "components/second:1/strip.webp"):
+        answers = [
+            when_done(lambda c=client, q=question: c.get(f"/api/v1/models/0/{q}"))
+            for client in clients
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200], question
+        assert answers[0].content == answers[1].content, question
 
 
 def test_commands_take_a_url(url):
