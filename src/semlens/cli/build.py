@@ -58,11 +58,13 @@ class BuildInputs(Settings):
         Path | None,
         setting(
             "File that maps the class names of the data to logits. In an existing database only "
-            "class relevance is recomputed."
+            "class relevance is recomputed.",
+            strict=False,  # a text in a file of settings
         ),
     ] = None
     targets: Annotated[
-        Path | None, setting("CSV file with lines 'path,class', instead of class folders.")
+        Path | None,
+        setting("CSV file with lines 'path,class', instead of class folders.", strict=False),
     ] = None
     random_weights: Annotated[
         int | None, setting("Use the untrained architecture, initialized with this seed.")
