@@ -40,6 +40,7 @@ from semlens.web.app import API, ROUTERS, create_app
 from semlens.web.connection import TimedConnection
 from semlens.web.errors import ErrorResponse
 from semlens.web.security import HEADERS, Guard
+from semlens.web.serve import make_server
 
 STEP = int(os.environ.get("SEMLENS_ATTACK_STEP", "11"))
 """Every n-th hostile request is sent; 1 takes twenty minutes."""
@@ -511,6 +512,94 @@ def test_no_value_of_any_parameter_is_a_fault_of_ours(
         answer = patient.request(method, address(path, values), params=query, **body)
         assert_told(answer, (method, path, values, query, str(body)[:300]))
         assert time.monotonic() - start < 10
+
+
+# -- without the token ------------------------------------------------------------------------
+
+TOKEN = "correct-horse-battery"
+COOKIE = Guard(plain, TOKEN).cookie
+NO_TOKEN: dict[str, dict[str, str]] = {
+    "none": {},
+    "wrong": {"authorization": "Bearer correct-horse-batterz"},
+    "prefix": {"authorization": f"Bearer {TOKEN[:-1]}"},
+    "longer": {"authorization": f"Bearer {TOKEN} {TOKEN}"},
+    "empty": {"authorization": "Bearer "},
+    "other scheme": {"authorization": f"Basic {TOKEN}"},
+    "wrong cookie": {"cookie": f"{COOKIE}=correct-horse-batterz"},
+    "cookie of another name": {"cookie": f"semlens={TOKEN}"},
+    "other headers": {"x-token": TOKEN, "x-forwarded-for": "127.0.0.1", "token": TOKEN},
+    "url headers": {"x-original-url": "/", "x-rewrite-url": f"/?token={TOKEN}"},
+}
+WITH_TOKEN = ({"authorization": f"Bearer {TOKEN}"}, {"cookie": f"{COOKIE}={TOKEN}"})
+
+
+@pytest.fixture(scope="module")
+def guarded(db: sl.ConceptDatabase) -> TestClient:
+    app = create_app([db], token=TOKEN)
+    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+
+def merged(body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+    return {**body, "headers": {**body.get("headers", {}), **headers}}
+
+
+def assert_nothing_without_token(
+    client: TestClient, operation: tuple[str, str, dict[str, Any]], step: int
+) -> int:
+    """Send hostile requests with all that is no token: each has the same refusal, nothing else."""
+    method, path, description = operation
+    sent = 0
+    for values, query, body in islice(requests(description), 0, None, step):
+        name = list(NO_TOKEN)[sent % len(NO_TOKEN)]
+        answer = client.request(
+            method, address(path, values), params={**query, "token": TOKEN},
+            **merged(body, NO_TOKEN[name]),
+        )  # fmt: skip
+        error = ErrorResponse.model_validate_json(answer.content)
+        assert (answer.status_code, error.value) == (401, "The token is missing or wrong."), name
+        assert "set-cookie" not in answer.headers
+        sent += 1
+    return sent
+
+
+def test_no_route_answers_without_the_token(guarded: TestClient) -> None:
+    found = [assert_nothing_without_token(guarded, one, 200) for one in operations()]
+    assert sum(found) > 100
+    for headers in WITH_TOKEN:
+        assert guarded.get(f"{API}/models", headers=headers).status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", list(operations()), ids=ids)
+def test_no_hostile_request_gets_past_the_token(
+    guarded: TestClient, operation: tuple[str, str, dict[str, Any]]
+) -> None:
+    assert assert_nothing_without_token(guarded, operation, STEP)
+
+
+def test_every_token_is_compared_in_constant_time_and_in_no_other_way(
+    guarded: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secrets import compare_digest as constant_time
+
+    from semlens.web import security
+
+    assert security.compare_digest is constant_time
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr(security, "compare_digest", lambda *given: bool(compared.append(given)))
+    for headers in WITH_TOKEN:
+        assert guarded.get(f"{API}/models", headers=headers).status_code == 401
+    assert guarded.get(f"/?token={TOKEN}").status_code == 401
+    assert compared == 3 * [(TOKEN.encode(), TOKEN.encode())]
+
+
+@pytest.mark.parametrize("token", ["", " ", "short", "x" * 15, "with space " * 3, "&#" * 10,
+                                   "é" * 20, "x" * 20 + "\n"])  # fmt: skip
+def test_a_token_that_is_no_secret_is_refused(db: sl.ConceptDatabase, token: str) -> None:
+    with pytest.raises(sl.errors.ServeError, match="token"):
+        create_app([db], token=token)
+    with pytest.raises(sl.errors.ServeError, match="token"):
+        make_server([db], port=0, token=token)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Sequence
 from http.cookies import CookieError, SimpleCookie
@@ -21,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from semlens.errors import ServeError
 from semlens.web.errors import HttpError, error_response, internal_error
 from semlens.web.request_body import send_last, whole_body
 
@@ -42,6 +44,16 @@ HEADERS = {
 SAFE = {"GET", "HEAD", "OPTIONS"}
 log = logging.getLogger("semlens.http")
 """One line per request, without the query, which may contain the token or search terms."""
+
+
+def check_token(token: str | bool | None) -> None:
+    """Raise a :class:`ServeError` for a text that is easy to guess or fits in no address."""
+    if isinstance(token, str) and not re.fullmatch(r"[A-Za-z0-9._~-]{16,}", token, re.ASCII):
+        raise ServeError(
+            "The token is too short, or has characters that an address cannot hold.",
+            "Expected at least 16 letters, digits, '.', '_', '~' and '-'.",
+            "Pass True: then one is made.",
+        )
 
 
 class Guard:
