@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -32,13 +33,15 @@ from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 
 import semlens as sl
 from semlens.models.subject import SubjectModel
-from semlens.web import connection, jobs, request_body
+from semlens.web import connection, jobs, request_body, upload
 from semlens.web.app import API, ROUTERS, create_app
+from semlens.web.budget import Budget
 from semlens.web.connection import TimedConnection
-from semlens.web.errors import ErrorResponse
+from semlens.web.errors import ErrorResponse, HttpError
 from semlens.web.security import HEADERS, Guard
 from semlens.web.serve import make_server
 
@@ -266,6 +269,54 @@ def test_a_request_that_breaks_off_is_not_acted_on(port: int) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert ask(port) == 200
     assert taken == [b""]
+
+
+def test_all_bodies_together_have_a_limit_until_they_are_answered() -> None:
+    bodies = request_body.RequestBodies(100)
+
+    async def part(size: int, more: bool = False) -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+    async def hold(size: int) -> bytes:
+        async with bodies.read(lambda: part(size), Headers()) as receive:
+            await asyncio.sleep(0.05)
+            return (await receive())["body"]
+
+    async def all_at_once() -> list[object]:
+        return await asyncio.gather(*(hold(40) for _ in range(5)), return_exceptions=True)
+
+    for _ in range(2):  # what was refused or answered is given back
+        found = asyncio.run(all_at_once())
+        assert [one for one in found if isinstance(one, bytes)] == [b"x" * 40] * 2
+        refused = [one for one in found if isinstance(one, HttpError)]
+        assert [error.status for error in refused] == [503] * 3
+        assert bodies.budget.taken == 0
+    with pytest.raises(HttpError):
+        asyncio.run(hold(101))
+    assert bodies.budget.taken == 0
+
+
+def test_all_decoded_uploads_together_have_a_limit(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = Budget(100)
+    monkeypatch.setattr(upload, "_pixels", budget)
+    headers = {"content-type": "image/png"}
+    path = f"{MODEL}/search/image"
+    large = encoded(Image.new("RGB", (11, 10)), "PNG")
+    assert client.post(path, content=PICTURE, headers=headers).status_code == 200
+    with budget.share() as another:
+        another.take(50)
+        assert_busy(client.post(path, content=PICTURE, headers=headers))
+    assert_busy(client.post(path, content=large, headers=headers))
+    assert client.post(path, content=b"x", headers=headers).status_code == 415
+    assert client.post(path, content=PICTURE, headers=headers).status_code == 200
+    assert budget.taken == 0
+
+
+def assert_busy(answer: Response) -> None:
+    assert answer.status_code == 503
+    assert "Try again" in ErrorResponse.model_validate_json(answer.content).remedy
 
 
 # -- types of values --------------------------------------------------------------------------

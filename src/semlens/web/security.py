@@ -13,6 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from http.cookies import CookieError, SimpleCookie
 from secrets import compare_digest
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semlens.errors import ServeError
 from semlens.web.errors import HttpError, error_response, internal_error
-from semlens.web.request_body import send_last, whole_body
+from semlens.web.request_body import RequestBodies, send_last
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Host names that refer to the machine itself."""
@@ -70,7 +71,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str | None, hosts: Sequence[str] = LOCAL) -> None:
-        self.app = app
+        self.app, self.bodies = app, RequestBodies()
         self.token = token
         self.hosts = {name.lower().strip("[]") for name in hosts}
         # cookies are shared between ports: two servers on one machine need different names
@@ -96,22 +97,24 @@ class Guard:
                 log.info("%s %s %d %.0f ms", *_log_fields(scope), message["status"], ms)
             await send(message)
 
-        try:
-            redirect = self._check(scope)
-            if scope["method"] not in SAFE:
-                receive = await whole_body(receive, Headers(scope=scope))
-        except ClientDisconnect:
-            return  # a part of a request is never acted on
-        except HttpError as error:
-            refuse = _error_page(scope, error)
-            await refuse(scope, receive, lambda message: send_last(message, receive, guarded))
-            return
-        try:
-            await (redirect or self.app)(scope, receive, guarded)
-        except Exception as error:
-            if not started:
-                await internal_error(scope["path"], error)(scope, receive, guarded)
-            raise  # logged by the server
+        async with AsyncExitStack() as stack:
+            try:
+                redirect = self._check(scope)
+                if scope["method"] not in SAFE:
+                    body = self.bodies.read(receive, Headers(scope=scope))
+                    receive = await stack.enter_async_context(body)
+            except ClientDisconnect:
+                return  # a part of a request is never acted on
+            except HttpError as error:
+                refuse = _error_page(scope, error)
+                await refuse(scope, receive, lambda message: send_last(message, receive, guarded))
+                return
+            try:
+                await (redirect or self.app)(scope, receive, guarded)
+            except Exception as error:
+                if not started:
+                    await internal_error(scope["path"], error)(scope, receive, guarded)
+                raise  # logged by the server
 
     def _check(self, scope: Scope) -> Response | None:
         self._check_host(scope)
