@@ -22,7 +22,6 @@ from fault_trials import (
     WRONG,
     Bench,
     Trial,
-    answers,
     changed,
     differences,
     judge,
@@ -277,7 +276,10 @@ def damaged_shards(bench: Bench) -> Iterator[Trial]:
 def read_only(bench: Bench) -> Iterator[Trial]:
     """Ask, and extend, a database on a file system that cannot be written."""
     path = bench.target(bench.whole)
-    expected = answers(bench, path)
+    questions = bench.inputs.questions(path, bench.work / "picture.png")
+    if bench.points > 5:
+        questions |= bench.inputs.keeping_questions(path, bench.work)
+    expected = {name: run(question) for name, question in questions.items()}
     shutil.rmtree(path / "analysis", ignore_errors=True)
     if may_mount():
         bind = [["mount", "--bind", path, path], ["mount", "-o", "remount,ro,bind", path]]
@@ -290,8 +292,8 @@ def read_only(bench: Bench) -> Iterator[Trial]:
         for folder in folders:
             folder.chmod(0o555)
     try:
-        for name, ending in answers(bench, path).items():
-            yield judge("a read-only folder", name, ending, expected[name])
+        for name, question in questions.items():
+            yield judge("a read-only folder", name, run(question), expected[name])
         ending = run(bench.inputs.build(path, ["first", "second", "head"]))
         outcome = REFUSED if ending.refused else WRONG
         yield Trial("a read-only folder", outcome, str(ending))

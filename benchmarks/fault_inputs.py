@@ -135,6 +135,29 @@ class Inputs:
             "audit": ["audit", database, "--target", "ape", *concepts, "--json"],
         }
 
+    def keeping_questions(self, database: Path, folder: Path) -> dict[str, list[str | Path]]:
+        """Return commands that keep results in a database, or read those, by name."""
+        concepts = ["--concepts", self.concepts]
+        image = next(self.images.rglob("*.png"))
+        model = ["--model", self.spec]
+        commands: dict[str, list[str | Path]] = {
+            "verify": ["verify", database],
+            "scores": ["scores", database],
+            "map": ["map", database, "--query", "red", *concepts, "--save", folder / "map.png"],
+            "dissect": ["dissect", database, *concepts],
+            "senses": ["senses", database, "--layer", "first", *concepts],
+            "unexpected": ["unexpected", database, "--target", "ape", *concepts],
+            "audit --all": ["audit", database, "--all", *concepts],
+            "compare": ["compare", database, "--by-layer", *concepts],
+            "explain": ["explain", database, image, *concepts, *model],
+            "graph": ["graph", database, "--target", "ape", *concepts, *model],
+            "effect": ["effect", database, "--target", "ape", *concepts, *model],
+            "affected": ["affected", database, "first:1"],
+            "report": ["report", database, "--target", "ape", *concepts, *model, "--save",
+                       folder / "report.html"],
+        }  # fmt: skip
+        return {name: [*command, "--json"] for name, command in commands.items()}
+
 
 def small_shards() -> None:
     """Divide the next build into shards of four images, which the command line does not offer."""

@@ -29,28 +29,27 @@ def stopped_with_lrp(
 ) -> Iterator[Trial]:
     """Stop a build of a residual network while LRP captures it, computes and is merged."""
     times = bench.baseline.stages
-    spans = {
-        f"{verb} while LRP crops": ("collect", times["merge"] - times["collect"]),
-        f"{verb} while LRP is merged": ("merge", times["end"] - times["merge"]),
-    }
-    for fault, (stage, span) in spans.items():
+    ready, without, added = bench.target(), bench.target(), bench.target()
+    child = bench.build(ready)
+    child.wait_for("merge")
+    child.send(signal.SIGKILL)
+    child.ending()
+    bench.must_finish(bench.child(bench.inputs.build(without, relevance=False), without))
+    shutil.copytree(without, added)
+    addition = bench.must_finish(bench.build(added))
+    cases: tuple[tuple[str, Path | None, str, float, Path], ...] = (
+        ("in class relevance by LRP", without, "command", addition.seconds, added),
+        ("while LRP is merged", ready, "merge", times["end"] - times["merge"], bench.whole),
+        ("while LRP crops", None, "collect", times["merge"] - times["collect"], bench.whole),
+    )
+    for name, start, stage, span, expected in cases:
         for _ in range(points):
-            path = bench.target()
+            path = bench.target(start)
             child = bench.build(path)
             child.wait_for(stage)
             _wait(child, bench.draw.uniform(0, span))
             child.send(number)
-            yield after_stop(bench, fault, child, number, path)
-    without, added = bench.target(), bench.target()
-    bench.must_finish(bench.child(bench.inputs.build(without, relevance=False), without))
-    shutil.copytree(without, added)
-    span = bench.must_finish(bench.build(added)).seconds
-    for _ in range(points):
-        path = bench.target(without)
-        child = bench.build(path)
-        _wait(child, bench.draw.uniform(0, span))
-        child.send(number)
-        yield after_stop(bench, f"{verb} in class relevance by LRP", child, number, path, added)
+            yield after_stop(bench, f"{verb} {name}", child, number, path, expected)
 
 
 def _wait(child: Child, seconds: float) -> bool:

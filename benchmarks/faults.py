@@ -111,7 +111,7 @@ def run_trials(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     merge = ["merge", first, "--model", inputs.spec]
     questions = inputs.questions(first, work / "picture.png").values()
     import_all([[*inputs.build(first), "--shard", "1/1"], merge, *questions, lrp])
-    points, flips = (QUICK_POINTS, QUICK_FLIPS) if options.quick else (POINTS, FLIPS)
+    points, flips = (QUICK_POINTS, QUICK_FLIPS) if options.quick else (options.points, FLIPS)
     bench = Bench(work / "trials", points, flips)
     counts: dict[str, Counter[str]] = {}
     failures: list[dict[str, str]] = []
@@ -163,6 +163,7 @@ if __name__ == "__main__":
         show,
         {
             "--parts": {"nargs": "+", "choices": list(PARTS), "help": "only these parts"},
+            "--points": {"type": int, "default": POINTS, "help": "kills in each stage"},
             "--results": {
                 "nargs": "+",
                 "type": Path,
