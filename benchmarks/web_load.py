@@ -57,6 +57,7 @@ def mixed(work: Path, page: Path, quick: bool) -> dict[str, Any]:
             client.ask(request)
             if number % step == 0:
                 memory.append(server.memory()["rss"])
+                log(f"{number} requests, {memory[-1]:.0f} MiB, {time.perf_counter() - start:.0f} s")
         seconds = time.perf_counter() - start
     half, last = memory[len(memory) // 2], memory[-1]
     return {

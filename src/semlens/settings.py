@@ -229,12 +229,9 @@ def request_model(
 
 
 class Settings(BaseModel):
-    """Base of frozen settings classes; an invalid value raises a :class:`RecipeError`.
+    """Base of frozen settings classes; an invalid value raises a :class:`RecipeError`."""
 
-    Types are strict: a boolean or a text is no number.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod

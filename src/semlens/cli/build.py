@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ConfigDict
 
 from semlens.cli.command import with_fields
 from semlens.cli.merge import build_one_part
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 class BuildInputs(Settings):
     """Inputs of a build, and how it runs."""
+
+    model_config = ConfigDict(strict=True)  # True is no number
 
     model: Annotated[
         str | None,
