@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,6 @@ from fault_trials import (
     WRONG,
     Bench,
     Trial,
-    answers,
     changed,
     differences,
     judge,
@@ -48,7 +47,7 @@ def stopped(bench: Bench, number: signal.Signals, verb: str, points: int) -> Ite
             child = bench.build(path)
             hit = child.wait_for(stage, bench.draw.uniform(0, span))
             child.send(number)
-            trial = _after_stop(bench, fault, child, number, path)
+            trial = after_stop(bench, fault, child, number, path)
             span *= 1.05 if hit else 0.8  # the machine may be faster now than it was
             if hit or trial.outcome == WRONG:
                 yield trial
@@ -61,7 +60,7 @@ def stopped(bench: Bench, number: signal.Signals, verb: str, points: int) -> Ite
         child = bench.build(path)
         child.wait_for("command", bench.draw.uniform(0, duration))
         child.send(number)
-        yield _after_stop(bench, f"{verb} in an extension", child, number, path, bench.one_layer)
+        yield after_stop(bench, f"{verb} in an extension", child, number, path, bench.extended)
     yield from stopped_labels(bench, number, verb, points)
 
 
@@ -71,21 +70,23 @@ def stage_spans(child: Child) -> dict[str, float]:
     return {name: after - at for (name, at), (_, after) in pairwise(times)}
 
 
-def _after_stop(
+def after_stop(
     bench: Bench,
     fault: str,
     child: Child,
     number: signal.Signals,
     path: Path,
-    start: Path | None = None,
+    expected: Path | None = None,
+    commands: Sequence[list[str | Path]] = (),
 ) -> Trial:
+    """Check how a child ended that was stopped, and complete the database."""
     ending = child.ending()
     killed = number == signal.SIGKILL and ending.code == -signal.SIGKILL
     interrupted = number == signal.SIGINT and ending.interrupted
     if not (killed or interrupted or ending.finished):
         shutil.rmtree(path, ignore_errors=True)
         return Trial(fault, WRONG, str(ending))
-    return bench.again(fault, path, start)
+    return bench.again(fault, path, expected, commands)
 
 
 def stopped_labels(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
@@ -111,16 +112,16 @@ def stopped_labels(bench: Bench, number: signal.Signals, verb: str, points: int)
 
 def at_each_operation(bench: Bench, share: float) -> Iterator[Trial]:
     """Kill a build just before each change of a file: opening, renaming, removing."""
-    for name, start, total in (
-        ("a build", None, bench.baseline.operations),
-        ("an extension", bench.one_layer, bench.extension.operations),
+    for name, start, expected, total in (
+        ("a build", None, bench.whole, bench.baseline.operations),
+        ("an extension", bench.one_layer, bench.extended, bench.extension.operations),
     ):
         count = max(1, round(share * total))
         for operation in np.unique(np.linspace(1, total, count).astype(int)).tolist():
             path = bench.target(start)
             child = bench.child(bench.inputs.build(path), path, end_at=operation)
             fault = f"killed before a change of a file by {name}"
-            yield _after_stop(bench, fault, child, signal.SIGKILL, path, start)
+            yield after_stop(bench, fault, child, signal.SIGKILL, path, expected)
 
 
 # -- disks ------------------------------------------------------------------------------------
@@ -275,7 +276,10 @@ def damaged_shards(bench: Bench) -> Iterator[Trial]:
 def read_only(bench: Bench) -> Iterator[Trial]:
     """Ask, and extend, a database on a file system that cannot be written."""
     path = bench.target(bench.whole)
-    expected = answers(bench, path)
+    questions = bench.inputs.questions(path, bench.work / "picture.png")
+    if bench.points > 5:
+        questions |= bench.inputs.keeping_questions(path, bench.work)
+    expected = {name: run(question) for name, question in questions.items()}
     shutil.rmtree(path / "analysis", ignore_errors=True)
     if may_mount():
         bind = [["mount", "--bind", path, path], ["mount", "-o", "remount,ro,bind", path]]
@@ -288,8 +292,8 @@ def read_only(bench: Bench) -> Iterator[Trial]:
         for folder in folders:
             folder.chmod(0o555)
     try:
-        for name, ending in answers(bench, path).items():
-            yield judge("a read-only folder", name, ending, expected[name])
+        for name, question in questions.items():
+            yield judge("a read-only folder", name, run(question), expected[name])
         ending = run(bench.inputs.build(path, ["first", "second", "head"]))
         outcome = REFUSED if ending.refused else WRONG
         yield Trial("a read-only folder", outcome, str(ending))

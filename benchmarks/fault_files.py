@@ -79,6 +79,21 @@ ROUTES = (
 )
 
 
+def _in_place(change: Callable[[bytes], bytes]) -> Change:
+    """Write to the files themselves, which a server may have open, as ``cp`` does."""
+
+    def write(path: Path) -> None:
+        for file in path.rglob("*.*"):
+            if file.is_file() and file.name != "manifest.json":
+                with file.open("r+b") as opened:
+                    content = change(opened.read())
+                    opened.seek(0)
+                    opened.write(content)
+                    opened.truncate()
+
+    return write
+
+
 def served(bench: Bench) -> Iterator[Trial]:
     """Ask a server for everything while its database is deleted, replaced or damaged."""
 
@@ -96,6 +111,8 @@ def served(bench: Bench) -> Iterator[Trial]:
                 file.write_bytes(b"")
 
     kinds: dict[str, Change] = {
+        "shortened in place": _in_place(lambda content: content[: len(content) // 2]),
+        "overwritten in place": _in_place(lambda content: content[::-1]),
         "deleted": shutil.rmtree,
         "extended": extend,
         "replaced by another": replace,

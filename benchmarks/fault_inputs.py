@@ -14,7 +14,7 @@ CLASSES = ("ape", "bee", "cat", "dog")
 LAYERS = ("first", "second")
 IMAGES, SHARD, BATCH = 8, 4, 4
 MODEL = '''\
-"""Two convolutions and a head with fixed random weights; FAULT=PLACE:CALL:ERROR makes it fail."""
+"""Small networks with fixed random weights; FAULT=PLACE:CALL:ERROR makes them fail."""
 
 import builtins
 import os
@@ -54,8 +54,25 @@ def prepare(image):
     return torch.from_numpy(np.asarray(small, np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
+class ResidualNet(SmallNet):
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv2d(10, 10, 3, 1, 1, bias=False), nn.BatchNorm2d(10), nn.ReLU(),
+            nn.Conv2d(10, 10, 3, 1, 1, bias=False), nn.BatchNorm2d(10),
+        )
+
+    def forward(self, x):
+        x = self.second(self.first(x))
+        return self.head(torch.relu(x + self.block(x)).mean((2, 3)))
+
+
 def make():
     return SmallNet(), prepare, ["ape", "bee", "cat", "dog"]
+
+
+def make_residual():
+    return ResidualNet(), prepare, ["ape", "bee", "cat", "dog"]
 '''
 CONCEPTS = """\
 target = "ape"
@@ -66,11 +83,18 @@ spurious = ["blue"]
 
 
 class Inputs:
-    """Model, images and concepts in a folder, and the commands that use them."""
+    """Model, images and concepts in a folder, and the commands that use them.
 
-    def __init__(self, folder: Path) -> None:
-        self.images, self.model = folder / "images", folder / "small_model.py"
-        self.concepts = folder / "concepts.toml"
+    With ``lrp``, the model is a residual network and relevance that of LRP; otherwise relevance is
+    gradient times input, since capturing a model for LRP takes longer than the rest of a build.
+    """
+
+    def __init__(self, folder: Path, *, lrp: bool = False) -> None:
+        self.images, self.concepts = folder / "images", folder / "concepts.toml"
+        self.model, self.rules = folder / "small_model.py", "gradient"
+        self.spec = f"{self.model}:make"
+        if lrp:
+            self.spec, self.rules = f"{self.model}:make_residual", "epsilon-plus-flat"
         draw = np.random.default_rng(0)
         for number in range(IMAGES):
             pixels = np.kron(draw.integers(0, 256, (8, 8, 3)), np.ones((5, 5, 1)))
@@ -90,11 +114,11 @@ class Inputs:
     ) -> list[str | Path]:
         """Return the arguments of a build."""
         return [
-            "build", database, "--model", f"{self.model}:make", "--data", images or self.images,
+            "build", database, "--model", self.spec, "--data", images or self.images,
             "--embedder", "semlens/demo", "--layers", ",".join(layers), "--examples", "2",
             "--reference", "4",
             "--batch-size", str(BATCH), "--workers", "2", "--device", "cpu",
-            "--crop", "crp", "--rules", "gradient",  # LRP would take most of the time
+            "--crop", "crp", "--rules", self.rules,
             *(["--relevance"] if relevance else []),
         ]  # fmt: skip
 
@@ -110,6 +134,29 @@ class Inputs:
             "relevance": ["relevance", database, "--target", "bee", "--concepts", "none", "--json"],
             "audit": ["audit", database, "--target", "ape", *concepts, "--json"],
         }
+
+    def keeping_questions(self, database: Path, folder: Path) -> dict[str, list[str | Path]]:
+        """Return commands that keep results in a database, or read those, by name."""
+        concepts = ["--concepts", self.concepts]
+        image = next(self.images.rglob("*.png"))
+        model = ["--model", self.spec]
+        commands: dict[str, list[str | Path]] = {
+            "verify": ["verify", database],
+            "scores": ["scores", database],
+            "map": ["map", database, "--query", "red", *concepts, "--save", folder / "map.png"],
+            "dissect": ["dissect", database, *concepts],
+            "senses": ["senses", database, "--layer", "first", *concepts],
+            "unexpected": ["unexpected", database, "--target", "ape", *concepts],
+            "audit --all": ["audit", database, "--all", *concepts],
+            "compare": ["compare", database, "--by-layer", *concepts],
+            "explain": ["explain", database, image, *concepts, *model],
+            "graph": ["graph", database, "--target", "ape", *concepts, *model],
+            "effect": ["effect", database, "--target", "ape", *concepts, *model],
+            "affected": ["affected", database, "first:1"],
+            "report": ["report", database, "--target", "ape", *concepts, *model, "--save",
+                       folder / "report.html"],
+        }  # fmt: skip
+        return {name: [*command, "--json"] for name, command in commands.items()}
 
 
 def small_shards() -> None:

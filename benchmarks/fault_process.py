@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 90.0
+PATIENCE = 240.0
 """Seconds after which a child hangs."""
 MEMORY = 6 * 2**30
 """Bytes of address space of a child; what takes more ends in an error and not in a dead machine."""

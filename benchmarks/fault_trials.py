@@ -38,25 +38,29 @@ class Bench:
         Random points at which each stage is stopped.
     flips
         Changed bits in each file.
+    lrp
+        Whether relevance is that of LRP, see :class:`fault_inputs.Inputs`.
     """
 
-    def __init__(self, work: Path, points: int, flips: int) -> None:
+    def __init__(self, work: Path, points: int, flips: int, *, lrp: bool = False) -> None:
         shutil.rmtree(work, ignore_errors=True)
         self.work, self.points, self.flips = work, points, flips
         self.draw, self._numbers = np.random.default_rng(0), itertools.count()
-        self.inputs = Inputs(work)
+        self.inputs = Inputs(work, lrp=lrp)
         self.whole, self.one_layer = work / "whole", work / "one-layer"
         self.baseline = self.child(self.inputs.build(self.whole), self.whole)
-        self._must_finish(self.baseline)
-        self._must_finish(self.child(self.build_one_layer(self.one_layer), self.one_layer))
+        self.must_finish(self.baseline)
+        self.must_finish(self.child(self.build_one_layer(self.one_layer), self.one_layer))
         self.extended = self.target(self.one_layer)
         self.extension = self.child(self.inputs.build(self.extended), self.extended)
-        self._must_finish(self.extension)
+        self.must_finish(self.extension)
 
-    def _must_finish(self, child: Child) -> None:
+    def must_finish(self, child: Child) -> Child:
+        """Wait for a child whose command is not disturbed, and note when it ended."""
         ending = child.ending()
         assert ending.finished, ending  # noqa: S101
         child.stages["end"] = child.seconds
+        return child
 
     def build_one_layer(self, path: Path) -> list[str | Path]:
         """Return the arguments of a build of one layer without class relevance."""
@@ -88,10 +92,19 @@ class Bench:
         """Start to build the whole database, or what it lacks."""
         return self.child(self.inputs.build(path), path, prepare)
 
-    def again(self, fault: str, path: Path, start: Path | None = None) -> Trial:
-        """Build again without a fault, and compare with what was never disturbed."""
-        ending = self.build(path).ending()
-        expected = self.whole if start is None else self.extended
+    def again(
+        self,
+        fault: str,
+        path: Path,
+        expected: Path | None = None,
+        commands: Sequence[list[str | Path]] = (),
+    ) -> Trial:
+        """Run commands, by default the build, without a fault; compare with what is expected."""
+        expected = expected or self.whole
+        for command in commands or [self.inputs.build(path)]:
+            ending = self.child(command, path).ending()
+            if not ending.finished:
+                break
         if not ending.finished:
             trial = Trial(fault, WRONG, f"not resumed: {ending}")
         elif different := differences(expected, path):

@@ -3,7 +3,8 @@
 Tiny databases are built, asked and served by the command line while something goes wrong:
 
 - A build is killed (``SIGKILL``) and interrupted (Ctrl-C) at random points of each stage, and
-  killed just before changes of files. It meets a full disk, images that change, a model that
+  killed just before changes of files; also with the rules of LRP, in parts, and with worker
+  processes. It meets a full disk, images that change, a model that
   raises, and a second writer. Then the same command runs again.
 - Each file of a finished database is removed, truncated, replaced and changed by single bits, and
   all questions are asked.
@@ -38,6 +39,7 @@ from typing import Any
 
 import fault_builds as builds
 import fault_files as files
+import fault_parts as parts
 from fault_inputs import Inputs
 from fault_process import import_all, settle
 from fault_trials import OUTCOMES, WRONG, Bench, Trial, replace_table
@@ -54,6 +56,9 @@ PARTS: dict[str, Callable[[Bench, bool], Iterator[Trial]]] = {
     "interrupted": lambda b, quick: builds.stopped(
         b, signal.SIGINT, "interrupted", 1 if quick else b.points // 10
     ),
+    "lrp": lambda b, quick: _stopped(parts.stopped_with_lrp, _with_lrp(b), quick),
+    "parts": lambda b, quick: _stopped(parts.stopped_parts, b, quick),
+    "workers": lambda b, quick: parts.workers(b, 0 if quick else b.points // 10),
     "operations": lambda b, quick: builds.at_each_operation(
         b, QUICK_OPERATIONS if quick else OPERATIONS
     ),
@@ -67,6 +72,18 @@ PARTS: dict[str, Callable[[Bench, bool], Iterator[Trial]]] = {
     "files": lambda b, quick: files.damaged_files(b),
     "served": lambda b, quick: files.served(b),
 }
+
+
+def _with_lrp(bench: Bench) -> Bench:
+    return Bench(bench.work.with_name("trials-lrp"), bench.points, bench.flips, lrp=True)
+
+
+def _stopped(
+    stop: Callable[[Bench, signal.Signals, str, int], Iterator[Trial]], bench: Bench, quick: bool
+) -> Iterator[Trial]:
+    """Kill and interrupt: one interruption for ten kills."""
+    yield from stop(bench, signal.SIGKILL, "killed", 2 if quick else bench.points)
+    yield from stop(bench, signal.SIGINT, "interrupted", 0 if quick else bench.points // 10)
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -90,8 +107,11 @@ def run_trials(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run the trials of all parts, and count their outcomes by fault."""
     inputs, started = Inputs(work / "imports"), time.monotonic()
     first = work / "imports" / "db"
-    import_all([inputs.build(first), *inputs.questions(first, work / "picture.png").values()])
-    points, flips = (QUICK_POINTS, QUICK_FLIPS) if options.quick else (POINTS, FLIPS)
+    lrp = Inputs(work / "imports", lrp=True).build(work / "imports" / "lrp")
+    merge = ["merge", first, "--model", inputs.spec]
+    questions = inputs.questions(first, work / "picture.png").values()
+    import_all([[*inputs.build(first), "--shard", "1/1"], merge, *questions, lrp])
+    points, flips = (QUICK_POINTS, QUICK_FLIPS) if options.quick else (options.points, FLIPS)
     bench = Bench(work / "trials", points, flips)
     counts: dict[str, Counter[str]] = {}
     failures: list[dict[str, str]] = []
@@ -143,6 +163,7 @@ if __name__ == "__main__":
         show,
         {
             "--parts": {"nargs": "+", "choices": list(PARTS), "help": "only these parts"},
+            "--points": {"type": int, "default": POINTS, "help": "kills in each stage"},
             "--results": {
                 "nargs": "+",
                 "type": Path,

@@ -91,6 +91,17 @@ def fuzz(
     one()
 
 
+def fuzzer(reader: Reader, see: Callable[[Attempt], object]) -> Callable[[bytes], object]:
+    """Return a function that passes the attempt at the input that some bytes choose to ``see``."""
+
+    @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @hypothesis.given(reader.inputs)
+    def one(value: Any) -> None:
+        see(attempt(reader, value))
+
+    return one.hypothesis.fuzz_one_input
+
+
 def readers(work: Path) -> dict[str, Reader]:
     """Return all readers by name."""
     work.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,19 @@
 """The server under load and attack: its memory, its errors, and a database that is replaced.
 
-    python benchmarks/web_load.py                     # about a quarter of an hour
+    python benchmarks/web_load.py                     # about half an hour
     python benchmarks/web_load.py --parts replaced --json
     python benchmarks/web_load.py --quick
 
 Parts: ``mixed`` (10,000 valid, wrong and hostile requests of one client: memory after each
-thousand), ``clients`` (50 clients for ten minutes, while slow connections are held open), and
-``replaced`` (the database is deleted, and replaced by another build, while it is served). Every
-answer must be a result, or an error of the client's with its three parts.
+thousand), ``clients`` (50 clients for ten minutes, while slow connections are held open),
+``uploads`` (500 large images at once), and ``replaced`` (the database is deleted, and replaced by
+another build, while it is served). Every answer must be a result, or an error of the client's with
+its three parts; of the uploads also a 503.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import io
 import json
 import random
@@ -23,18 +23,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
+import numpy as np
 from harness import command, log
 from PIL import Image
 from web_inputs import database
-from web_parts import WORDS, crowd
-from web_server import API, Client, RunningServer, serving
+from web_parts import crowd
+from web_requests import Asker, picture, requests
+from web_server import Client, RunningServer, serving
 
-PARTS = ("mixed", "clients", "replaced")
+PARTS = ("mixed", "clients", "uploads", "replaced")
 OPTIONS: dict[str, dict[str, Any]] = {
     "--parts": {"nargs": "+", "choices": PARTS, "default": list(PARTS)},
     "--minutes": {"type": float, "default": 10.0, "help": "duration of the part clients"},
@@ -42,79 +44,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 SLOW_CONNECTIONS = 100
 GROWTH = 0.05
 """Share of the memory after the first half that may be added in the second."""
-Request = tuple[str, str, bytes | None, str]
-"""Method, path, body and its content type."""
-
-
-def picture(rng: random.Random) -> bytes:
-    """Return a small PNG of one random colour."""
-    stream = io.BytesIO()
-    Image.new("RGB", (32, 32), tuple(rng.randrange(256) for _ in range(3))).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def requests(layers: list[dict[str, Any]], count: int, seed: int) -> Iterator[Request]:
-    """Yield requests of all kinds: two of three are valid, the others are wrong or hostile."""
-    rng = random.Random(seed)  # noqa: S311  # no secret
-    as_json, as_image = "application/json", "image/png"
-    for number in range(count):
-        layer = rng.choice(layers)
-        name = f"{layer['name']}:{rng.randrange(layer['channels'])}"
-        one, word = f"/components/{quote(name)}", f"{rng.choice(WORDS)} {number}"
-        body = json.dumps({"like": [name], "q": [word], "k": 8}).encode()
-        kinds: list[Request] = [
-            ("GET", f"/search?q={quote(word)}&k=8", None, ""),
-            ("GET", f"{one}/strip.webp", None, ""),
-            ("GET", f"{one}/crops/0.webp", None, ""),
-            ("GET", f"{one}/neighbours", None, ""),
-            ("GET", f"/components?k=50&cursor={rng.randrange(100)}", None, ""),
-            ("POST", "/search/components", body, as_json),
-            ("POST", "/search/image?k=8", picture(rng), as_image),
-            ("GET", "", None, ""),
-            ("GET", f"{one}{'9' * 4000}", None, ""),
-            ("POST", "/search/components", b"[" * 100_000, as_json),
-            ("POST", "/search/image", b"x" * 5000, as_image),
-            ("POST", "/audits", b'{"target": true}', as_json),
-            ("POST", "/audits", b" " * 3_000_000, as_json),
-            ("GET", f"/search?q={'x' * 3000}", None, ""),
-            ("GET", "/..%2f..%2fetc/passwd", None, ""),
-            ("GET", f"/explanations/{rng.randrange(10**9)}", None, ""),
-        ]
-        weights = [4] * 8 + [2] * 8
-        yield rng.choices(kinds, weights)[0]
-
-
-class Asker:
-    """One persistent connection that counts the answers by kind."""
-
-    def __init__(self, url: str) -> None:
-        self._host = urlsplit(url).netloc
-        self._connection = http.client.HTTPConnection(self._host, timeout=60)
-        self.answers: Counter[str] = Counter()
-
-    def ask(self, request: Request) -> str:
-        """Send a request and return what kind of answer came."""
-        method, path, body, kind = request
-        headers = {"content-type": kind} if body is not None else {}
-        try:
-            self._connection.request(method, API + path, body, headers)
-            answer = self._connection.getresponse()
-            found = _kind(answer.status, answer.getheader("content-type") or "", answer.read())
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            found = f"WRONG: {type(error).__name__}"
-        self.answers[found] += 1
-        return found
-
-
-def _kind(status: int, content_type: str, content: bytes) -> str:
-    if status < 400:
-        return "result"
-    with suppress(ValueError):
-        error = json.loads(content)
-        if status < 500 and all(error.get(part) for part in ("value", "expected", "remedy")):
-            return f"refused {status}"
-    return f"WRONG: {status} {content_type}"
 
 
 def mixed(work: Path, page: Path, quick: bool) -> dict[str, Any]:
@@ -128,6 +57,7 @@ def mixed(work: Path, page: Path, quick: bool) -> dict[str, Any]:
             client.ask(request)
             if number % step == 0:
                 memory.append(server.memory()["rss"])
+                log(f"{number} requests, {memory[-1]:.0f} MiB, {time.perf_counter() - start:.0f} s")
         seconds = time.perf_counter() - start
     half, last = memory[len(memory) // 2], memory[-1]
     return {
@@ -197,6 +127,43 @@ def clients(work: Path, page: Path, quick: bool, minutes: float) -> dict[str, An
         "p95_ms": second["p95_ms"],
         "rss_mib": [round(value, 1) for value in memory],
         "grown_in_second_half": memory[2] / memory[1] - 1,
+    }
+
+
+def uploads(work: Path, page: Path, quick: bool) -> dict[str, Any]:
+    """Send many large images at the same time, in turn to be searched for and to be explained."""
+    count, side = (20, 500) if quick else (500, 4000)
+    noise = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).resize((side, side)).save(stream, "PNG")
+    body, together = stream.getvalue(), threading.Barrier(count)
+    routes = ("/search/image?k=8", "/explanations/image")
+    with serving(_database(work, quick), page=page) as server:
+        Asker(server.url).ask(("POST", routes[0], picture(random.Random(0)), "image/png"))  # noqa: S311
+        before = server.memory()["rss"]
+        askers = [Asker(server.url) for _ in range(count)]
+
+        def send(number: int) -> None:
+            together.wait()
+            askers[number].ask(("POST", routes[number % 2], body, "image/png"))
+
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(count)]
+        for thread in threads:
+            thread.start()
+        peaks = [before]
+        while any(thread.is_alive() for thread in threads):
+            peaks.append(server.memory()["rss"])
+            time.sleep(0.05)
+        after = Asker(server.url)
+        for route in routes:
+            after.ask(("POST", route, body, "image/png"))
+        memory = server.memory()["rss"]
+    return {
+        "uploads": count,
+        "mb_each": len(body) / 1e6,
+        "answers": dict(sorted(sum((a.answers for a in askers), Counter[str]()).items())),
+        "afterwards": dict(after.answers),
+        "rss_mib": {"before": before, "most": max(peaks), "afterwards": memory},
     }
 
 
@@ -275,6 +242,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "mixed": lambda: mixed(work, page, options.quick),
         "clients": lambda: clients(work, page, options.quick, options.minutes),
+        "uploads": lambda: uploads(work, page, options.quick),
         "replaced": lambda: replaced(work, page, options.quick),
     }
     result: dict[str, Any] = {}

@@ -39,7 +39,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self._host = urlsplit(url).netloc
-        self._connection = http.client.HTTPConnection(self._host, timeout=120)
+        self._connection = http.client.HTTPConnection(self._host, timeout=600)
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body, after waiting for a background job."""

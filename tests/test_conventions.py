@@ -14,7 +14,7 @@ import semlens as sl
 from semlens.analysis.result import plain
 from semlens.api import ConceptDatabase
 from semlens.data.image_folder import ImageFolder
-from semlens.errors import ConceptError, LayerError, RecipeError, StaleError
+from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 from semlens.settings import needs_of, settings_of
@@ -148,6 +148,54 @@ def test_a_wrong_setting_is_told_with_what_is_expected(db):
         sl.search(db, "dog", top=-1)
     for text in (str(error.value), str(error.value.remedy)):
         assert "--" not in text, "Python users know no options"
+
+
+def test_a_boolean_or_a_text_is_no_number_and_a_number_no_boolean(db):
+    checked = 0
+    for name, asked in questions().items():
+        for one in settings_of(asked).values():
+            if one.expected.startswith(("Expected a number", "Expected a whole")):
+                wrong, right = (True, np.True_, "1"), (1, np.int64(500), np.float64(0.25))
+            elif one.expected == "Expected True or False.":
+                wrong, right = (1, 0, "no", None), (True, False, np.True_)
+            else:
+                continue
+            for value in wrong:
+                with pytest.raises(RecipeError, match=f"'{one.name}' of '{name}'"):
+                    one.check(name, value)
+            accepted = [value for value in right if accepts(one, value)]
+            assert accepted, (name, one.name)
+            checked += 1
+    assert checked > 40
+    for settings, known in (
+        (sl.Recipe, {"examples": np.int64(5), "crop_blur": 0, "thumbnails": np.True_}),
+        (sl.Training, {"epochs": np.int64(5), "learning_rate": np.float32(0.5), "flip": False}),
+    ):
+        assert settings(**known) == settings(**{k: v.item() if isinstance(v, np.generic) else v
+                                                for k, v in known.items()})  # fmt: skip
+        for name, value in known.items():
+            for wrong in ("1", 1 if value in (True, False) and name != "crop_blur" else True):
+                with pytest.raises(RecipeError, match=f"^{name} is '{wrong}'. Expected "):
+                    settings(**{name: wrong})
+
+
+def accepts(setting, value):
+    try:
+        setting.check("question", value)
+    except RecipeError:
+        return False
+    return True
+
+
+def test_samples_are_a_number_or_numbers_and_no_mask(db):
+    right = sl.effect(db, 1, top=2, samples=[0, 2]).samples.tolist()
+    assert right == sl.effect(db, 1, top=2, samples=np.array([0, 2])).samples.tolist() == [0, 2]
+    mask = [True, False, True]
+    for wrong in (mask, np.array(mask), np.array([0.5, 1.5]), True, 0, -1):
+        with pytest.raises(DataError, match="samples"):
+            sl.effect(db, 1, top=2, samples=wrong)
+    with pytest.raises(DataError, match="samples"):
+        sl.contrast(db, mask)
 
 
 def test_sources_come_with_the_database(db, pictures):

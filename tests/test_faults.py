@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -157,6 +158,29 @@ def test_a_model_file_that_ends_the_program_is_refused(tmp_path):
     (tmp_path / "model.py").write_text("import sys\ndef make():\n    sys.exit(0)\n")
     with pytest.raises(ModelError, match="SystemExit"):
         load_model(f"{tmp_path / 'model.py'}:make")
+
+
+def test_a_worker_ends_with_its_parent_and_removes_what_it_left(tmp_path):
+    folder = tmp_path / "of-the-build"
+    folder.mkdir()
+    (folder / "inputs").write_bytes(b"weights")
+    code = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from semlens.run.executors.local_processes import end_with\n"
+        "parent = os.getpid()\n"
+        "child = os.fork()\n"
+        "if child == 0: end_with(parent, Path(sys.argv[1]))\n"
+        "print(child, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE) as parent:
+        worker = int(parent.stdout.readline())
+        time.sleep(0.5)
+        os.kill(worker, 0)  # still there, as its parent is
+        assert folder.is_dir()
+        parent.kill()
+        assert not parent.stdout.read()  # ends when the worker does, which has it open
+    assert not folder.exists()
+    assert not Path(f"/proc/{worker}/exe").exists()
 
 
 # -- the harness, and its committed counts ---------------------------------------------------------

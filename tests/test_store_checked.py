@@ -334,3 +334,40 @@ def test_a_file_that_is_replaced_after_its_first_use_is_verified_again(copy):
         db.examples("first")
     flip(file)
     assert db.examples("first").equals(before)
+
+
+VECTORS = (lambda db: db.concept_vectors([3, 20]), lambda db: db.vectors_of([0, 5]),
+           lambda db: db.reference.readouts("second"), lambda db: db.reference.vectors)  # fmt: skip
+
+
+def write_in_place(folder: Path, change: Callable[[bytes], bytes]) -> None:
+    """Write to the tensor files themselves, which may be open or mapped, as ``cp`` does."""
+    for file in folder.rglob("*.safetensors"):
+        with file.open("r+b") as opened_file:
+            content = change(opened_file.read())
+            opened_file.seek(0)
+            opened_file.write(content)
+            opened_file.truncate()
+
+
+@pytest.mark.parametrize("change", [lambda c: c[: len(c) // 2], lambda c: bytes(len(c))])
+def test_what_is_written_in_place_does_not_reach_vectors_that_were_read(copy, change):
+    db = opened(copy)
+    before = [ask(db) for ask in VECTORS]
+    write_in_place(copy, change)
+    for ask, expected in zip(VECTORS[:3], before[:3], strict=True):  # the last is kept by itself
+        assert ask(db).tobytes() == expected.tobytes()
+    with pytest.raises(StoreError):
+        opened(copy)
+
+
+def test_large_files_are_mapped_and_refused_once_they_are_written_in_place(copy, monkeypatch):
+    expected = [ask(opened(copy)) for ask in VECTORS]
+    monkeypatch.setattr(checked_files, "MAX_READ", 0)
+    db = opened(copy)
+    for ask, read in zip(VECTORS, expected, strict=True):
+        assert ask(db).tobytes() == read.tobytes()
+    write_in_place(copy, lambda content: content[:-8] + bytes(8))
+    for ask in VECTORS[:3]:
+        with pytest.raises(StoreError, match="SHA-256 differs"):
+            ask(db)

@@ -148,6 +148,33 @@ def test_missing_short_and_damaged_files(tmp_path, table):
         RowGroupCache(tmp_path).take("broken.parquet", [0], COLUMNS)
 
 
+def test_a_file_that_is_written_in_place_is_not_read_further(tmp_path, table):
+    path = tmp_path / "t.parquet"
+    save_table(path, table, rows_per_group=100)
+    data = path.read_bytes()
+    groups, replaced = RowGroupCache(tmp_path), RowGroupCache(tmp_path)
+    for cache in (groups, replaced):
+        assert cache.take("t.parquet", [5], COLUMNS).equals(table.take([5]).select(COLUMNS))
+    save_table(path, table.slice(1), rows_per_group=100)  # by renaming: the old one is still open
+    assert replaced.take("t.parquet", [250], COLUMNS).equals(table.take([250]).select(COLUMNS))
+
+    groups = RowGroupCache(tmp_path)
+    path.write_bytes(data)
+    groups.take("t.parquet", [5], COLUMNS)
+    path.write_bytes(data[:4] + data[4:][::-1])
+    with pytest.raises(StoreError, match="cannot be read"):
+        groups.take("t.parquet", [250], COLUMNS)
+    save_table(path, table.set_column(1, "value", pa.array(np.zeros(500, np.int64))),
+               rows_per_group=100)  # fmt: skip
+    groups = RowGroupCache(tmp_path)
+    groups.take("t.parquet", [5], COLUMNS)
+    with path.open("r+b") as opened:  # the same bytes, but nobody knows
+        opened.write(path.read_bytes())
+    with pytest.raises(StoreError, match="written while it was read"):
+        groups.take("t.parquet", [250], COLUMNS)
+    assert groups.take("t.parquet", [250], COLUMNS)["value"].to_pylist() == [0]
+
+
 def test_a_property_is_made_once_by_many_threads():
     made = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -32,14 +33,17 @@ from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 
 import semlens as sl
 from semlens.models.subject import SubjectModel
-from semlens.web import connection, jobs, request_body
+from semlens.web import connection, jobs, request_body, upload
 from semlens.web.app import API, ROUTERS, create_app
+from semlens.web.budget import Budget
 from semlens.web.connection import TimedConnection
-from semlens.web.errors import ErrorResponse
+from semlens.web.errors import ErrorResponse, HttpError
 from semlens.web.security import HEADERS, Guard
+from semlens.web.serve import make_server
 
 STEP = int(os.environ.get("SEMLENS_ATTACK_STEP", "11"))
 """Every n-th hostile request is sent; 1 takes twenty minutes."""
@@ -265,6 +269,54 @@ def test_a_request_that_breaks_off_is_not_acted_on(port: int) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert ask(port) == 200
     assert taken == [b""]
+
+
+def test_all_bodies_together_have_a_limit_until_they_are_answered() -> None:
+    bodies = request_body.RequestBodies(100)
+
+    async def part(size: int, more: bool = False) -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+    async def hold(size: int) -> bytes:
+        async with bodies.read(lambda: part(size), Headers()) as receive:
+            await asyncio.sleep(0.05)
+            return (await receive())["body"]
+
+    async def all_at_once() -> list[object]:
+        return await asyncio.gather(*(hold(40) for _ in range(5)), return_exceptions=True)
+
+    for _ in range(2):  # what was refused or answered is given back
+        found = asyncio.run(all_at_once())
+        assert [one for one in found if isinstance(one, bytes)] == [b"x" * 40] * 2
+        refused = [one for one in found if isinstance(one, HttpError)]
+        assert [error.status for error in refused] == [503] * 3
+        assert bodies.budget.taken == 0
+    with pytest.raises(HttpError):
+        asyncio.run(hold(101))
+    assert bodies.budget.taken == 0
+
+
+def test_all_decoded_uploads_together_have_a_limit(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = Budget(100)
+    monkeypatch.setattr(upload, "_pixels", budget)
+    headers = {"content-type": "image/png"}
+    path = f"{MODEL}/search/image"
+    large = encoded(Image.new("RGB", (11, 10)), "PNG")
+    assert client.post(path, content=PICTURE, headers=headers).status_code == 200
+    with budget.share() as another:
+        another.take(50)
+        assert_busy(client.post(path, content=PICTURE, headers=headers))
+    assert_busy(client.post(path, content=large, headers=headers))
+    assert client.post(path, content=b"x", headers=headers).status_code == 415
+    assert client.post(path, content=PICTURE, headers=headers).status_code == 200
+    assert budget.taken == 0
+
+
+def assert_busy(answer: Response) -> None:
+    assert answer.status_code == 503
+    assert "Try again" in ErrorResponse.model_validate_json(answer.content).remedy
 
 
 # -- types of values --------------------------------------------------------------------------
@@ -511,6 +563,94 @@ def test_no_value_of_any_parameter_is_a_fault_of_ours(
         answer = patient.request(method, address(path, values), params=query, **body)
         assert_told(answer, (method, path, values, query, str(body)[:300]))
         assert time.monotonic() - start < 10
+
+
+# -- without the token ------------------------------------------------------------------------
+
+TOKEN = "correct-horse-battery"
+COOKIE = Guard(plain, TOKEN).cookie
+NO_TOKEN: dict[str, dict[str, str]] = {
+    "none": {},
+    "wrong": {"authorization": "Bearer correct-horse-batterz"},
+    "prefix": {"authorization": f"Bearer {TOKEN[:-1]}"},
+    "longer": {"authorization": f"Bearer {TOKEN} {TOKEN}"},
+    "empty": {"authorization": "Bearer "},
+    "other scheme": {"authorization": f"Basic {TOKEN}"},
+    "wrong cookie": {"cookie": f"{COOKIE}=correct-horse-batterz"},
+    "cookie of another name": {"cookie": f"semlens={TOKEN}"},
+    "other headers": {"x-token": TOKEN, "x-forwarded-for": "127.0.0.1", "token": TOKEN},
+    "url headers": {"x-original-url": "/", "x-rewrite-url": f"/?token={TOKEN}"},
+}
+WITH_TOKEN = ({"authorization": f"Bearer {TOKEN}"}, {"cookie": f"{COOKIE}={TOKEN}"})
+
+
+@pytest.fixture(scope="module")
+def guarded(db: sl.ConceptDatabase) -> TestClient:
+    app = create_app([db], token=TOKEN)
+    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+
+
+def merged(body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+    return {**body, "headers": {**body.get("headers", {}), **headers}}
+
+
+def assert_nothing_without_token(
+    client: TestClient, operation: tuple[str, str, dict[str, Any]], step: int
+) -> int:
+    """Send hostile requests with all that is no token: each has the same refusal, nothing else."""
+    method, path, description = operation
+    sent = 0
+    for values, query, body in islice(requests(description), 0, None, step):
+        name = list(NO_TOKEN)[sent % len(NO_TOKEN)]
+        answer = client.request(
+            method, address(path, values), params={**query, "token": TOKEN},
+            **merged(body, NO_TOKEN[name]),
+        )  # fmt: skip
+        error = ErrorResponse.model_validate_json(answer.content)
+        assert (answer.status_code, error.value) == (401, "The token is missing or wrong."), name
+        assert "set-cookie" not in answer.headers
+        sent += 1
+    return sent
+
+
+def test_no_route_answers_without_the_token(guarded: TestClient) -> None:
+    found = [assert_nothing_without_token(guarded, one, 200) for one in operations()]
+    assert sum(found) > 100
+    for headers in WITH_TOKEN:
+        assert guarded.get(f"{API}/models", headers=headers).status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", list(operations()), ids=ids)
+def test_no_hostile_request_gets_past_the_token(
+    guarded: TestClient, operation: tuple[str, str, dict[str, Any]]
+) -> None:
+    assert assert_nothing_without_token(guarded, operation, STEP)
+
+
+def test_every_token_is_compared_in_constant_time_and_in_no_other_way(
+    guarded: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secrets import compare_digest as constant_time
+
+    from semlens.web import security
+
+    assert security.compare_digest is constant_time
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr(security, "compare_digest", lambda *given: bool(compared.append(given)))
+    for headers in WITH_TOKEN:
+        assert guarded.get(f"{API}/models", headers=headers).status_code == 401
+    assert guarded.get(f"/?token={TOKEN}").status_code == 401
+    assert compared == 3 * [(TOKEN.encode(), TOKEN.encode())]
+
+
+@pytest.mark.parametrize("token", ["", " ", "short", "x" * 15, "with space " * 3, "&#" * 10,
+                                   "é" * 20, "x" * 20 + "\n"])  # fmt: skip
+def test_a_token_that_is_no_secret_is_refused(db: sl.ConceptDatabase, token: str) -> None:
+    with pytest.raises(sl.errors.ServeError, match="token"):
+        create_app([db], token=token)
+    with pytest.raises(sl.errors.ServeError, match="token"):
+        make_server([db], port=0, token=token)
 
 
 @pytest.mark.parametrize(

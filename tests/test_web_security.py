@@ -187,6 +187,46 @@ def test_a_wrong_token_is_refused(locked: Server, headers: dict[str, str]) -> No
     assert fetch(locked, **given)[0] == 401
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "POST", "PROPFIND", "get"])
+def test_no_path_leads_past_the_token(locked: Server, method: str) -> None:
+    known = [b"".join(fetch(locked, authorization=f"Bearer {token_of(locked)}")[2:])[:40], b"page"]
+    for path in (*ESCAPES, *PAGE, "*", "/app.js?token", "//?token={}", "/./?token={}",
+                 "/%2f?token={}", "/;token={}", "/#?token={}", "/?Token={}", "/?token=x&token={}",
+                 "/?token[]={}", f"{MODELS}/?token={{}}", "/index.html?token={}"):  # fmt: skip
+        given = path.format(token_of(locked)) if "{}" in path else path
+        for accept in ("*/*", "text/event-stream"):
+            status, headers, body = fetch(
+                locked, given, method, accept=accept, if_none_match="*", range="bytes=0-9"
+            )
+            assert status == 401, (method, path)
+            assert not any(part in body for part in (SECRET.encode(), *known))
+            assert token_of(locked).encode() not in body
+            assert not {"etag", "set-cookie", "location", "content-range"} & headers.keys()
+
+
+PAGE = ("/", "/app.js", "/index.html", "/nothing", "/api", "/api/v1/openapi.json", MODELS)
+
+
+def test_a_connection_keeps_no_token(locked: Server) -> None:
+    """Each request has its own, also one that was sent together with an allowed one."""
+    token = token_of(locked)
+    line = f"GET {MODELS} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    first = f"{line}Authorization: Bearer {token}\r\n\r\n"
+    found = raw(locked, f"{first}{line}Connection: close\r\n\r\n".encode())
+    assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == [b"200", b"401"]
+    twice = f"{line}Authorization: Bearer wrong\r\nAuthorization: Bearer {token}\r\n"
+    assert b" 401 " in raw(locked, f"{twice}Connection: close\r\n\r\n".encode())
+    absolute = f"GET http://127.0.0.1{MODELS} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    assert b" 401 " in raw(locked, f"{absolute}Connection: close\r\n\r\n".encode())
+    upgrade = (
+        f"{line}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port_of(locked)), timeout=60) as connection:
+        connection.sendall(upgrade.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401")
+
+
 @pytest.mark.parametrize(
     "path", ["/?token=wrong", "/?token=", "/?token=%00", f"{MODELS}?token={{}}", "/app.js?token={}"]
 )

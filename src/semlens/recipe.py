@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Annotated, TypedDict
 
+from pydantic import ConfigDict
+
 from semlens.settings import Settings, setting
 from semlens.types import Aggregate, Crop, Layout, Readout, Signs
 
@@ -35,6 +37,8 @@ class Recipe(Settings):
     Databases with equal recipes and inputs are equal for any batch size, number of shards or
     workers (up to rounding in the model's forward pass).
     """
+
+    model_config = ConfigDict(strict=True)  # True is no number
 
     examples: Annotated[int, setting("Examples per component (paper, 3.1).", ge=1, le=10_000)] = 30
     readout: Annotated[

@@ -74,7 +74,8 @@ class Setting:
         if not self.expected:
             return
         try:
-            self._adapter.validate_python(value)
+            is_list = isinstance(value, list | tuple)
+            self._adapter.validate_python(tuple(map(_plain, value)) if is_list else _plain(value))
         except ValidationError as error:
             raise RecipeError(
                 f"The setting '{self.name}' of '{question}' is {value!r}.",
@@ -85,8 +86,8 @@ class Setting:
     @functools.cached_property
     def _adapter(self) -> TypeAdapter[Any]:
         annotated: Any = Annotated[self.type, self.field]
-        # NaN would pass every bound, since it compares as false
-        return TypeAdapter(annotated, config=ConfigDict(allow_inf_nan=False))
+        # NaN would pass every bound, since it compares as false; strict, as True is no number
+        return TypeAdapter(annotated, config=ConfigDict(allow_inf_nan=False, strict=True))
 
 
 def expected_value(type_: Any, field: FieldInfo) -> str:
@@ -104,6 +105,8 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
     if choices:
         head = f"{', '.join(choices[:-1])} or " if len(choices) > 1 else ""
         return f"Expected {head}{choices[-1]}."
+    if members == [bool]:
+        return "Expected True or False."
     if not members or not {int, float}.issuperset(members):
         return ""
     bounds = {type(limit).__name__: limit for limit in limits}
@@ -116,6 +119,11 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
     if any(typing.get_origin(t) is tuple for t in alternatives):
         text += " or a pair of these"
     return f"Expected {text}{' or None' if type(None) in alternatives else ''}."
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy or torch as that of Python."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def unannotated(type_: Any) -> Any:
@@ -228,6 +236,8 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _raise_recipe_error(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(values, dict):
+            values = {name: _plain(value) for name, value in values.items()}
         try:
             return check(values)
         except ValidationError as error:

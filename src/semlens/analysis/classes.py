@@ -13,7 +13,7 @@ from PIL import Image
 from semlens.analysis.database_engine import engine_of
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.data.images import Images
-from semlens.errors import DataError, RelevanceError, nearest
+from semlens.errors import DataError, RelevanceError, nearest, shortened
 from semlens.models.forward import ImageReader
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import RelevanceEngine
@@ -97,6 +97,46 @@ def class_samples(
     return samples.astype(np.int64)
 
 
+def count_or_numbers(samples: int | Sequence[int] | np.ndarray) -> int | list[int]:
+    """Return a largest number of samples, or the samples that are given by number.
+
+    Raises
+    ------
+    DataError
+        If one is no whole number, or the largest number is less than 1.
+    """
+    if isinstance(samples, Sequence) or (isinstance(samples, np.ndarray) and samples.ndim):
+        return sample_numbers(samples)
+    value: Any = samples.item() if isinstance(samples, np.ndarray | np.generic) else samples
+    if type(value) is not int or value < 1:
+        raise DataError(
+            f"The number of samples is {shortened(value)}.",
+            "Expected a whole number from 1, or a list of samples by number.",
+            "Pass samples=100, or samples=[0, 1, ...].",
+        )
+    return value
+
+
+def sample_numbers(samples: Sequence[int] | np.ndarray) -> list[int]:
+    """Return samples that are given by number.
+
+    Raises
+    ------
+    DataError
+        If one is no whole number, as in a mask of booleans.
+    """
+    numbers = np.asarray(samples)
+    if any(type(sample) is bool for sample in samples) or (
+        numbers.size and (numbers.ndim != 1 or numbers.dtype.kind not in "iu")
+    ):
+        raise DataError(
+            f"The samples are {shortened(samples)}.",
+            "Expected numbers of samples, which count from 0.",
+            "Of a mask, pass numpy.flatnonzero(mask).",
+        )
+    return numbers.tolist()
+
+
 Samples = Annotated[
     int | Sequence[int] | np.ndarray, setting("Maximum number of images of the class.", ge=1)
 ]
@@ -156,9 +196,10 @@ def class_images(
     index = find_class(database, target)
     source = database.images if images is None else images
     source = source if isinstance(source, Images) else as_list(source)
-    selected: Any = samples
-    if isinstance(samples, int):
-        selected = class_samples(database, index, samples) if images is None else range(len(source))
+    selected = count_or_numbers(samples)
+    if isinstance(selected, int):
+        of_class = images is None
+        selected = class_samples(database, index, selected) if of_class else range(len(source))
 
     def read(sample: int) -> Image.Image:
         return source.read(sample) if isinstance(source, Images) else open_image(source[sample])

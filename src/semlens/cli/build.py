@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ConfigDict
 
 from semlens.cli.command import with_fields
 from semlens.cli.merge import build_one_part
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 class BuildInputs(Settings):
     """Inputs of a build, and how it runs."""
+
+    model_config = ConfigDict(strict=True)  # True is no number
 
     model: Annotated[
         str | None,
@@ -58,11 +61,13 @@ class BuildInputs(Settings):
         Path | None,
         setting(
             "File that maps the class names of the data to logits. In an existing database only "
-            "class relevance is recomputed."
+            "class relevance is recomputed.",
+            strict=False,  # a text in a file of settings
         ),
     ] = None
     targets: Annotated[
-        Path | None, setting("CSV file with lines 'path,class', instead of class folders.")
+        Path | None,
+        setting("CSV file with lines 'path,class', instead of class folders.", strict=False),
     ] = None
     random_weights: Annotated[
         int | None, setting("Use the untrained architecture, initialized with this seed.")

@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from semlens.errors import StoreError
-from semlens.regular_files import open_file
+from semlens.regular_files import open_file, read_bytes
 
 _DISK_FULL_REASONS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 _DISK_FULL_REASONS[errno.EFBIG] = "the file-size limit is reached"
@@ -82,7 +82,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Return the tensors of a safetensors file, memory-mapped.
 
     Raises
     ------
@@ -91,6 +91,17 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         return load_file(path)
+    except Exception as error:
+        raise damaged(path, error) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file in memory of their own; errors as for a mapping.
+
+    Nothing that happens to the file later changes them.
+    """
+    try:
+        return load(read_bytes(path))
     except Exception as error:
         raise damaged(path, error) from error
 
@@ -163,3 +174,12 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_version(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced or written; None if it is not there."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_mtime_ns, info.st_size

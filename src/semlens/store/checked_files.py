@@ -18,10 +18,19 @@ from semlens.data.remote_images import PARALLEL_READS
 from semlens.errors import StoreError
 from semlens.regular_files import open_file
 from semlens.store import file_names, schema
-from semlens.store.atomic_files import damaged, file_digest, load_table, load_tensors
+from semlens.store.atomic_files import (
+    damaged,
+    file_digest,
+    file_version,
+    load_table,
+    load_tensors,
+    read_tensors,
+)
 from semlens.store.manifest import Manifest
 from semlens.store.remote_database import RemoteDatabase
 
+MAX_READ = 2**28
+"""Bytes of tensor files that are read into memory; what is beyond is memory-mapped."""
 ExpectedTable = tuple[pa.Schema, int | None]
 """Columns, and the number of rows if the manifest defines it."""
 ExpectedTensors = dict[str, tuple[str, list[int]]]
@@ -60,6 +69,8 @@ class BuildFiles:
         self._lock = threading.RLock()
         self._verified_paths: dict[str, tuple[Path, tuple[int, ...] | None]] = {}
         self._tensors: dict[str, Mapping[str, Tensor]] = {}
+        self._mapped: set[str] = set()
+        self._read_bytes = 0
         for name in self._expected if check else ():
             if name not in manifest.files:
                 raise _content_error(folder / name, "the manifest does not list it")
@@ -74,14 +85,14 @@ class BuildFiles:
         """Return the path of a file after verifying its SHA-256; again only if it was replaced."""
         with self._lock:
             path, version = self._verified_paths.get(name, (None, None))
-            if path is None or _version(path) != version:
+            if path is None or file_version(path) != version:
                 digest = self.manifest.files[name]
                 path = find_file(self.folder, self.manifest, name)
                 if self._remote is not None:
                     if not _unchanged(path, digest):
                         self._remote.copy(name, digest)
                     self._check_header(name, path)
-                version = _version(path)
+                version = file_version(path)
                 if not _unchanged(path, digest):
                     raise _content_error(path, "its SHA-256 differs")
                 self._verified_paths[name] = path, version
@@ -100,14 +111,30 @@ class BuildFiles:
         return load_table(self.verified_path(name), columns)
 
     def tensors(self, name: str) -> Mapping[str, Tensor]:
-        """Return the tensors of a file, memory-mapped so that only used parts take memory."""
+        """Return the tensors of a file.
+
+        Files are read up to :data:`MAX_READ`. Others are memory-mapped, so that only used parts
+        take memory: whoever shortens such a file in place ends the process, with ``SIGBUS``.
+        """
         with self._lock:
             if name not in self._tensors:
                 path = self.verified_path(name)
-                if problem := not_finite(path):
+                tensors = self._load(name, path)
+                self.verified_path(name)  # it may have been written meanwhile
+                if problem := not_finite(tensors):
                     raise _content_error(path, problem)
-                self._tensors[name] = load_tensors(path)
+                self._tensors[name] = tensors
+            elif name in self._mapped:
+                self.verified_path(name)
             return self._tensors[name]
+
+    def _load(self, name: str, path: Path) -> Mapping[str, Tensor]:
+        size = path.stat().st_size
+        if self._read_bytes + size > MAX_READ:
+            self._mapped.add(name)
+            return load_tensors(path)
+        self._read_bytes += size
+        return read_tensors(path)
 
 
 def expected_files(manifest: Manifest) -> Mapping[str, ExpectedTable | ExpectedTensors]:
@@ -153,15 +180,6 @@ def find_file(folder: Path, manifest: Manifest, name: str) -> Path:
     staged = folder / file_names.STAGED / name
     is_current = staged.is_file() and _unchanged(staged, manifest.files[name])
     return staged if is_current else folder / name
-
-
-def _version(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is replaced or written; None if it is not there."""
-    try:
-        info = path.stat()
-    except OSError:
-        return None
-    return info.st_mtime_ns, info.st_size, info.st_ino
 
 
 def _unchanged(path: Path, digest: str) -> bool:
@@ -212,9 +230,9 @@ def _describe(tensors: ExpectedTensors) -> str:
     return ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in sorted(tensors.items()))
 
 
-def not_finite(path: Path) -> str:
-    """Return which tensor of a file has NaN or infinite values, or nothing."""
-    for key, tensor in load_tensors(path).items():
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Return which tensor has NaN or infinite values, or nothing."""
+    for key, tensor in tensors.items():
         if tensor.is_floating_point() and not _finite(tensor):
             return f"'{key}' is not finite everywhere"
     return ""

@@ -159,7 +159,7 @@ _CHUNK_ROWS = 2048
 
 
 class Vectors(ComponentIndex):
-    """Vectors of a database; memory-mapped, so that pages are read on demand."""
+    """Vectors of a database, file by file as they are needed."""
 
     @locked_cached_property
     def theta(self) -> Float32[np.ndarray, "n d"]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from semlens.errors import StoreError
-from semlens.store.atomic_files import damaged
+from semlens.store.atomic_files import damaged, file_version
 from semlens.store.locked_cached_property import workers
 
 MAX_BYTES = 32 * 2**20
@@ -25,6 +25,8 @@ MAX_OPEN_FILES = 32
 class _OpenFile:
     """An open file; it is closed when it is no longer referenced."""
 
+    path: Path
+    version: tuple[int, ...] | None
     parquet: pq.ParquetFile
     starts: Int64[np.ndarray, " g_plus_1"]
     """First row of each row group, followed by the number of rows."""
@@ -135,13 +137,14 @@ class RowGroupCache:
         with self._lock:
             if name not in self._files:
                 path = self._locate(name)
+                version = file_version(path)
                 try:
                     parquet = pq.ParquetFile(path)
                     sizes = [group.num_rows for group in _row_groups(parquet)]
                 except Exception as error:
                     raise damaged(path, error) from error
                 starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-                self._files[name] = _OpenFile(parquet, starts)
+                self._files[name] = _OpenFile(path, version, parquet, starts)
             self._files.move_to_end(name)
             while len(self._files) > self._max_open_files:
                 self._files.popitem(last=False)
@@ -158,11 +161,22 @@ class RowGroupCache:
                 table = workers().submit(_read, file.parquet, group, columns).result()
             except Exception as error:
                 raise damaged(self.folder / name, error) from error
+            if _written(file):
+                with self._lock:
+                    self._files.pop(name, None)  # the next read verifies it again
+                raise damaged(file.path, RuntimeError("it was written while it was read"))
             with self._lock:
                 self._groups[key] = table
                 while self.cached_bytes > self._max_bytes and len(self._groups) > 1:
                     self._groups.popitem(last=False)
             return table
+
+
+def _written(file: _OpenFile) -> bool:
+    """Whether an open file was written in place; one that was replaced or removed is as before."""
+    version = file_version(file.path)
+    same_file = version is not None and file.version is not None and version[0] == file.version[0]
+    return same_file and version != file.version
 
 
 def _row_groups(parquet: pq.ParquetFile) -> list[pq.RowGroupMetaData]:

@@ -13,7 +13,7 @@ from semlens.progress import progress_bars, report_progress
 from semlens.regular_files import user_path
 from semlens.remote_files import remote_url
 from semlens.store import file_names
-from semlens.store.atomic_files import file_digest
+from semlens.store.atomic_files import file_digest, load_tensors
 from semlens.store.checked_files import (
     BuildFiles,
     ExpectedTable,
@@ -145,7 +145,7 @@ def _file_problem(
         if expected is None:
             return "the build has no such file"
         problem = header_problem(path, expected)
-        return problem if problem or isinstance(expected, tuple) else not_finite(path)
+        return problem if problem or isinstance(expected, tuple) else not_finite(load_tensors(path))
     except FileNotFoundError:
         return "it is missing"
     except OSError as error:

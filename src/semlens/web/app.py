@@ -42,7 +42,7 @@ from semlens.web.routes import (
     unexpected,
     verdicts,
 )
-from semlens.web.security import LOCAL, Guard
+from semlens.web.security import LOCAL, Guard, check_token
 from semlens.web.static_files import PageFiles
 
 ROUTERS: list[APIRouter] = [
@@ -111,7 +111,13 @@ def create_app(
         Host names that requests may use, without port.
     static
         Folder of the built page.
+
+    Raises
+    ------
+    ServeError
+        If the token is too short.
     """
+    check_token(token)
     opened = [db if isinstance(db, ConceptDatabase) else open_database(db) for db in databases]
     app = FastAPI(
         lifespan=_lifespan,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
 
+from semlens.web.budget import Budget, Share
 from semlens.web.errors import HttpError
 
 JSON_BYTES = 1_000_000
+ALL_BYTES = 200_000_000
+"""Of the bodies of all requests that are being received or answered."""
 IMAGE_BYTES = 10_000_000
 DISCARDED_BYTES = 100_000_000
 """How much of the body of a refused request is read and discarded: a program that is cut off while
@@ -27,19 +32,36 @@ def body_limit(headers: Headers) -> int:
     return IMAGE_BYTES if image else JSON_BYTES
 
 
-async def whole_body(receive: Receive, headers: Headers) -> Receive:
-    """Read a body, and return a function that gives it as one message.
+class RequestBodies:
+    """Reads bodies into memory, with a limit for each one and for all together."""
 
-    It is counted while it arrives, since the content-length header may be wrong.
+    def __init__(self, at_most: int | None = None) -> None:
+        self.budget = Budget(at_most or ALL_BYTES)
 
-    Raises
-    ------
-    HttpError
-        413, if it is too long.
-    ClientDisconnect
-        If the client disconnects before its end.
-    """
-    limit = body_limit(headers)
+    @asynccontextmanager
+    async def read(self, receive: Receive, headers: Headers) -> AsyncIterator[Receive]:
+        """Read a body, and give a function that returns it as one message.
+
+        It counts until the request is answered.
+
+        Raises
+        ------
+        HttpError
+            413, if it is too long; 503, if those of all requests are.
+        ClientDisconnect
+            If the client disconnects before its end.
+        """
+        with self.budget.share() as share:
+            messages = [await _whole(receive, body_limit(headers), headers, share)]
+
+            async def read() -> Message:
+                return messages.pop() if messages else await receive()
+
+            yield read
+
+
+async def _whole(receive: Receive, limit: int, headers: Headers, share: Share) -> Message:
+    """Read a body; it is counted while it arrives, as the content-length header may be wrong."""
     length = headers.get("content-length", "0")
     if length.isdecimal() and (len(length) > 18 or int(length) > limit):
         raise _too_long(limit)
@@ -48,16 +70,13 @@ async def whole_body(receive: Receive, headers: Headers) -> Receive:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientDisconnect
-        content += message.get("body", b"")
-        if len(content) > limit:
+        part = message.get("body", b"")
+        if len(content) + len(part) > limit:
             raise _too_long(limit)
+        share.take(len(part))
+        content += part
         more = message.get("more_body", False)
-    messages: list[Message] = [{"type": "http.request", "body": bytes(content), "more_body": False}]
-
-    async def read() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return read
+    return {"type": "http.request", "body": bytes(content), "more_body": False}
 
 
 async def send_last(message: Message, receive: Receive, send: Send) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from http.cookies import CookieError, SimpleCookie
 from secrets import compare_digest
 from urllib.parse import parse_qs, urlsplit
@@ -21,8 +23,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from semlens.errors import ServeError
 from semlens.web.errors import HttpError, error_response, internal_error
-from semlens.web.request_body import send_last, whole_body
+from semlens.web.request_body import RequestBodies, send_last
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Host names that refer to the machine itself."""
@@ -44,6 +47,16 @@ log = logging.getLogger("semlens.http")
 """One line per request, without the query, which may contain the token or search terms."""
 
 
+def check_token(token: str | bool | None) -> None:
+    """Raise a :class:`ServeError` for a text that is easy to guess or fits in no address."""
+    if isinstance(token, str) and not re.fullmatch(r"[A-Za-z0-9._~-]{16,}", token, re.ASCII):
+        raise ServeError(
+            "The token is too short, or has characters that an address cannot hold.",
+            "Expected at least 16 letters, digits, '.', '_', '~' and '-'.",
+            "Pass True: then one is made.",
+        )
+
+
 class Guard:
     """ASGI middleware that refuses unsafe requests and adds the headers to every response.
 
@@ -58,7 +71,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str | None, hosts: Sequence[str] = LOCAL) -> None:
-        self.app = app
+        self.app, self.bodies = app, RequestBodies()
         self.token = token
         self.hosts = {name.lower().strip("[]") for name in hosts}
         # cookies are shared between ports: two servers on one machine need different names
@@ -84,22 +97,24 @@ class Guard:
                 log.info("%s %s %d %.0f ms", *_log_fields(scope), message["status"], ms)
             await send(message)
 
-        try:
-            redirect = self._check(scope)
-            if scope["method"] not in SAFE:
-                receive = await whole_body(receive, Headers(scope=scope))
-        except ClientDisconnect:
-            return  # a part of a request is never acted on
-        except HttpError as error:
-            refuse = _error_page(scope, error)
-            await refuse(scope, receive, lambda message: send_last(message, receive, guarded))
-            return
-        try:
-            await (redirect or self.app)(scope, receive, guarded)
-        except Exception as error:
-            if not started:
-                await internal_error(scope["path"], error)(scope, receive, guarded)
-            raise  # logged by the server
+        async with AsyncExitStack() as stack:
+            try:
+                redirect = self._check(scope)
+                if scope["method"] not in SAFE:
+                    body = self.bodies.read(receive, Headers(scope=scope))
+                    receive = await stack.enter_async_context(body)
+            except ClientDisconnect:
+                return  # a part of a request is never acted on
+            except HttpError as error:
+                refuse = _error_page(scope, error)
+                await refuse(scope, receive, lambda message: send_last(message, receive, guarded))
+                return
+            try:
+                await (redirect or self.app)(scope, receive, guarded)
+            except Exception as error:
+                if not started:
+                    await internal_error(scope["path"], error)(scope, receive, guarded)
+                raise  # logged by the server
 
     def _check(self, scope: Scope) -> Response | None:
         self._check_host(scope)

@@ -28,6 +28,7 @@ from semlens.web.connection import TimedConnection
 from semlens.web.page_build import check_built, static_folder
 from semlens.web.routes.map import prepare_maps
 from semlens.web.routes.verdicts import prepare_verdicts
+from semlens.web.security import check_token
 from semlens.web.server_socket import ServerSocket, listen
 
 GRACE = 1
@@ -128,6 +129,7 @@ def make_server(
             "No database was given.", "Expected at least one.", "Pass the folder of a database."
         )
     folder = static_folder() if static is None else static_folder(static)
+    check_token(token)
     socket = listen(host, port)
     secret = token if isinstance(token, str) else None
     if secret is None and (token or not socket.local):
@@ -171,14 +173,15 @@ def serve(
     names
         Additional host names that requests may use, for example that of a proxy.
     token
-        True requires a token on this machine too; a string is used as the token.
+        True requires a token on this machine too; a text of at least 16 characters is used as
+        the token.
     browser
         Whether to open a browser.
 
     Raises
     ------
     ServeError
-        If the port is in use, or the page is missing.
+        If the port is in use, the page is missing, or the token is too short.
     StoreError
         If a database cannot be opened.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -12,14 +13,18 @@ from starlette.concurrency import run_in_threadpool
 
 from semlens.data.images import upright_rgb
 from semlens.errors import ImageError
+from semlens.web.budget import Budget
 from semlens.web.errors import HttpError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 """Accepted formats, detected from the content; the content type of the request is ignored."""
 PIXELS = 50_000_000
+ALL_PIXELS = 200_000_000
+"""Of the decoded uploads of all requests that are being answered, in three bytes each."""
 _REMEDY = "Convert the image or scale it down."
 # an image of the maximum size needs about 500 MB while transparency is put over white
 _decoding = threading.Semaphore(2)
+_pixels = Budget(ALL_PIXELS)
 
 UPLOAD: dict[str, Any] = {
     "requestBody": {
@@ -38,6 +43,11 @@ def decode_upload(content: bytes) -> Image.Image:
     HttpError
         415, if it is not an image in an accepted format, or has too many pixels.
     """
+    return _decoded(_opened(content))
+
+
+def _opened(content: bytes) -> Image.Image:
+    """Read the header of an upload."""
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)  # reads the header only
     except Image.DecompressionBombError as error:
@@ -49,9 +59,13 @@ def decode_upload(content: bytes) -> Image.Image:
             f"Expected {', '.join(FORMATS)}.",
             _REMEDY,
         ) from error
+    if image.width * image.height > PIXELS:
+        raise _too_large(f"{image.width} x {image.height} pixels")
+    return image
+
+
+def _decoded(image: Image.Image) -> Image.Image:
     with image:
-        if image.width * image.height > PIXELS:
-            raise _too_large(f"{image.width} x {image.height} pixels")
         try:
             with _decoding:
                 return upright_rgb(image, "the upload")
@@ -72,8 +86,11 @@ async def _content(request: Request) -> bytes:
     return await request.body()
 
 
-async def _uploaded(request: Request) -> Image.Image:
-    return await run_in_threadpool(decode_upload, await request.body())
+async def _uploaded(request: Request) -> AsyncIterator[Image.Image]:
+    image = await run_in_threadpool(_opened, await request.body())
+    with _pixels.share() as share:
+        share.take(image.width * image.height)
+        yield await run_in_threadpool(_decoded, image)
 
 
 Upload = Annotated[Image.Image, Depends(_uploaded)]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from semlens.analysis.classes import class_name, class_samples, find_class
+from semlens.analysis.classes import class_name, class_samples, find_class, sample_numbers
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.errors import DataError, nearest
@@ -169,11 +169,11 @@ def _group(database: Database, given: GroupLike | int, letter: str) -> ImageGrou
         images = as_images([path] if path.is_file() else given)
         return ImageGroup(path.name or str(given), images, tuple(range(len(images))))
     if isinstance(given, int):
-        return _numbered(database, [given], letter)
+        return _numbered(database, sample_numbers([given]), letter)
     if isinstance(given, Images):
         return ImageGroup(letter, given, tuple(range(len(given))))
     if len(given) and all(isinstance(item, int | np.integer) for item in given):
-        return _numbered(database, [int(item) for item in given], letter)
+        return _numbered(database, sample_numbers(list(given)), letter)
     images = as_images(given)
     return ImageGroup(letter, images, tuple(range(len(images))))
 

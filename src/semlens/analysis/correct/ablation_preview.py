@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 
 from semlens.analysis.accuracy import check_targets
-from semlens.analysis.classes import class_samples, find_class, true_classes
+from semlens.analysis.classes import class_samples, find_class, sample_numbers, true_classes
 from semlens.analysis.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
 from semlens.analysis.correct.component_files import resolve_components
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
@@ -178,7 +178,7 @@ def ablation_preview(
     if samples is None:
         drawn, right = preview_samples(database, logit, per_class, at_most, seed)
     else:
-        drawn = np.asarray(samples, np.int64)
+        drawn = np.array(sample_numbers(samples), np.int64)
         right = true_classes(database)[drawn].astype(np.int64)
     sets = tuple(
         _predict(database.model, name, read, drawn, right, selected, batch_size)

@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from semlens.analysis.auroc import auroc
+from semlens.analysis.classes import sample_numbers
 from semlens.errors import DataError, RelevanceError
 from semlens.models.forward import readouts
 from semlens.relevance.backward_signal import BackwardSignal
@@ -140,7 +141,7 @@ def concept_vector(
 
 def _sample_numbers(database: Database, samples: Sequence[int]) -> Int64[np.ndarray, " n"]:
     """Return sample numbers, sorted and each once, or raise a DataError."""
-    numbers = np.array(sorted(set(samples)), np.int64)
+    numbers = np.array(sorted(set(sample_numbers(samples))), np.int64)
     if len(numbers) and (numbers[0] < 0 or numbers[-1] >= len(database.samples)):
         raise DataError(
             f"There is no sample {numbers[-1] if numbers[0] >= 0 else numbers[0]}.",

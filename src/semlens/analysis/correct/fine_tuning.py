@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from PIL import Image
+from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,6 +39,8 @@ MAX_CROP = 0.2
 
 class Training(Settings):
     """Settings of a fine-tuning run."""
+
+    model_config = ConfigDict(strict=True)  # True is no number
 
     epochs: Annotated[int, setting("Passes over the images.", ge=1)] = 6
     insert_share: Annotated[

@@ -23,6 +23,7 @@ from semlens.analysis.classes import (
     Samples,
     class_images,
     class_samples,
+    count_or_numbers,
     find_class,
 )
 from semlens.analysis.database_engine import group_masks, relevance_per_component
@@ -308,7 +309,9 @@ def trace_class(
     Other parameters and errors are those of :func:`semlens.attribution_graph`.
     """
     logit = find_class(database, target)
-    numbers = class_samples(database, logit, samples) if isinstance(samples, int) else samples
+    numbers = count_or_numbers(samples)
+    if isinstance(numbers, int):
+        numbers = class_samples(database, logit, numbers).tolist()
     names = reached_layers(database, logit, layers)
     manifest = database.manifest
     key = [
@@ -318,7 +321,7 @@ def trace_class(
         manifest.recipe.rules,
         [[entry.name, entry.rows] for entry in manifest.layers if entry.name in names],
         logit,
-        [int(sample) for sample in numbers],
+        numbers,
         max_components,
     ]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -104,7 +107,7 @@ class _Processes:
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
         counters = self.payload.with_name(f"counters-{place}")
-        arguments = (self.payload, counters, self._threads, self._decoding)
+        arguments = (self.payload, counters, self._threads, self._decoding, os.getpid())
         return _Process(place, counters, environment, arguments)
 
     def dismiss(self, worker: Worker) -> None:
@@ -156,9 +159,18 @@ _loaded: tuple[Inputs | Exception, np.ndarray] | None = None
 """The inputs, and the counters of progress, of this process if it is a worker."""
 
 
-def _load(payload: Path, counters: Path, threads: int, decoding: int) -> None:
+def end_with(parent: int, folder: Path) -> None:
+    """End this process once its parent is gone, even if that was killed; remove its folder."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    shutil.rmtree(folder, ignore_errors=True)  # it holds the weights
+    os._exit(1)
+
+
+def _load(payload: Path, counters: Path, threads: int, decoding: int, parent: int) -> None:
     """Load the inputs, once per process."""
     global _loaded
+    threading.Thread(target=end_with, args=(parent, payload.parent), daemon=True).start()
     torch.set_num_threads(threads)
     try:
         inputs = unpack(payload.read_bytes(), decoding)

@@ -124,9 +124,8 @@ def search_image(
     """Rank components by an image in the body of the request, and optional words."""
     _load(context, state)
     query = make_query(context.db, q, image, without=without)
-    small = image.copy()
-    small.thumbnail((PICTURE, PICTURE))
-    query_id = state.queries.add(context.number, query, encode_webp(small))
+    image.thumbnail((PICTURE, PICTURE))  # in place: it is not needed any more
+    query_id = state.queries.add(context.number, query, encode_webp(image))
     return _by_vector(context, state, query, layers, k, 0, query_id)
 
 
