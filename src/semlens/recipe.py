@@ -9,7 +9,7 @@ from typing import Annotated, TypedDict
 from semlens.settings import Settings, setting
 from semlens.types import Aggregate, Crop, Layout, Readout, Signs
 
-FORMAT = 5
+FORMAT = 6
 """Version of the database format; it increases when any stage's numbers change."""
 
 
