@@ -110,7 +110,8 @@ def extend(
         f"{done.samples_before} images and {added} new ones: {done.samples}.\n"
         f"Batches: {done.batches_reused} of {done.batches} kept.\n"
         f"Examples: {crops.new_examples} new, in {crops.changed_components} components.\n"
-        f"Crops: {crops.reused} kept, {crops.computed} computed, {crops.checked} compared.\n"
+        f"Crops: {crops.reused} kept, {crops.computed} computed; {crops.compared} examples "
+        "compared.\n"
         f"{relevance}{done.seconds:.1f} s.",
         soft_wrap=True,
         highlight=False,

@@ -122,6 +122,7 @@ def extend_database(path: Path, addition: Addition) -> Extension:
         old = _images_of(database, addition.data)
         check_names(database, old, addition.images)
         if _has(old, addition.images):
+            shutil.rmtree(path / file_names.PARTIAL, ignore_errors=True)
             nothing = CropUse(sum(manifest.crops), 0, 0, 0, 0)
             count, batches = manifest.samples, _batches(manifest.samples, kept)
             return Extension(

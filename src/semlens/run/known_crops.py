@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -70,7 +71,7 @@ class KnownCrops:
             np.concatenate([np.zeros((0, 4), np.int32), *boxes]),
             np.concatenate([np.zeros((0, MASK_BYTES), np.uint8), *masks]),
             np.concatenate([np.zeros(0, np.int64), *indices]),
-            _whole_vectors(database) if database.manifest.reference else {},
+            _reference_vectors(database),
         )
 
     @property
@@ -87,39 +88,46 @@ class KnownCrops:
 
     def thumbnails(self, crops: np.ndarray) -> pa.Table:
         """Return ``webp`` and ``box`` of some crops."""
+        return self._all_thumbnails.take(crops)
+
+    @cached_property
+    def _all_thumbnails(self) -> pa.Table:
         files = map(file_names.thumbnails_file, range(len(self.database.manifest.crops)))
         tables = [self.database.files.table(file) for file in files]
-        return pa.concat_tables([THUMBNAILS.empty_table(), *tables]).take(crops)
+        return pa.concat_tables([THUMBNAILS.empty_table(), *tables])
 
-    def differences(
-        self, pairs: slice, computed: Mapping[str, Tensor], *, thumbnails: bool
-    ) -> tuple[int, int]:
-        """Compare a range of pairs with what was computed of them now, bit by bit.
+    def compare(self, part: CropPart, *, thumbnails: bool) -> tuple[int, int]:
+        """Compare what was computed with the database, bit by bit.
 
         Returns
         -------
         tuple
-            Number of pairs and whole images that differ, and of those that were compared.
+            Number of pairs and whole images that were compared, and of those that differ.
         """
-        row = self.row[pairs]
+        new, row = part.computed, self.row[part.pairs]
         known = np.flatnonzero(row >= 0)
-        row, crop = row[known], computed["pair_crop"].numpy()[known]
+        row, crop = row[known], new["pair_crop"].numpy()[known]
+        equal = (new["pair_box"].numpy()[known] == self.box[row]).all(1)
+        equal &= (new["pair_mask"].numpy()[known] == self.mask[row]).all(1)
         vectors = torch.from_numpy(self.database.crop_vectors[self.crop[row]])
-        equal = (computed["pair_box"].numpy()[known] == self.box[row]).all(1)
-        equal &= (computed["pair_mask"].numpy()[known] == self.mask[row]).all(1)
-        equal &= _same_bits(computed["vector"][crop], vectors)
-        if thumbnails and len(known):
-            before = self.thumbnails(self.crop[row])["webp"].to_pylist()
-            now = split_webp(computed)
-            equal &= np.array([now[i] == webp for i, webp in zip(crop, before, strict=True)])
+        equal &= _same_bits(new["vector"][crop], vectors)
+        if thumbnails:
+            before, now = self.thumbnails(self.crop[row])["webp"].to_pylist(), split_webp(new)
+            same = [now[i] == webp for i, webp in zip(crop, before, strict=True)]
+            equal &= np.array(same, bool)
         whole = [
             bool(_same_bits(vector[None], self.whole[sample][None])[0])
-            for sample, vector in zip(
-                computed["whole_sample"].tolist(), computed["whole_vector"], strict=True
-            )
+            for sample, vector in _whole_vectors(new)
             if sample in self.whole
         ]
-        return int((~equal).sum()) + whole.count(False), len(known) + len(whole)
+        return len(known) + len(whole), int((~equal).sum()) + whole.count(False)
+
+    def lacking(self, part: CropPart) -> CropPart:
+        """Return the pairs of a part that the database does not have."""
+        lacking = ~self.is_known[part.pairs]
+        columns = ("pair_box", "pair_mask", "pair_crop", "pair_known")
+        by_pair = {name: part.computed[name][torch.from_numpy(lacking)] for name in columns}
+        return CropPart(part.pairs[lacking], {**part.computed, **by_pair})
 
 
 @dataclass(frozen=True)
@@ -177,8 +185,7 @@ def assemble(
     }
     whole = dict(known.whole)
     for part in parts:
-        samples, vectors = part.computed["whole_sample"].tolist(), part.computed["whole_vector"]
-        whole |= dict(zip(samples, vectors, strict=True))
+        whole |= dict(_whole_vectors(part.computed))
     reused = int((chosen < old_count).sum())
     return CroppedPairs(box, mask, crop.reshape(-1), new_crops, whole), reused
 
@@ -251,9 +258,15 @@ def _pairs_of_layer(
     )
 
 
-def _whole_vectors(database: Database) -> dict[int, Tensor]:
+def _reference_vectors(database: Database) -> dict[int, Tensor]:
+    if not database.manifest.reference:
+        return {}
     tensors = database.files.tensors(file_names.REFERENCE)
     return dict(zip(tensors["sample"].tolist(), tensors["vector"], strict=True))
+
+
+def _whole_vectors(computed: Mapping[str, Tensor]) -> Iterator[tuple[int, Tensor]]:
+    yield from zip(computed["whole_sample"].tolist(), computed["whole_vector"], strict=True)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> np.ndarray:
