@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, write_pictures
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, sign_files, to_tensor, write_pictures
 from fastapi.testclient import TestClient
 from PIL import Image
 from test_executors import Shuffled, contents
@@ -28,8 +28,9 @@ from semlens.models.subject import SubjectModel
 from semlens.run.executors.local_processes import LocalProcesses
 from semlens.run.parts import Part, build_part, merge_parts
 from semlens.run.plan import Execution
-from semlens.run.reuse_crops import RecomputeWarning
+from semlens.run.state import RecomputeWarning
 from semlens.store import writer as store_writer
+from semlens.store.atomic_files import load_tensors, save_tensors
 from semlens.web.app import create_app
 
 LAYERS = ["first", "second"]
@@ -204,6 +205,22 @@ def test_crops_that_round_differently_are_all_computed_again(tmp_path, folders):
     assert contents(tmp_path / "db") == contents(tmp_path / "asked") == expected
 
 
+def test_statistics_that_round_differently_are_all_computed_again(tmp_path, folders, base, full):
+    shutil.copytree(base, tmp_path / "db")
+    file = tmp_path / "db" / "state" / "collect" / "second.safetensors"
+    tensors = load_tensors(file)
+    tensors["key"][:] += 1 << 32  # the next larger number in place of each positive readout
+    save_tensors(file, tensors)
+    sign_files(tmp_path / "db")
+    model = model_of(classes=CLASSES)
+    with pytest.warns(RecomputeWarning, match="All statistics are computed again"):
+        done = extend(tmp_path / "db", folders["10"], model=model)
+    assert done.batches_reused == 0
+    assert done.relevance == "computed again: readouts differ in bits"
+    assert contents(tmp_path / "db") == full
+
+
+@pytest.mark.slow
 def test_layers_and_classes_that_were_added_later(tmp_path, folders):
     """What was built in several steps is extended to what one build makes."""
     build(tmp_path / "db", folders["24"], layers=["first"], relevance=True)
@@ -415,7 +432,7 @@ def test_an_extended_database_is_opened_searched_audited_and_served(tmp_path, fo
     assert db.search("red", top=3).hits
     assert any(e.path.startswith("+1/") for row in range(16) for e in db.examples_of(row))
     probes = sl.ConceptSet((Concept("red", (), "spurious"), Concept("ox", (), "valid")))
-    words = sl.ConceptSet(tuple(Concept(w) for w in ("cat", "dog", "blue", "sky")))
+    words = sl.ConceptSet(tuple(Concept(f"word{i}") for i in range(40)))
     audit = sl.audit(db, "class1", probes, background=words, resamples=20)
     assert len(audit.to_pandas())
 

@@ -20,14 +20,14 @@ from semlens.errors import RecipeError
 from semlens.models.reproducibility import check_reproducible
 from semlens.models.subject import SubjectModel
 from semlens.run.build_database import completion, write_layers
+from semlens.run.continue_stages import continue_collect, continue_relevance
 from semlens.run.hashing import hash_images
-from semlens.run.layer_stages import NewLayers, SelectedExamples
+from semlens.run.layer_stages import NewLayers
 from semlens.run.plan import Execution, Plan
-from semlens.run.relevance import explained_samples, relate_stage, write_relevance
+from semlens.run.relevance import write_relevance
 from semlens.run.reuse_crops import Complete, CropUse, crops_of_extension
-from semlens.run.shards import Shards, Stage
+from semlens.run.shards import Shards
 from semlens.run.stale_images import check_contents, check_names
-from semlens.run.state import read_collected, read_totals
 from semlens.stages.collect import layer_layouts
 from semlens.store import file_names
 from semlens.store.manifest import Extendable, Manifest
@@ -112,7 +112,7 @@ def extend_database(path: Path, addition: Addition) -> Extension:
     started = time.monotonic()
     kept = _extendable(path, Manifest.load(path))
     device = addition.device or kept.device
-    _check_device(torch.device(device).type, kept, path)
+    _check_device(device.partition(":")[0], kept, path)
     with write_lock(path):
         manifest = Manifest.load(path)
         move_staged(path, manifest.files)
@@ -134,8 +134,11 @@ def extend_database(path: Path, addition: Addition) -> Extension:
             check_contents(database, old, addition.images, digests)
             shards = Shards(path / file_names.PARTIAL)
             complete = completion(plan, shards, workers, digests)
-            crops, relevance = _extend(database, plan, digests, shards, complete, addition)
-    whole = kept.whole(manifest.samples)
+            recompute = addition.recompute_crops
+            is_continued, crops, relevance = _extend(
+                database, kept, plan, digests, shards, complete, recompute=recompute
+            )
+    whole = kept.whole(manifest.samples) if is_continued else range(0)
     return Extension(
         manifest.samples,
         len(plan.images),
@@ -187,11 +190,24 @@ def _images_of(database: Database, data: Images | str | Path | None) -> Images:
 
 
 def _has(old: Images, more: Images) -> bool:
-    """Whether the new data is a source of the old; Python objects may share a SPEC."""
+    """Return whether the new data is a source of the old; Python objects may share a SPEC.
+
+    Raises
+    ------
+    RecipeError
+        If some of its sources are, and others are not.
+    """
     sources = old.sources if isinstance(old, JoinedImages) else (old,)
     new = more.sources if isinstance(more, JoinedImages) else (more,)
-    specs = {source.spec for source in sources}
-    return all(part.spec in specs and not part.spec.startswith("python:") for part in new)
+    specs = {source.spec for source in sources if not source.spec.startswith("python:")}
+    known = [part.spec for part in new if part.spec in specs]
+    if known and len(known) < len(new):
+        raise RecipeError(
+            f"The database has the images of {', '.join(known)} already.",
+            "Expected only new data, or only data that the database has.",
+            "Leave them out.",
+        )
+    return bool(known)
 
 
 def _plan(database: Database, old: Images, addition: Addition, kept: Extendable) -> Plan:
@@ -230,26 +246,30 @@ def _targets(database: Database, addition: Addition) -> TargetMap:
 
 def _extend(
     database: Database,
+    kept: Extendable,
     plan: Plan,
     digests: list[str],
     shards: Shards,
     complete: Complete,
-    addition: Addition,
-) -> tuple[CropUse, str]:
+    *,
+    recompute: bool,
+) -> tuple[bool, CropUse, str]:
     """Build over all the data from the state of the database, and replace it."""
     layouts = layer_layouts(plan.model, plan.layers, plan.recipe.readout)
     check_reproducible(plan.model, layouts, plan.recipe.readout)
     new = NewLayers(None, plan, layouts, plan.crops(layouts), digests)
     collect = new.collect
-    _continue_collect(database, new, collect, shards)
+    is_continued = continue_collect(database, kept, new, collect, shards, complete)
     complete(collect)
     selected = new.select(collect, shards)
     cropped, use = crops_of_extension(
-        database, new, selected, shards, complete, recompute=addition.recompute_crops
+        database, new, selected, shards, complete, recompute=recompute
     )
     relate, relevance = None, "none"
     if plan.relevance:
-        relate, relevance = _continue_relevance(database, plan, selected, digests, shards)
+        relate, relevance = continue_relevance(
+            database, plan, selected, digests, shards, is_same=is_continued
+        )
         complete(relate)
     writer = BuildWriter(database.path, database.manifest)
     writer.drop("")
@@ -259,40 +279,4 @@ def _extend(
         manifest = manifest.model_copy(update={"relevance": entry})
     writer.commit(manifest)
     shutil.rmtree(shards.folder, ignore_errors=True)
-    return use, relevance
-
-
-def _continue_collect(database: Database, new: NewLayers, collect: Stage, shards: Shards) -> None:
-    """Save the statistics of the database as the first shard."""
-    kept = _extendable(database.path, database.manifest)
-    state = read_collected(database, kept, new.reference)
-    if state is not None:
-        shards.save(collect, kept.whole(database.manifest.samples), state.tensors())
-
-
-def _continue_relevance(
-    database: Database,
-    plan: Plan,
-    selected: SelectedExamples,
-    digests: Sequence[str],
-    shards: Shards,
-) -> tuple[Stage, str]:
-    """Save the class relevance of the database as the first shard, if it can be continued."""
-    rows = {layer.layout.name: len(layer.index) for layer in selected.layers}
-    unreadable = set(selected.collected.unreadable)
-    stage = relate_stage(plan, rows, unreadable, digests)
-    entry, count = database.manifest.relevance, database.manifest.samples
-    totals = read_totals(database, list(rows))
-    if totals is None or entry is None:
-        return stage, "computed again: the database does not have its state"
-    if any(totals.layers[name].total.shape[1] != rows[name] for name in rows):
-        return stage, "computed again: a layer has other signs than before"
-    if plan.engines.rules_name(list(rows)) != entry.rules:
-        return stage, "computed again: the rules differ"
-    before, known = explained_samples(plan.targets.logits[:count], unreadable)
-    after, known_after = explained_samples(plan.targets.logits, unreadable)
-    whole = len(before) // stage.unit * stage.unit
-    if (known is None) != (known_after is None) or before[:whole] != after[:whole]:
-        return stage, "computed again: predicted classes were explained, now those of the data are"
-    shards.save(stage, range(whole), totals.tensors())
-    return stage, "continued"
+    return is_continued, use, relevance

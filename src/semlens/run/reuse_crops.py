@@ -14,14 +14,11 @@ from semlens.run.crops import CroppedPairs, crop_stage, load_crops, referenced_s
 from semlens.run.known_crops import CropPart, KnownCrops, assemble
 from semlens.run.layer_stages import NewLayers, SelectedExamples
 from semlens.run.shards import Shards
+from semlens.run.state import CAUSES, RecomputeWarning
 from semlens.store.reader import Database
 
 Complete = Callable[..., None]
 """Completes a stage, or a range of it."""
-
-
-class RecomputeWarning(UserWarning):
-    """Crops of the database are not what this machine computes, so all are computed again."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,8 @@ def crops_of_extension(
             computed = len(cropped.new_crops["vector"]) - reused
             return cropped, CropUse(reused, computed, *counts, compared)
         warnings.warn(
-            f"{different} of {compared} examples that were compared differ in bits from those of "
-            f"the database '{database.path}'. Probably it was built on another processor, with "
-            "another version of PyTorch or with another number of compute threads. All crops are "
-            "computed again.",
+            f"{different} of {compared} examples that were cropped and embedded again differ in "
+            f"bits from those of '{database.path}'. {CAUSES} All crops are computed again.",
             RecomputeWarning,
             stacklevel=2,
         )

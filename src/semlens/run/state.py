@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from semlens.stages.class_relevance import ClassRelevanceTotals
@@ -19,6 +20,16 @@ from semlens.store.manifest import Extendable
 from semlens.store.reader import Database
 from semlens.store.writer import BuildWriter
 from semlens.streaming.reference import SampleReadouts
+
+
+class RecomputeWarning(UserWarning):
+    """What a database holds has other bits than this machine computes: it is computed again."""
+
+
+CAUSES = (
+    "Probably the database was built on another processor, with another version of PyTorch or with "
+    "another number of compute threads."
+)
 
 
 def write_layer_state(writer: BuildWriter, layer: str, whole: Collected) -> None:
@@ -67,6 +78,32 @@ def read_collected(
             for name, readouts in collected.reference.items()
         },
     )
+
+
+def batch_to_check(state: Collected, batch_size: int) -> range:
+    """Return the samples of the batch with the most examples."""
+    samples = torch.cat([top.sample[top.filled] for top in state.top.values()])
+    number = int(torch.bincount(samples // batch_size).argmax()) if len(samples) else 0
+    return range(number * batch_size, (number + 1) * batch_size)
+
+
+def differing_examples(state: Collected, batch: Collected, samples: range) -> tuple[int, int]:
+    """Compare the readouts of examples with those of a batch that is computed now, bit by bit.
+
+    Returns
+    -------
+    tuple
+        Number of examples of these samples in the state, and of those that differ.
+    """
+    compared = different = 0
+    for name, top in state.top.items():
+        of_batch = top.filled & (top.sample >= samples.start) & (top.sample < samples.stop)
+        component, slot = of_batch.nonzero(as_tuple=True)
+        # a key holds the bits of the readout, and the sample
+        keys = top.key[component, slot][:, None]
+        found = (batch.top[name].key[component] == keys).any(1)
+        compared, different = compared + len(found), different + int((~found).sum())
+    return compared, different
 
 
 def read_totals(database: Database, layers: Sequence[str]) -> ClassRelevanceTotals | None:
