@@ -1,7 +1,8 @@
 """Extending a database: the time beside a full build, the size of the state, and equal bits.
 
-    python benchmarks/extend.py                    # five minutes on a busy core
+    python benchmarks/extend.py                    # a quarter of an hour on a busy core
     python benchmarks/extend.py --only bits        # one minute
+    python benchmarks/extend.py --work FOLDER      # keeps the first database for the next run
     python benchmarks/extend.py --json
 
 A database of the demo's images is extended by more of them, and built over all of them, in turn;
@@ -64,17 +65,20 @@ def time_extension(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     layers, execution = options.layers.split(","), Execution(BATCH, 0)
 
     def build(path: Path, images: Any) -> None:
-        shutil.rmtree(path, ignore_errors=True)
         sl.build(
             path, model, images, embedder, layers, execution=execution, examples=options.examples,
             crop=options.crop, relevance=True, extendable=True, progress=lambda *step: None,
         )  # fmt: skip
 
-    base, full, extended = (work / f"{name}.semlens" for name in ("base", "full", "extended"))
-    build(base, sl.load_images(old))
+    settings = f"{options.count}-{options.layers}-{options.examples}-{options.crop}"
+    base, full, extended = (
+        work / f"{name}.semlens" for name in (f"base-{settings}", "full", "extended")
+    )
+    build(base, sl.load_images(old))  # nothing to do if an earlier run has left it
     done: list[Any] = []
 
     def full_build() -> dict[str, float]:
+        shutil.rmtree(full, ignore_errors=True)
         with Clock() as clock:
             build(full, sl.JoinedImages([sl.load_images(old), sl.load_images(new)]))
         return clock.read()

@@ -169,14 +169,14 @@ def test_images_that_no_component_shows_change_only_the_statistics(tmp_path):
 
     embedded = []
     bright, dark = one_colour(tmp_path / "a", *range(150, 200)), one_colour(tmp_path / "b", 9, 8)
-    settings = {"layers": ["first"], "reference": 0, "examples": 30, "batch_size": 1}
+    settings = {"layers": ["first"], "reference": 0, "examples": 46, "batch_size": 1}
     options = {"model": model_of(Flip()), "embedder": Counting()}
     db = build(tmp_path / "db", bright, **settings, **options)
     before, crops = contents(tmp_path / "db"), sum(db.manifest.crops)
-    assert sum(embedded) == crops == 30
+    assert sum(embedded) == crops == 46
     embedded.clear()
     done = extend(tmp_path / "db", dark, **options)
-    assert (done.crops.reused, done.crops.computed, done.crops.new_examples) == (30, 0, 0)
+    assert (done.crops.reused, done.crops.computed, done.crops.new_examples) == (46, 0, 0)
     # three blocks of four images are compared: the first, the middle and the last, of two
     assert sum(embedded) == 4 + 4 + 2
     assert done.crops.compared == 2 * 10

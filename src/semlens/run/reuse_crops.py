@@ -53,9 +53,9 @@ def crops_of_extension(
 ) -> tuple[CroppedPairs, CropUse]:
     """Return the crops that a build over all data would have made.
 
-    A build computes crops in other batches, which may round differently. So the first, the middle
-    and the last block of the build that has examples of the database are computed, and compared
-    bit by bit. If anything differs, all crops are computed.
+    A build computes crops in other batches, which may round differently. So some blocks of the
+    build that have examples of the database are computed, and compared bit by bit. If anything
+    differs, all crops are computed.
 
     Parameters
     ----------
@@ -98,7 +98,11 @@ def crops_of_extension(
 
 
 def _blocks_to_check(selected: SelectedExamples, known: KnownCrops) -> list[range]:
-    """Return the first, the middle and the last block with something that the database has."""
+    """Return some of the blocks with something that the database has.
+
+    They are the first, the middle and the last one; of less than twelve blocks only the first and
+    the last, and of less than eight only the middle one, so that little is computed twice.
+    """
     stage, pairs = selected.crop, selected.pairs
     known_samples = {*pairs.sample[known.is_known].tolist(), *known.whole}
     cropped, others = referenced_samples(pairs, selected.reference)
@@ -109,10 +113,11 @@ def _blocks_to_check(selected: SelectedExamples, known: KnownCrops) -> list[rang
             if sample in known_samples
         }
     )
-    chosen = {numbers[i] for i in (0, len(numbers) // 2, -1)} if numbers else set[int]()
+    first, middle, last = numbers[:1], numbers[len(numbers) // 2 :][:1], numbers[-1:]
+    chosen = [*first, *last] if len(numbers) >= 8 else middle
+    chosen = [*first, *middle, *last] if len(numbers) >= 12 else chosen
     return [
-        range(number * stage.unit, min((number + 1) * stage.unit, stage.total))
-        for number in sorted(chosen)
+        range(number * stage.unit, min((number + 1) * stage.unit, stage.total)) for number in chosen
     ]
 
 
