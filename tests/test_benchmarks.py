@@ -288,3 +288,15 @@ def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
     assert mask[changed].mean() > 0.99 and mask.mean() < 0.2
     plain = next(picture for picture in world.pictures if not picture.marked)
     assert not marks.planted_mask(world, plain).any()
+
+
+@pytest.mark.slow
+def test_extend_quick():
+    printed = run("extend.py")
+    found = printed["extension"]
+    assert found["identical"]
+    assert (found["extension"]["samples_before"], found["extension"]["samples"]) == (36, 44)
+    assert found["extension"]["crops"]["reused"] > 0
+    assert 0 < found["state_bytes"] < found["other_bytes"]
+    for shares in printed["bits"].values():
+        assert all(0 <= share <= 1 for share in shares.values())

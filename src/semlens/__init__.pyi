@@ -35,12 +35,14 @@ from .analysis.swap.colour_swap import colour_swap as colour_swap
 from .analysis.swap.region_swap import region_swap as region_swap
 from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build
+from .api import extend as extend
 from .api import open as open
 from .data.artefact import WithArtefact as WithArtefact
 from .data.artefact import load_artefact as load_artefact
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages
 from .data.image_folder import ImageFolder as ImageFolder
 from .data.image_sequence import ImageSequence as ImageSequence
+from .data.joined_images import JoinedImages as JoinedImages
 from .data.load import load_images as load_images
 from .embedders.embedder import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder

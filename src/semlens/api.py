@@ -27,6 +27,7 @@ from semlens.regular_files import user_path
 from semlens.run.build_database import build_database
 from semlens.run.executors.executor import Executor
 from semlens.run.executors.parse import parse_executor
+from semlens.run.extend import Addition, Extension, extend_database
 from semlens.run.plan import Execution, Plan
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.types import Components
@@ -102,6 +103,7 @@ def build(
     classes: str | Path | None = None,
     targets: Sequence[str] | None = None,
     relevance: bool = False,
+    extendable: bool = False,
     execution: Execution | None = None,
     executor: Executor | str | None = None,
     progress: Progress | None = None,
@@ -128,6 +130,8 @@ def build(
     relevance
         Whether to compute the relevance of each component for each class. It can be added
         later by the same call.
+    extendable
+        Whether to keep the state of the statistics, so that :func:`extend` can add images.
     executor
         What computes: ``"processes:4"``, ``"ray"`` or ``"ray://HOST:PORT"``; by default this
         process. It does not change the result.
@@ -159,6 +163,7 @@ def build(
         classes=classes,
         targets=targets,
         relevance=relevance,
+        extendable=extendable,
         execution=_with_executor(execution or Execution(), executor),
         recipe=recipe,
         **settings,
@@ -183,6 +188,7 @@ def make_plan(
     classes: str | Path | None = None,
     targets: Sequence[str] | None = None,
     relevance: bool = False,
+    extendable: bool = False,
     execution: Execution | None = None,
     recipe: Recipe | None = None,
     **settings: Unpack[RecipeSettings],
@@ -208,7 +214,73 @@ def make_plan(
         mapped,
         relabel=not (classes is None and targets is None),
         relevance=relevance,
+        extendable=extendable,
     )
+
+
+def extend(
+    path: str | Path,
+    images: Images | str | Path | Sequence[Any],
+    *,
+    model: SubjectModel | str | None = None,
+    data: Images | str | Path | None = None,
+    embedder: Embedder | str | None = None,
+    classes: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    device: str | None = None,
+    execution: Execution | None = None,
+    executor: Executor | str | None = None,
+    recompute_crops: bool = False,
+    progress: Progress | None = None,
+) -> Extension:
+    """Add images to a database that was built with ``extendable=True``, in place.
+
+    The result has the same bytes as a build over all the images, as :class:`semlens.JoinedImages`,
+    with the batch size of the database. If it is interrupted, the same call continues.
+
+    Parameters
+    ----------
+    path
+        The database's folder.
+    images
+        The new images: an object, a SPEC or a list.
+    model, data, embedder
+        Objects or SPECs that replace those recorded in the database; ``data`` are its images.
+    classes, targets
+        Classes of the new images, as for :func:`build`; those of the others stay.
+    device
+        By default that of the build; another type is refused.
+    execution, executor, progress
+        See :func:`build`.
+    recompute_crops
+        Compute all crops, rather than check a few and take over the others.
+
+    Raises
+    ------
+    RecipeError
+        If it was not built with ``extendable=True``, the device is of another type, or it has
+        these images already.
+    StaleError
+        If images of the database are missing or have changed.
+
+    Examples
+    --------
+    >>> import semlens as sl
+    >>> sl.extend("photos.semlens", "photos-of-may/").samples      # doctest: +SKIP
+    """
+    addition = Addition(
+        as_images(images),
+        model,
+        data,
+        embedder,
+        read_classes(Path(classes)) if classes is not None else None,
+        targets,
+        device,
+        _with_executor(execution or Execution(), executor),
+        recompute_crops,
+    )
+    with progress_listener(progress) if progress else progress_bars():
+        return extend_database(user_path(path), addition)
 
 
 def open(  # noqa: A001  # it is semlens.open

@@ -20,6 +20,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Build": {
         "build": "build:build",
         "merge": "merge:merge",
+        "extend": "extend:extend",
         "status": "build:status",
         "verify": "build:verify",
         "layers": "build:layers",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 
 from semlens.cli.command import with_fields
 from semlens.cli.merge import build_one_part
@@ -37,10 +37,12 @@ class BuildInputs(Settings):
         ),
     ] = None
     data: Annotated[
-        str | None,
+        list[str] | None,
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
         setting(
             "Folder of images or URL of one, datasets/ID[:SPLIT] (Hugging Face id or saved "
-            "folder), wds:PATTERN of tar archives, or parquet:PATTERN."
+            "folder), wds:PATTERN of tar archives, or parquet:PATTERN. If it is given several "
+            "times, the images of all are taken, one after another."
         ),
     ] = None
     embedder: Annotated[
@@ -56,6 +58,9 @@ class BuildInputs(Settings):
     ] = None
     relevance: Annotated[
         bool, setting("Also compute how much each class relies on each component.")
+    ] = False
+    extendable: Annotated[
+        bool, setting("Keep what 'semlens extend' needs to add images later.")
     ] = False
     classes: Annotated[
         Path | None,
@@ -114,7 +119,7 @@ def build(
     """Build a concept database from a model, images and a foundation model.
 
     If a build is interrupted, run the same command again to resume it. With additional layers it
-    extends the database. With other classes or targets it updates the samples' classes and
+    adds them to the database. With other classes or targets it updates the samples' classes and
     recomputes class relevance.
 
     Examples:
@@ -170,6 +175,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
 
     from semlens.api import make_plan
     from semlens.data.class_mapping import read_targets
+    from semlens.data.joined_images import JoinedImages
     from semlens.data.load import load_images
     from semlens.embedders.load import DEFAULT_EMBEDDER, load_embedder
     from semlens.models.load import load_model
@@ -179,7 +185,8 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
     executor = parse_executor(inputs.executor, inputs.compute_threads)
     model, data, layers = (_required(inputs, name) for name in ("model", "data", "layers"))
     device = inputs.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    images = load_images(data)
+    sources = [load_images(source) for source in data]
+    images = sources[0] if len(sources) == 1 else JoinedImages(sources)
     with err.status("loading the models"):
         subject = load_model(
             model, random_weights=inputs.random_weights, device=device, run_files=run_files
@@ -194,6 +201,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
         classes=inputs.classes,
         targets=read_targets(inputs.targets, images.ids) if inputs.targets else None,
         relevance=inputs.relevance,
+        extendable=inputs.extendable,
         execution=Execution(inputs.batch_size, inputs.workers, executor=executor),
         recipe=recipe,
     )
@@ -257,6 +265,7 @@ def status(
                 "crops": sum(manifest.crops),
                 "reference": len(manifest.reference_rows),
                 "relevance": manifest.relevance.model_dump() if manifest.relevance else None,
+                "extendable": manifest.extendable.model_dump() if manifest.extendable else None,
                 "layers": db.summary().to_dict("records"),
                 "unreadable": skipped.to_dict("records"),
             }
@@ -272,6 +281,7 @@ def status(
         "recipe": settings,
         "images": f"{manifest.samples}, {manifest.unreadable} of them unreadable",
         "reference": _describe_reference(manifest),
+        "extended": _describe_state(manifest),
         "relevance": f"by rules {relevance.rules}, for {relevance.targets}"
         if relevance
         else "none",
@@ -322,6 +332,13 @@ def _describe_reference(manifest: Manifest) -> str:
     requested = min(manifest.recipe.reference, manifest.samples - manifest.unreadable)
     reduced = f" ({requested} were requested)" if count < requested else ""
     return f"{count} random images{reduced}" if requested else "none"
+
+
+def _describe_state(manifest: Manifest) -> str:
+    kept = manifest.extendable
+    if kept is None:
+        return "cannot be (built without --extendable)"
+    return f"can be, with batches of {kept.batch_size} on a device of type {kept.device}"
 
 
 @report_errors

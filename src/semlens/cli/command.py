@@ -307,7 +307,7 @@ def _option_type(type_: Any) -> tuple[Any, bool]:
     if typing.get_origin(type_) not in (Union, UnionType):
         return type_, False
     members = [unannotated(member) for member in typing.get_args(type_)]
-    simple_types = (int, float, str, bool, Path)
+    simple_types = (int, float, str, bool, Path, list[str])
     simple = [m for m in members if m in simple_types or typing.get_origin(m) is Literal]
     # "int | str", such as a class by logit or by name, is parsed as a string
     return (str if str in simple else simple[0]), type(None) in members

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from PIL import Image
@@ -11,8 +12,9 @@ from PIL import Image
 from semlens.data.image_folder import ImageFolder, check_folder
 from semlens.data.image_sequence import ImageSequence
 from semlens.data.images import Images, read_file
+from semlens.data.joined_images import JoinedImages, split_id, split_spec
 from semlens.data.remote_images import RemoteImages, read_remote
-from semlens.errors import DataError
+from semlens.errors import DataError, ImageError
 from semlens.regular_files import is_file, is_folder, user_path
 from semlens.remote_files import RemoteFolder, remote_url
 
@@ -23,7 +25,8 @@ def load_images(spec: str | Path) -> Images:
     """Load images from a SPEC.
 
     It is a folder, the URL of one, ``wds:PATTERN`` of tar archives, ``parquet:PATTERN``,
-    ``datasets/ID[:SPLIT]``, ``streaming:datasets/ID[:SPLIT]`` or a saved Hugging Face dataset.
+    ``datasets/ID[:SPLIT]``, ``streaming:datasets/ID[:SPLIT]``, a saved Hugging Face dataset, or
+    ``joined:["SPEC", "SPEC", ...]`` for several of these, one after another.
 
     Raises
     ------
@@ -31,6 +34,8 @@ def load_images(spec: str | Path) -> Images:
         If the SPEC cannot be loaded.
     """
     text = str(spec)
+    if (parts := split_spec(text)) is not None:
+        return JoinedImages([load_images(part) for part in parts])
     path = user_path(text)
     if is_saved_dataset(path) or (text.startswith("datasets/") and not is_folder(path)):
         return load_hugging_face(text)
@@ -99,6 +104,17 @@ def stored_reader(spec: str, *, given: bool) -> Callable[[int, str], bytes | Ima
     DataError
         If there is no such data.
     """
+    if (parts := split_spec(spec)) is not None:
+        joined = _StoredSources(parts, given)
+        return lambda _, name: joined.read(name)
+    stored = _stored(spec, given)
+    if isinstance(stored, Images):
+        return lambda sample, _: stored.content(sample)
+    return lambda _, name: stored(name)
+
+
+def check_server(spec: str, *, given: bool) -> None:
+    """Refuse data on a web server that only the database names; see :func:`stored_reader`."""
     url = remote_url(spec.removeprefix("wds:").removeprefix("parquet:"))
     if url is not None and url.startswith("http") and not given:
         raise DataError(
@@ -106,23 +122,60 @@ def stored_reader(spec: str, *, given: bool) -> Callable[[int, str], bytes | Ima
             "A database does not decide which servers are contacted.",
             "Pass the URL as images (--data), if you trust it.",
         )
-    if url == remote_url(spec) and url is not None and not (is_tar(spec) or is_parquet(spec)):
+
+
+def _stored(spec: str, given: bool) -> Images | Callable[[str], bytes | Image.Image]:
+    """Return the images, or a function that reads one by its id."""
+    check_server(spec, given=given)
+    url = remote_url(spec)
+    if url is not None and not (is_tar(spec) or is_parquet(spec)):
         remote = RemoteFolder(url, DataError)
-        return lambda _, name: read_remote(remote, name)
+        return lambda name: read_remote(remote, name)
     root = user_path(spec)
     if is_saved_dataset(root) or (spec.startswith("datasets/") and not is_folder(root)):
-        saved = load_hugging_face(spec, offline=True)
-        return lambda sample, _: saved.content(sample)
+        return load_hugging_face(spec, offline=True)
     if is_folder(root):
-        return lambda _, name: read_file(root / name, name)
+        return lambda name: read_file(root / name, name)
     if is_tar(spec) or is_parquet(spec) or spec.startswith(STREAMING):
-        loaded = load_images(spec)
-        return lambda sample, _: loaded.content(sample)
+        return load_images(spec)
     raise DataError(
         f"The data '{spec}' is not on this machine.",
         "Expected the folder or data set that the database was built from.",
         "Restore it, or pass the current location of the data as images (--data).",
     )
+
+
+class _StoredSources:
+    """The sources of joined data, each opened with the first sample that is read of it."""
+
+    def __init__(self, specs: Sequence[str], given: bool) -> None:
+        self._specs, self._given, self._lock = specs, given, Lock()
+        self._readers: dict[int, Callable[[str], bytes | Image.Image]] = {}
+
+    def read(self, name: str) -> bytes | Image.Image:
+        """Return the content of a sample by its id."""
+        source, name_there = split_id(name, len(self._specs))
+        with self._lock:
+            if source not in self._readers:
+                self._readers[source] = self._open(self._specs[source])
+        return self._readers[source](name_there)
+
+    def _open(self, spec: str) -> Callable[[str], bytes | Image.Image]:
+        stored = _stored(spec, self._given)
+        if not isinstance(stored, Images):
+            return stored
+        numbers = {name: number for number, name in enumerate(stored.ids)}
+
+        def read(name: str) -> bytes | Image.Image:
+            if name not in numbers:
+                raise ImageError(
+                    f"'{spec}' has no image '{name}'.",
+                    "Expected the data that the database was built from.",
+                    "Restore it.",
+                )
+            return stored.content(numbers[name])
+
+        return read
 
 
 def check_spec(spec: str) -> None:
@@ -135,6 +188,10 @@ def check_spec(spec: str) -> None:
     DataError
         If it describes a Python object, or a folder that does not exist.
     """
+    if (parts := split_spec(spec)) is not None:
+        for part in parts:
+            check_spec(part)
+        return
     if spec.startswith("python:") and not is_folder(user_path(spec)):
         raise DataError(
             f"The data '{spec}' was a Python object.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +16,16 @@ from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_classes, check_logits
 from semlens.models.reproducibility import check_reproducible
 from semlens.relevance.presets import check_rules
-from semlens.run.crops import load_crops
+from semlens.run.crops import CroppedPairs, load_crops
+from semlens.run.executors.executor import Workers
 from semlens.run.hashing import hash_images
 from semlens.run.index import layer_entry, samples_table, write_crops, write_layer
-from semlens.run.layer_stages import NewLayers
+from semlens.run.layer_stages import NewLayers, SelectedExamples
 from semlens.run.plan import Plan
 from semlens.run.reference import write_layer_reference, write_reference
 from semlens.run.relevance import add_relevance, relabel
 from semlens.run.shards import Shards, Stage
+from semlens.run.state import write_layer_state
 from semlens.stages.collect import layer_layouts
 from semlens.stages.select_examples import components_table
 from semlens.store import file_names
@@ -61,14 +63,22 @@ def build_database(path: Path, plan: Plan) -> Database:
         with plan.execution.executor.start(plan.inputs) as workers:
             digests = hash_images(plan, workers)
             shards = Shards(path / file_names.PARTIAL)
-
-            def complete(stage: Stage) -> None:
-                try:
-                    shards.complete(stage, workers, plan.execution)
-                except StaleError as error:  # it lists the images of one shard
-                    raise stale_error(plan.images, dict(enumerate(digests)), []) from error
-
+            complete = completion(plan, shards, workers, digests)
             return finish(path, database, plan, layouts, digests, shards, complete)
+
+
+def completion(
+    plan: Plan, shards: Shards, workers: Workers, digests: Sequence[str]
+) -> Callable[..., None]:
+    """Return the function that completes a stage, or a part of it, with workers."""
+
+    def complete(stage: Stage, within: range | None = None) -> None:
+        try:
+            shards.complete(stage, workers, plan.execution, within)
+        except StaleError as error:  # it lists the images of one shard
+            raise stale_error(plan.images, dict(enumerate(digests)), []) from error
+
+    return complete
 
 
 def check_plan(plan: Plan) -> Plan:
@@ -93,6 +103,7 @@ def open_existing(path: Path, plan: Plan) -> tuple[Database | None, Plan, list[L
         move_staged(path, Manifest.load(path).files)
         database = Database(path)
         _check_compatible(database, plan)
+        plan = _keep_extendable(database, plan)
     existing_layers = database.layers if database else ()
     plan = replace(
         plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in existing_layers)
@@ -115,6 +126,28 @@ def _check_compatible(database: Database, plan: Plan) -> None:
         )
 
 
+def _keep_extendable(database: Database, plan: Plan) -> Plan:
+    """Return the plan with what an extendable database needs of every later build."""
+    kept = database.manifest.extendable
+    if kept is None:
+        if plan.extendable:
+            raise RecipeError(
+                f"The database '{database.path}' was built without the state of an extension.",
+                "It cannot be added later.",
+                "Build into a new path.",
+            )
+        return plan
+    if plan.model.device.type != kept.device:
+        raise RecipeError(
+            f"The model is on a device of type '{plan.model.device.type}'.",
+            f"The extendable database '{database.path}' was built on '{kept.device}', whose "
+            "results differ in rounding.",
+            "Use that device, or build into a new path.",
+        )
+    execution = replace(plan.execution, batch_size=kept.batch_size)
+    return replace(plan, extendable=True, execution=execution)
+
+
 def finish(
     path: Path,
     database: Database | None,
@@ -130,7 +163,12 @@ def finish(
         database, plan = relabel(database, plan)
     if plan.layers:
         new = NewLayers(database, plan, layouts, plan.crops(layouts), digests)
-        database = _add_layers(path, new, shards, complete)
+        selected = complete_layers(new, shards, complete)
+        previous = database.manifest if database else None
+        cropped = load_crops(selected.crop, shards, sum(previous.crops) if previous else 0)
+        writer = BuildWriter(path, previous)
+        writer.commit(write_layers(writer, new, selected, cropped))
+        database = Database(path)
     assert database is not None  # noqa: S101  # a new database has layers
     if plan.relevance or database.manifest.relevance is not None:
         database = add_relevance(database, plan, digests, shards, complete)
@@ -138,20 +176,22 @@ def finish(
     return database
 
 
-def _add_layers(path: Path, new: NewLayers, shards: Shards, complete: Complete) -> Database:
-    """Collect, select, attribute, embed and index the new layers."""
-    plan, database, crops, digests = new.plan, new.database, new.crops, list(new.digests)
-    data, model = data_fingerprint(plan.images.ids, digests), plan.model.fingerprint
-    previous = database.manifest if database else None
+def complete_layers(new: NewLayers, shards: Shards, complete: Complete) -> SelectedExamples:
+    """Collect and select, and complete the crops of the new layers."""
     collect = new.collect
     complete(collect)
     selected = new.select(collect, shards)
     complete(selected.crop)
-    collected, reference = selected.collected, selected.reference
-    layers, slots = selected.layers, selected.slots
-    cropped = load_crops(selected.crop, shards, sum(previous.crops) if previous else 0)
+    return selected
 
-    writer = BuildWriter(path, previous)
+
+def write_layers(
+    writer: BuildWriter, new: NewLayers, selected: SelectedExamples, cropped: CroppedPairs
+) -> Manifest:
+    """Write the files of new layers, and of a new database; return the manifest to commit."""
+    plan, database, digests = new.plan, new.database, list(new.digests)
+    previous = database.manifest if database else None
+    collected, reference = selected.collected, selected.reference
     reference_count = previous.reference if previous else len(reference)
     if reference and not previous:
         write_reference(writer, reference, cropped.whole)
@@ -161,36 +201,39 @@ def _add_layers(path: Path, new: NewLayers, shards: Shards, complete: Complete) 
     )
     all_vectors = torch.cat([*old_vectors, cropped.new_crops["vector"]])
     entries = list(previous.layers) if previous else []
-    for layer_index, layer in enumerate(layers):
+    for layer_index, layer in enumerate(selected.layers):
         first_row = entries[-1].first + entries[-1].rows if entries else 0
-        write_layer(writer, layer, first_row, cropped, slots, layer_index, all_vectors, plan)
-        entry = layer_entry(layer, crops[layer_index], first_row, collected)
+        write_layer(
+            writer, layer, first_row, cropped, selected.slots, layer_index, all_vectors, plan
+        )
+        entry = layer_entry(layer, new.crops[layer_index], first_row, collected)
         if reference_count:
             rows = collected.reference[entry.name]
             entry = write_layer_reference(writer, entry, rows, reference)
+        if plan.extendable and selected.of_whole_batches is not None:
+            write_layer_state(writer, entry.name, selected.of_whole_batches)
         entries.append(entry)
-    tables = [components_table(layer) for layer in layers]
+    tables = [components_table(layer) for layer in selected.layers]
     if database:
         tables.insert(0, database.files.table(file_names.COMPONENTS))
     else:
         samples = samples_table(plan, digests, collected)
         writer.table(file_names.SAMPLES, samples, rows_per_group=file_names.SAMPLE_GROUP)
     writer.table(file_names.COMPONENTS, pa.concat_tables(tables))
-    writer.commit(
-        Manifest(
-            model=Source(spec=plan.model.spec, fingerprint=model),
-            data=Source(spec=plan.images.spec, fingerprint=data),
-            embedder=Source(spec=plan.embedder.spec, fingerprint=plan.embedder.fingerprint),
-            recipe=plan.recipe,
-            classes=list(plan.model.classes) if plan.model.classes is not None else None,
-            samples=len(plan.images),
-            unreadable=len(collected.unreadable),
-            dim=plan.embedder.dim,
-            layers=entries,
-            relevance=previous.relevance if previous else None,
-            crops=crop_sizes,
-            reference=reference_count,
-            files={},
-        )
+    data = data_fingerprint(plan.images.ids, digests)
+    return Manifest(
+        model=Source(spec=plan.model.spec, fingerprint=plan.model.fingerprint),
+        data=Source(spec=plan.images.spec, fingerprint=data),
+        embedder=Source(spec=plan.embedder.spec, fingerprint=plan.embedder.fingerprint),
+        recipe=plan.recipe,
+        classes=list(plan.model.classes) if plan.model.classes is not None else None,
+        samples=len(plan.images),
+        unreadable=len(collected.unreadable),
+        dim=plan.embedder.dim,
+        layers=entries,
+        relevance=previous.relevance if previous else None,
+        crops=crop_sizes,
+        reference=reference_count,
+        extendable=plan.extendable_entry,
+        files={},
     )
-    return Database(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from semlens.errors import DataError
 from semlens.models.activations import LayerLayout
 from semlens.run.executors.executor import Advance, Inputs
 from semlens.run.plan import Plan
-from semlens.run.shards import Shards, Stage
+from semlens.run.shards import Shards, Stage, merge_all
 from semlens.stages.collect import Collected, collect
 
 
@@ -69,18 +68,26 @@ def collect_stage(
     return Stage(("collect",), key, len(plan.images), plan.execution.batch_size, task)
 
 
-def load_collected(plan: Plan, stage: Stage, shards: Shards) -> Collected:
+def load_collected(plan: Plan, stage: Stage, shards: Shards) -> tuple[Collected, Collected | None]:
     """Merge the shards of a complete stage.
+
+    Returns
+    -------
+    tuple
+        The results of all samples, and those of all whole batches, or None if there is none.
 
     Raises
     ------
     DataError
         If no image can be read.
     """
-    collected = reduce(
-        Collected.merge,
-        (Collected.from_tensors(tensors, plan.layers) for tensors in shards.load(stage)),
+    loaded = (
+        (Collected.from_tensors(tensors, plan.layers) for tensors in shards.load(stage, samples))
+        for samples in (stage.whole, range(stage.whole.stop, stage.total))
     )
+    whole, rest = (merge_all(parts, Collected.merge) for parts in loaded)
+    collected = merge_all([part for part in (whole, rest) if part is not None], Collected.merge)
+    assert collected is not None  # noqa: S101  # a stage has samples
     if len(collected.unreadable) == stage.total:
         raise DataError(
             f"None of the {stage.total} images of '{plan.images.spec}' can be read. "
@@ -88,4 +95,4 @@ def load_collected(plan: Plan, stage: Stage, shards: Shards) -> Collected:
             "Expected at least one readable image.",
             "Check the files.",
         )
-    return collected
+    return collected, whole

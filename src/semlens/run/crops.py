@@ -77,6 +77,15 @@ def list_pairs(layers: list[LayerExamples]) -> tuple[ExamplePairs, np.ndarray]:
     return pairs, np.stack([layer_column, row, rank], axis=1)
 
 
+def referenced_samples(pairs: ExamplePairs, whole: Collection[int]) -> tuple[list[int], list[int]]:
+    """Return the samples of the pairs, and those that are only embedded whole.
+
+    The latter come last, so that the batches in which regions are found are full.
+    """
+    cropped = sorted(set(pairs.sample.tolist()))
+    return cropped, sorted(set(whole).difference(cropped))
+
+
 def crop_stage(
     plan: Plan,
     layouts: Sequence[LayerLayout],
@@ -88,9 +97,8 @@ def crop_stage(
     key: str,
 ) -> Stage:
     """Return the stage that finds each pair's box and embeds new crops and some whole images."""
-    cropped = sorted(set(pairs.sample.tolist()))
-    # last, so that the batches in which regions are found are full
-    referenced = [*cropped, *sorted(set(whole).difference(cropped))]
+    cropped, others = referenced_samples(pairs, whole)
+    referenced = [*cropped, *others]
     existing_of: dict[int, dict[CropRef, int]] = {}
     for crop, index in existing.items():
         existing_of.setdefault(crop.sample, {})[crop] = index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,11 +44,16 @@ class NewLayers:
     crops: Sequence[Crop]
     digests: Sequence[str]
 
+    @cached_property
+    def reference(self) -> list[int]:
+        """The reference samples, readable or not."""
+        previous = self.database.manifest if self.database else None
+        return choose_reference(self.plan, self.layouts, previous, self.digests)
+
     @property
     def collect(self) -> Stage:
         """The stage that runs the model over all images."""
-        plan, previous = self.plan, self.database.manifest if self.database else None
-        chosen = choose_reference(plan, self.layouts, previous, self.digests)
+        plan, chosen = self.plan, self.reference
         data = data_fingerprint(plan.images.ids, self.digests)
         key = plan.collect_key(data, plan.model.fingerprint, len(chosen))
         return collect_stage(plan, self.layouts, self.digests, chosen, key)
@@ -55,8 +61,8 @@ class NewLayers:
     def select(self, collect: Stage, shards: Shards) -> SelectedExamples:
         """Decide from the complete first stage which signs count and which examples are used."""
         plan, previous = self.plan, self.database.manifest if self.database else None
-        chosen = choose_reference(plan, self.layouts, previous, self.digests)
-        collected = load_collected(plan, collect, shards)
+        chosen = self.reference
+        collected, of_whole_batches = load_collected(plan, collect, shards)
         reference = [sample for sample in chosen if sample not in collected.unreadable]
         if previous:
             reference = reference[: previous.reference]
@@ -67,7 +73,7 @@ class NewLayers:
         crop = crop_stage(
             plan, self.layouts, self.crops, self.digests, pairs, self._existing(), whole, key
         )
-        return SelectedExamples(collected, layers, pairs, slots, reference, crop)
+        return SelectedExamples(collected, of_whole_batches, layers, pairs, slots, reference, crop)
 
     def _existing(self) -> dict[CropRef, int]:
         if self.database is None:
@@ -82,6 +88,8 @@ class SelectedExamples:
 
     Parameters
     ----------
+    of_whole_batches
+        The part of ``collected`` to which more data can be added; None if there is none.
     pairs, slots
         The used examples, see :func:`semlens.run.crops.list_pairs`.
     reference
@@ -91,6 +99,7 @@ class SelectedExamples:
     """
 
     collected: Collected
+    of_whole_batches: Collected | None
     layers: list[LayerExamples]
     pairs: ExamplePairs
     slots: np.ndarray

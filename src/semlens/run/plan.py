@@ -17,6 +17,7 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.make_engine import EngineCache, FallbackWarning
 from semlens.run.executors.executor import Executor, Inputs, ThisProcess
+from semlens.store.manifest import Extendable
 from semlens.types import Crop
 
 TASKS_PER_WORKER = 4
@@ -68,6 +69,9 @@ class Execution:
     ) -> Iterator[range]:
         """Cut a range of samples into shards.
 
+        An incomplete unit at the end of all samples is a shard of its own, so that the others can
+        be kept: when data is added, only it changes.
+
         Parameters
         ----------
         samples
@@ -85,8 +89,11 @@ class Execution:
         if workers > 1 and not self.shard:
             size = min(size, -(-total // (TASKS_PER_WORKER * workers)))
         step = max(1, round(size / unit)) * unit
-        for start in range(samples.start, samples.stop, step):
-            yield range(start, min(start + step, samples.stop))
+        whole = min(samples.stop, total // unit * unit)
+        for start in range(samples.start, whole, step):
+            yield range(start, min(start + step, whole))
+        if samples.stop > whole:
+            yield range(max(samples.start, whole), samples.stop)
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ class Plan:
     """Whether an existing database takes over these classes, or keeps its own."""
     relevance: bool = False
     """Whether class relevance is computed for all layers."""
+    extendable: bool = False
+    """Whether the state of the statistics is kept, so that data can be added."""
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -118,6 +127,13 @@ class Plan:
             execution.batch_size,
             execution.threads,
         )
+
+    @property
+    def extendable_entry(self) -> Extendable | None:
+        """What the manifest says of the state that is kept, if it is."""
+        if not self.extendable:
+            return None
+        return Extendable(batch_size=self.execution.batch_size, device=self.model.device.type)
 
     @property
     def engines(self) -> EngineCache:

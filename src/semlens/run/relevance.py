@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from semlens.errors import RelevanceError
 from semlens.recipe import FORMAT, fingerprint
 from semlens.run.executors.executor import Advance, Inputs
 from semlens.run.plan import Plan
-from semlens.run.shards import Shards, Stage
+from semlens.run.shards import Shards, Stage, merge_all
 from semlens.stages.class_relevance import ClassRelevanceTotals, collect_class_relevance
 from semlens.store import file_names
 from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry
@@ -87,11 +86,7 @@ def relate_stage(
         If no sample has a class that is a logit.
     """
     logits, batch_size = plan.targets.logits, plan.execution.batch_size
-    logit_of_sample = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
-    samples = [
-        i for i in range(len(logits))
-        if i not in unreadable and (logit_of_sample is None or i in logit_of_sample)
-    ]  # fmt: skip
+    samples, logit_of_sample = explained_samples(logits, unreadable)
     if not samples:
         raise RelevanceError(
             "No sample has a class that is a logit of the model.",
@@ -110,6 +105,18 @@ def relate_stage(
         plan.model.device.type,
     )  # fmt: skip
     return Stage(("relate",), key, len(samples), batch_size, task)
+
+
+def explained_samples(
+    logits: Sequence[int | None], unreadable: Collection[int]
+) -> tuple[list[int], dict[int, int] | None]:
+    """Return the samples whose class is explained, and the logit of each sample that has one.
+
+    If none has a logit, all are explained for the class that is predicted, and the latter is None.
+    """
+    known = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
+    readable = (i for i in range(len(logits)) if i not in unreadable)
+    return [i for i in readable if known is None or i in known], known
 
 
 def layers_without_relevance(manifest: Manifest) -> list[LayerEntry]:
@@ -153,22 +160,44 @@ def add_relevance(
     unreadable = np.flatnonzero(database.samples["error"].notna().to_numpy()).tolist()
     stage = relate_stage(plan, rows, set(unreadable), digests)
     complete(stage)
-    totals = reduce(
-        ClassRelevanceTotals.merge,
-        (ClassRelevanceTotals.from_tensors(tensors, list(rows)) for tensors in shards.load(stage)),
-    )
     writer = BuildWriter(database.path, manifest)
-    for layer in missing:
-        table = relevance_table(totals.layers[layer.name], layer)
-        writer.table(file_names.relevance_file(layer.name), table)
-    any_layer = totals.layers[missing[0].name]
-    counts = {"class": any_layer.classes.numpy(), "samples": any_layer.count.numpy()}
-    writer.table(file_names.RELEVANCE_CLASSES, pa.table(counts, schema=RELEVANCE_CLASSES))
-    has_classes = any(logit is not None for logit in plan.targets.logits)
-    targets = "classes" if has_classes else "predictions"
-    entry = RelevanceEntry(rules=rules, targets=targets, floor=MIN_SHARE)
+    writer.drop(file_names.RELEVANCE_STATE)  # sums of two passes cannot be continued as one
+    keep_state = plan.extendable and len(missing) == len(manifest.layers)
+    entry = write_relevance(writer, plan, missing, stage, shards, keep_state=keep_state)
     writer.commit(manifest.model_copy(update={"relevance": entry}))
     return Database(database.path)
+
+
+def write_relevance(
+    writer: BuildWriter,
+    plan: Plan,
+    layers: Sequence[LayerEntry],
+    stage: Stage,
+    shards: Shards,
+    *,
+    keep_state: bool,
+) -> RelevanceEntry:
+    """Write the class relevance of some layers from the shards of a complete stage."""
+    names = [layer.name for layer in layers]
+    loaded = (
+        (ClassRelevanceTotals.from_tensors(tensors, names) for tensors in shards.load(stage, part))
+        for part in (stage.whole, range(stage.whole.stop, stage.total))
+    )
+    merge = ClassRelevanceTotals.merge
+    whole, rest = (merge_all(parts, merge) for parts in loaded)
+    totals = merge_all([part for part in (whole, rest) if part is not None], merge)
+    assert totals is not None  # noqa: S101  # a stage has samples
+    for layer in layers:
+        table = relevance_table(totals.layers[layer.name], layer)
+        writer.table(file_names.relevance_file(layer.name), table)
+    any_layer = totals.layers[names[0]]
+    counts = {"class": any_layer.classes.numpy(), "samples": any_layer.count.numpy()}
+    writer.table(file_names.RELEVANCE_CLASSES, pa.table(counts, schema=RELEVANCE_CLASSES))
+    if keep_state and whole is not None:
+        writer.tensors(file_names.RELEVANCE_STATE, whole.tensors())
+    has_classes = any(logit is not None for logit in plan.targets.logits)
+    targets = "classes" if has_classes else "predictions"
+    return RelevanceEntry(rules=plan.engines.rules_name(names), targets=targets, floor=MIN_SHARE)
 
 
 def relevance_table(shares: ClassShares, layer: LayerEntry) -> pa.Table:
@@ -207,5 +236,6 @@ def relabel(database: Database, plan: Plan) -> tuple[Database, Plan]:
     writer.table(file_names.SAMPLES, table, rows_per_group=file_names.SAMPLE_GROUP)
     if plan.targets.logits != current.logits:
         writer.drop(file_names.RELEVANCE)
+        writer.drop(file_names.RELEVANCE_STATE)
     writer.commit(database.manifest)
     return Database(database.path), plan

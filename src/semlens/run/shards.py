@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from semlens.run.executors.executor import Task, Workers
 from semlens.run.plan import Execution
 from semlens.store.atomic_files import load_tensors
 from semlens.store.sealed_tensors import load_sealed, save_sealed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Stage:
         """The first step."""
         return self.steps[0]
 
+    @property
+    def whole(self) -> range:
+        """The samples of all units but an incomplete last one."""
+        return range(self.total // self.unit * self.unit)
+
     def file_name(self, samples: range) -> str:
         """Return the name of a shard's file."""
         return f"{self._prefix}{samples.start:08d}-{samples.stop:08d}.safetensors"
@@ -80,6 +88,14 @@ class Stage:
             yield samples, tensors
             done += len(samples)
         running({})
+
+
+def merge_all(parts: Iterable[T], merge: Callable[[T, T], T]) -> T | None:
+    """Merge results one by one; None if there are none."""
+    merged: T | None = None
+    for part in parts:
+        merged = part if merged is None else merge(merged, part)
+    return merged
 
 
 @dataclass(frozen=True)
@@ -121,14 +137,26 @@ class Shards:
             for samples in execution.cut(gap, stage.total, stage.unit, stage.size, workers.count)
         ]
         for samples, tensors in stage.compute(ranges, workers):
-            name = stage.file_name(samples)
-            save_sealed(self.folder / name, tensors)
-            self._verified.add(name)
+            self.save(stage, samples, tensors)
 
-    def load(self, stage: Stage) -> Iterator[dict[str, Tensor]]:
-        """Yield the tensors of the shards of a complete stage, in the order of the samples."""
+    def load(self, stage: Stage, within: range | None = None) -> Iterator[dict[str, Tensor]]:
+        """Yield the tensors of the shards of a complete stage, in the order of the samples.
+
+        Parameters
+        ----------
+        within
+            Leave out shards that are not in this range.
+        """
+        within = range(stage.total) if within is None else within
         for samples in self._saved(stage):
-            yield load_tensors(self.folder / stage.file_name(samples))
+            if within.start <= samples.start and samples.stop <= within.stop:
+                yield load_tensors(self.folder / stage.file_name(samples))
+
+    def save(self, stage: Stage, samples: range, tensors: Mapping[str, Tensor]) -> None:
+        """Save a shard."""
+        name = stage.file_name(samples)
+        save_sealed(self.folder / name, tensors)
+        self._verified.add(name)
 
     def _saved(self, stage: Stage) -> list[range]:
         """Return the ranges of intact shards, ascending and without overlap.

@@ -62,6 +62,16 @@ class Collected:
             {name: rows.merge(other.reference[name]) for name, rows in self.reference.items()},
         )
 
+    def of_layer(self, name: str) -> Collected:
+        """Return the results of one layer."""
+        return Collected(
+            {name: self.top[name]},
+            {name: self.moments[name]},
+            {name: self.not_finite[name]},
+            self.unreadable,
+            {name: self.reference[name]},
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all values as named tensors, for a file."""
         flat: dict[str, Tensor] = {}

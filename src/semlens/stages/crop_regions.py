@@ -73,11 +73,15 @@ class ExamplePairs:
         """Return the pairs of some consecutive referenced samples."""
         start = np.searchsorted(self.sample, samples[0], "left")
         stop = np.searchsorted(self.sample, samples[-1], "right")
-        return ExamplePairs(*(column[start:stop] for column in vars(self).values()))
+        return self.take(slice(start, stop))
+
+    def take(self, rows: np.ndarray | slice) -> ExamplePairs:
+        """Return some of the pairs."""
+        return ExamplePairs(*(column[rows] for column in vars(self).values()))
 
     def none(self) -> ExamplePairs:
         """Return no pairs."""
-        return ExamplePairs(*(column[:0] for column in vars(self).values()))
+        return self.take(slice(0))
 
     def tensors(self, rows: np.ndarray) -> Iterator[Int64[Tensor, " n"]]:
         """Yield sample, channel, sign and position of some pairs."""

@@ -56,6 +56,11 @@ def embed(
     -------
     tuple
         Unit vectors, and the thumbnails, in the order of the crops.
+
+    Notes
+    -----
+    The last batch is filled up with zeros: with batches of one size, the libraries that compute the
+    model add in one order, and a crop gets the same vector whatever crops are embedded with it.
     """
     by_sample = {sample: list(group) for sample, group in groupby(crops, lambda crop: crop.sample)}
 
@@ -79,7 +84,10 @@ def embed(
     stream = prepared()
     while batch := list(islice(stream, batch_size)):
         inputs, drawn = zip(*batch, strict=True)
-        vectors.append(embedder.embed_batch(torch.stack(inputs)).to(torch.float16))
+        filled = torch.zeros(batch_size, *inputs[0].shape, dtype=inputs[0].dtype)
+        filled[: len(inputs)] = torch.stack(inputs)
+        embedded = embedder.embed_batch(filled)[: len(inputs)]
+        vectors.append(embedded.to(torch.float16))
         pictures += filter(None, drawn)
     return torch.cat(vectors), pictures
 

@@ -35,6 +35,9 @@ ExpectedTable = tuple[pa.Schema, int | None]
 """Columns, and the number of rows if the manifest defines it."""
 ExpectedTensors = dict[str, tuple[str, list[int]]]
 """Type (as safetensors names it) and shape of each tensor, by name."""
+ExpectedNames = frozenset[str]
+"""Tensors that must be there, with any shape and any values, even NaN."""
+Expected = ExpectedTable | ExpectedTensors | ExpectedNames
 
 
 class BuildFiles:
@@ -121,7 +124,8 @@ class BuildFiles:
                 path = self.verified_path(name)
                 tensors = self._load(name, path)
                 self.verified_path(name)  # it may have been written meanwhile
-                if problem := not_finite(tensors):
+                is_state = isinstance(self._expected[name], frozenset)
+                if problem := "" if is_state else not_finite(tensors):
                     raise _content_error(path, problem)
                 self._tensors[name] = tensors
             elif name in self._mapped:
@@ -137,10 +141,13 @@ class BuildFiles:
         return read_tensors(path)
 
 
-def expected_files(manifest: Manifest) -> Mapping[str, ExpectedTable | ExpectedTensors]:
+_STATE = frozenset(("key", "position", "not_finite", "reference/sample", "reference/readout"))
+
+
+def expected_files(manifest: Manifest) -> Mapping[str, Expected]:
     """Return the content that each file of a build must have according to the manifest."""
     dim = manifest.dim
-    expected: dict[str, ExpectedTable | ExpectedTensors] = {
+    expected: dict[str, Expected] = {
         file_names.COMPONENTS: (schema.COMPONENTS, manifest.rows),
         file_names.SAMPLES: (schema.SAMPLES, manifest.samples),
     }
@@ -167,7 +174,12 @@ def expected_files(manifest: Manifest) -> Mapping[str, ExpectedTable | ExpectedT
         if manifest.recipe.thumbnails:
             expected[file_names.thumbnails_file(file_index)] = (schema.THUMBNAILS, crops)
     expected[file_names.RELEVANCE_CLASSES] = (schema.RELEVANCE_CLASSES, None)
-    optional = file_names.RELEVANCE  # only computed on request, and invalid once classes change
+    if manifest.extendable is not None and manifest.extendable.whole(manifest.samples):
+        for layer in manifest.layers:
+            expected[file_names.state_file(layer.name)] = _STATE
+    expected[file_names.RELEVANCE_STATE] = frozenset()
+    # only computed on request, and invalid once classes change
+    optional = (file_names.RELEVANCE, file_names.RELEVANCE_STATE)
     return {
         name: content
         for name, content in expected.items()
@@ -189,7 +201,7 @@ def _unchanged(path: Path, digest: str) -> bool:
         return False
 
 
-def header_problem(path: Path, expected: ExpectedTable | ExpectedTensors) -> str:
+def header_problem(path: Path, expected: Expected) -> str:
     """Return how the header of a file differs from what the manifest describes, or nothing.
 
     Raises
@@ -201,6 +213,8 @@ def header_problem(path: Path, expected: ExpectedTable | ExpectedTensors) -> str
         open_file(path).close()  # the readers would wait for ever for what comes out of a pipe
         if isinstance(expected, tuple):
             return _table_problem(path, *expected)
+        if isinstance(expected, frozenset):
+            return _names_problem(path, expected)
         return _tensors_problem(path, expected)
     except Exception as error:  # readers raise many kinds for a damaged file
         raise damaged(path, error) from error
@@ -224,6 +238,12 @@ def _tensors_problem(path: Path, expected: ExpectedTensors) -> str:
             for name, tensor_slice in slices.items()
         }
     return "" if actual == expected else f"it holds {_describe(actual)}, not {_describe(expected)}"
+
+
+def _names_problem(path: Path, expected: ExpectedNames) -> str:
+    with safe_open(path, "numpy") as file:
+        missing = expected.difference(file.keys())
+    return f"it lacks {', '.join(sorted(missing))}" if missing else ""
 
 
 def _describe(tensors: ExpectedTensors) -> str:

@@ -68,3 +68,18 @@ def crops_file(number: int) -> str:
 def thumbnails_file(number: int) -> str:
     """WebP thumbnails, row by row for the crops file of the same number."""
     return f"thumbnails/{number:04d}.parquet"
+
+
+STATE = "state"
+"""What an extension continues from: the statistics of all batches but an incomplete last one."""
+RELEVANCE_STATE = f"{STATE}/relevance.safetensors"
+"""Sums of class relevance; see :class:`semlens.stages.class_relevance.ClassRelevanceTotals`."""
+
+
+def state_file(layer: str) -> str:
+    """Statistics of a layer; see :class:`semlens.stages.collect.Collected`."""
+    return f"{STATE}/collect/{_stem(layer)}.safetensors"
+
+
+BUILD_FOLDERS = ("examples", "vectors", "thumbnails", RELEVANCE, "reference", STATE)
+"""Folders that hold only files of the build."""

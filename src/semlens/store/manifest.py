@@ -71,6 +71,18 @@ class RelevanceEntry(_Entry):
     """Shares that are smaller on every sample and on average are not stored."""
 
 
+class Extendable(_Entry):
+    """What an extension must have in common with the build."""
+
+    batch_size: int
+    device: str
+    """Type of the device."""
+
+    def whole(self, samples: int) -> range:
+        """Return the samples of all batches but an incomplete last one."""
+        return range(samples // self.batch_size * self.batch_size)
+
+
 class _Format(BaseModel):
     """The part of a manifest that every version of semlens can read."""
 
@@ -95,6 +107,8 @@ class Manifest(_Entry):
     """Vectors in each file ``vectors/crops/NNNN.safetensors``."""
     reference: int = 0
     """Number of reference samples with a vector."""
+    extendable: Extendable | None = None
+    """Set if the folder ``state`` has what an extension continues from."""
     files: dict[str, str]
     """SHA-256 by relative path of every file but this one."""
 

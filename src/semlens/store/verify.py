@@ -16,8 +16,7 @@ from semlens.store import file_names
 from semlens.store.atomic_files import file_digest, load_tensors
 from semlens.store.checked_files import (
     BuildFiles,
-    ExpectedTable,
-    ExpectedTensors,
+    Expected,
     expected_files,
     find_file,
     header_problem,
@@ -136,16 +135,15 @@ def _build_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
         yield Problem(name, problem, RESTORE)
 
 
-def _file_problem(
-    path: Path, digest: str, expected: ExpectedTable | ExpectedTensors | None
-) -> str | None:
+def _file_problem(path: Path, digest: str, expected: Expected | None) -> str | None:
     try:
         if file_digest(path) != digest:
             return "its SHA-256 differs from that of the manifest"
         if expected is None:
             return "the build has no such file"
         problem = header_problem(path, expected)
-        return problem if problem or isinstance(expected, tuple) else not_finite(load_tensors(path))
+        is_checked = problem or not isinstance(expected, dict)
+        return problem if is_checked else not_finite(load_tensors(path))
     except FileNotFoundError:
         return "it is missing"
     except OSError as error:

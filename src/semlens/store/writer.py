@@ -115,10 +115,14 @@ class BuildWriter:
         }
 
     def commit(self, manifest: Manifest) -> None:
-        """Write the manifest with the hashes of all files, and move staged files into place."""
+        """Write the manifest with the hashes of all files, and move staged files into place.
+
+        Files of the build that it does not list are removed.
+        """
         files = dict(sorted(self.files.items()))
         manifest.model_copy(update={"files": files}).save(self.path)
         move_staged(self.path, files)
+        remove_unlisted(self.path, files)
 
     def _target_path(self, name: str) -> Path:
         return self.path / (f"{file_names.STAGED}/{name}" if name in self._existing else name)
@@ -132,3 +136,11 @@ def move_staged(path: Path, files: Mapping[str, str]) -> None:
         if file.is_file() and file_digest(file) == files.get(name):
             file.replace(path / name)
     shutil.rmtree(staged, ignore_errors=True)
+
+
+def remove_unlisted(path: Path, files: Mapping[str, str]) -> None:
+    """Remove files of the build that the manifest does not list."""
+    for folder in file_names.BUILD_FOLDERS:
+        for file in (path / folder).rglob("*.*"):
+            if file.is_file() and file.relative_to(path).as_posix() not in files:
+                file.unlink()
