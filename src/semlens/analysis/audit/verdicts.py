@@ -17,7 +17,8 @@ import pandas as pd
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.audit_result import Audit, verdict_concept
 from semlens.analysis.audit.saved_audits import AuditSettings, saved_audits
-from semlens.analysis.audit.standing import STRAIGHT, Experiment, Standing, overall, standings
+from semlens.analysis.audit.standing import Experiment, Standing, overall, standings
+from semlens.analysis.audit.wording import STRAIGHT
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import ResolvedConcepts, concepts_by_class

@@ -15,8 +15,8 @@ from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.marks import reviews_of, with_marks
 from semlens.analysis.audit.relevance_shares import Verdict
 from semlens.analysis.audit.saved_audits import AuditRecord
-from semlens.analysis.audit.standing import CURLY
 from semlens.analysis.audit.verdicts import Verdicts, kept_verdicts, verdict_keys
+from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.classes import class_name
 from semlens.analysis.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.analysis.swap.experiments import edition
