@@ -31,7 +31,7 @@ from semlens.analysis.audit.class_contrast import (
 )
 from semlens.analysis.audit.random_concepts import Theta
 from semlens.analysis.audit.relevance_shares import component_weights
-from semlens.analysis.audit.suspects import Candidates, best_matches
+from semlens.analysis.audit.suspect_candidates import Candidates, best_matches
 from semlens.analysis.centring import layer_crops, layer_means
 from semlens.analysis.class_relevance import relevant_rows
 from semlens.analysis.classes import class_name

@@ -17,7 +17,7 @@ from semlens.analysis.audit.class_contrast import (
     standardised,
 )
 from semlens.analysis.audit.random_concepts import compare_with_random, pool_concepts
-from semlens.analysis.audit.suspects import Candidates, best_matches
+from semlens.analysis.audit.suspect_candidates import Candidates, best_matches
 from semlens.analysis.auroc import auroc, auroc_intervals
 from semlens.analysis.contrast.separation import separate
 from semlens.analysis.correct.artefact_sensitivity import change_interval, wilson_interval

@@ -28,7 +28,7 @@ from semlens.analysis.audit.class_contrast import (
     standardised,
 )
 from semlens.analysis.audit.moderated_test import moderated_p_values, variance_prior
-from semlens.analysis.audit.suspects import best_matches
+from semlens.analysis.audit.suspect_candidates import best_matches
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.resolve_concepts import class_and_concepts

@@ -19,6 +19,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis import database_engine
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.labelling.label_source import UnlabelledWarning
 from semlens.cli.explain import effect as other_command
@@ -414,3 +415,43 @@ def test_without_components_is_the_explanation_of_a_model_with_their_weights_zer
         sizes = [abs(part.relevance) for part in parts]
         assert sizes == sorted(sizes, reverse=True)
         assert sum(abs(part.share) for part in parts) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_model_is_captured_once_whatever_is_left_out(db, photo, monkeypatch):
+    explain(db, photo, 2)
+    monkeypatch.setattr(database_engine, "engine_for", None)  # a capture would fail now
+    for name in ("first:1", "second:3", "second:7"):
+        parts = explain(db, photo, 2, top=99, without=name).layers
+        shown = {str(part.component) for layer in parts.values() for part in layer}
+        assert shown and name not in shown
+
+
+class Shortcut(LittleNet):
+    """An empty shortcut is a layer; what it passes on is also read beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shortcut, self.beside = nn.Identity(), nn.Conv2d(6, 6, 3, 1, 1)
+
+    def forward(self, x, without=()):
+        x = self.first(x)
+        shortcut = self.shortcut(x)
+        if without:
+            shortcut = shortcut.index_fill(1, torch.tensor(without), 0)
+        return self.head(functional.relu(self.second(self.beside(x) + shortcut)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("rules", ["auto", "gradient"])
+def test_what_is_read_beside_a_layer_stays(tmp_path, pictures, photo, rules):
+    net = Shortcut()
+    db = sl.build(
+        tmp_path / "db", wrapped(net), ImageFolder(pictures), WordEmbedder(),
+        ["first", "shortcut"], examples=3,
+    )  # fmt: skip
+    found = explain(db, photo, 2, top=99, rules=rules, without=["shortcut:1", "shortcut:4"])
+    with torch.no_grad():
+        logits = net(db.model.batch([db.model.preprocess(photo)]), without=[1, 4])[0]
+    assert found.target.logit == pytest.approx(float(logits[2]), abs=1e-5)
+    shown = {str(part.component) for parts in found.layers.values() for part in parts}
+    assert {"first:1", "first:4"} <= shown
+    assert not shown & {"shortcut:1", "shortcut:4"}

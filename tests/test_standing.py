@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semlens.analysis.audit.standing import (
-    CURLY,
-    Experiment,
-    overall,
-    standing,
-    standings,
-)
+from semlens.analysis.audit.standing import Experiment, overall, standing, standings
+from semlens.analysis.audit.wording import CURLY
 
 NAN = float("nan")
 

@@ -24,9 +24,9 @@ from semlens.analysis.audit import verdicts as module
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.audit_records import AuditChanges
 from semlens.analysis.audit.audit_settings import AuditSettings
-from semlens.analysis.audit.standing import CURLY
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.audit.verdicts import Verdicts, kept_verdicts
+from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.resolve_concepts import concepts_by_class
 from semlens.models.subject import SubjectModel

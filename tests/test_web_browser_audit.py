@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 from web_browser import axe, expect, settle
 
-from semlens.analysis.audit.standing import CURLY
+from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.concepts import ConceptSet
 
 AUDIT = "#/m/demo/audit"

@@ -87,6 +87,28 @@ def test_nothing_moves_while_it_loads(page_at, browser, demo_server, width, heig
 
 
 @SIZES
+def test_verdicts_that_arrive_late_move_nothing(browser, demo_server, width, height):
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.add_init_script(SHIFTS)
+    page, held = context.new_page(), []
+    page.route(re.compile(r"/(sweep|verdicts/\d+)$"), lambda one: held.append(one))
+    page.goto(f"{demo_server}#/m/demo/classes?class=4")
+    page.locator("main tbody tr").first.wait_for()
+    expect(page.locator("main")).to_contain_text("Auditing all classes")
+    page.wait_for_timeout(1500)
+    before = page.evaluate("() => window.shifted")
+    assert len(held) == 2
+    for route in held:
+        route.continue_()
+    expect(page.locator("main [data-standing=alarm]")).to_be_visible()
+    page.locator("main tbody [data-verdict=spurious]").first.wait_for()
+    page.wait_for_timeout(500)
+    shifted = page.evaluate("() => window.shifted") - before
+    context.close()
+    assert shifted < 0.01
+
+
+@SIZES
 def test_unexpected_components_with_classes_and_files(page_at, width, height):
     page = page_at("#/m/demo/unexpected?class=4", width=width, height=height, theme="dark")
     entries = page.locator("li[data-component]")

@@ -10,13 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from semlens.models.ablation import pruned, replacement_values
+from semlens.models.forward import run_scores
+from semlens.models.hooks import evaluating
 from semlens.relevance.class_relevance import component_relevance
+from semlens.relevance.layer_nodes import same_values
 from semlens.relevance.make_engine import engine_for
 from semlens.relevance.presets import Rules
-from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
+from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.settings import setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
+from semlens.types import Components
 
 RulesLike = Annotated[
     str | Rules | None,
@@ -51,6 +56,32 @@ def engine_of(
     if key not in engines:
         engines[key] = engine_for(model, layers, rules, inputs.shape[-2:], classes=True)
     return engines[key]
+
+
+def trace_without(
+    database: Database,
+    engine: RelevanceEngine,
+    inputs: Float[Tensor, "b 3 h w"],
+    removed: Components,
+) -> ForwardTrace:
+    """Trace images with components set to zero at all positions; by the same rules.
+
+    Parameters
+    ----------
+    engine
+        The database's engine for the layers to read, and for those of the components.
+    """
+    channels = {layer: list(values) for layer, values in replacement_values(removed).items()}
+    trace = engine.trace(inputs, without=channels)
+    if not channels:
+        return trace
+    with pruned(database.model, removed):
+        with evaluating(database.model.module), torch.no_grad():
+            scores = run_scores(database.model, inputs)
+        if same_values(trace.values[OUTPUT], scores):
+            return trace
+        # the value of a layer is also read past it, such as that of an empty shortcut
+        return engine_of(database, inputs, engine.layers, engine.rules).trace(inputs)
 
 
 def relevance_per_component(

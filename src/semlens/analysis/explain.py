@@ -19,6 +19,7 @@ from semlens.analysis.database_engine import (
     engine_of,
     group_masks,
     relevance_per_component,
+    trace_without,
 )
 from semlens.analysis.explanation import ClassScore, ExplainedComponent, Explanation
 from semlens.analysis.labelling.component_names import NAMES
@@ -30,7 +31,6 @@ from semlens.analysis.labelling.label_source import (
 )
 from semlens.analysis.labelling.labels import Labels
 from semlens.analysis.query_embedding import ImageLike, open_image
-from semlens.models.ablation import pruned
 from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares
@@ -97,50 +97,50 @@ def explain(
     requested = None if target is None else find_class(database, target)
     model = database.model
     inputs = model.batch([model.prepare(picture)])
-    engine = engine_of(database, inputs, names, rules)
+    needed = {*names, *(component.layer for component in removed)}
+    engine = engine_of(
+        database, inputs, [layer for layer in database.layers if layer in needed], rules
+    )
     labels = as_labels(database, concepts, names)
-    with pruned(model, removed):
-        if removed:  # the same rules: "auto" may choose others for what is left of the model
-            engine = engine_of(database, inputs, names, engine.rules)
-        trace = engine.trace(inputs)
-        logits = trace.values[OUTPUT][0].detach().double().cpu()
-        ranked = torch.argsort(-logits, stable=True).tolist()
-        class_index = ranked[0] if requested is None else requested
-        seed = class_seed(trace, torch.tensor([[class_index]]))
-        backward = trace.backward({OUTPUT: seed}, names)
-        geometry = model.geometry()(*picture.size)
-        blur = database.manifest.recipe.crop_blur
-        layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
-            reversed(engine.sort_layers(names)), ()
+    trace = trace_without(database, engine, inputs, removed)
+    logits = trace.values[OUTPUT][0].detach().double().cpu()
+    ranked = torch.argsort(-logits, stable=True).tolist()
+    class_index = ranked[0] if requested is None else requested
+    seed = class_seed(trace, torch.tensor([[class_index]]))
+    backward = trace.backward({OUTPUT: seed}, names)
+    geometry = model.geometry()(*picture.size)
+    blur = database.manifest.recipe.crop_blur
+    layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
+        reversed(engine.sort_layers(names)), ()
+    )
+    # layers without relevance stay empty
+    for done, (layer, class_relevance) in enumerate(backward.layers.items(), start=1):
+        entry = database.layer(layer)
+        relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].double().cpu()
+        order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
+        indices = [index for index in order if relevance[index] != 0]
+        heat = _conditional(engine, trace, entry, class_relevance, indices)
+        report_progress("drawing heatmaps", done, len(backward.layers))
+        signs = relevance[indices].sign().float()[:, None, None]
+        blurred = upsample_and_blur(
+            torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
         )
-        # layers without relevance stay empty
-        for done, (layer, class_relevance) in enumerate(backward.layers.items(), start=1):
-            entry = database.layer(layer)
-            relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].double().cpu()
-            order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
-            indices = [index for index in order if relevance[index] != 0]
-            heat = _conditional(engine, trace, entry, class_relevance, indices)
-            report_progress("drawing heatmaps", done, len(backward.layers))
-            signs = relevance[indices].sign().float()[:, None, None]
-            blurred = upsample_and_blur(
-                torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
+        boxes = bounding_boxes(blurred, THRESHOLD).tolist()
+        components = [database.component(entry.first + index) for index in indices]
+        layer_components[layer] = tuple(
+            ExplainedComponent(
+                component,
+                float(relevance[index]),
+                float(shares(relevance)[index]),
+                label_of(labels, component),
+                _score(labels, component),
+                geometry.to_original(*(float(edge) for edge in box)),
+                component_heat,
             )
-            boxes = bounding_boxes(blurred, THRESHOLD).tolist()
-            components = [database.component(entry.first + index) for index in indices]
-            layer_components[layer] = tuple(
-                ExplainedComponent(
-                    component,
-                    float(relevance[index]),
-                    float(shares(relevance)[index]),
-                    label_of(labels, component),
-                    _score(labels, component),
-                    geometry.to_original(*(float(edge) for edge in box)),
-                    component_heat,
-                )
-                for index, component, component_heat, box in zip(
-                    indices, components, heat, boxes, strict=True
-                )
+            for index, component, component_heat, box in zip(
+                indices, components, heat, boxes, strict=True
             )
+        )
     if name is None:
         name = "image" if isinstance(image, Image.Image) else "/".join(Path(image).parts[-2:])
     probability = logits.softmax(0).tolist()

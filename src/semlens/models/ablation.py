@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semlens.errors import LayerError
-from semlens.models.activations import first_tensor, measure_layout
+from semlens.models.activations import check_channel, first_tensor, measure_layout
 from semlens.models.hooks import forward_hooks_on
 from semlens.models.subject import SubjectModel
 from semlens.types import Component, Components, as_components
@@ -74,12 +73,7 @@ def batched_ablation(
     def change(output: Any) -> Any:
         tensor = first_tensor(output)
         layout = measure_layout(layer, tensor, channel_order)
-        if last_index >= layout.components:
-            raise LayerError(
-                f"Component {last_index} is not in layer '{layer}'.",
-                f"It has components 0 to {layout.components - 1}.",
-                "Choose components from a database of this model.",
-            )
+        check_channel(layout, last_index)
         keep_mask = tensor.new_ones(len(versions), layout.components)
         replacement = torch.zeros_like(keep_mask)
         for row, version in enumerate(versions):

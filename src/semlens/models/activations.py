@@ -118,6 +118,35 @@ def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto")
     return LayerLayout(name, "map", shape[1], shape[2], shape[3])
 
 
+def zero_channels(layout: LayerLayout, values: Tensor, channels: Sequence[int]) -> Tensor:
+    """Return a copy of values [... c h w] or [... c] of a layer with some channels set to zero.
+
+    Raises
+    ------
+    LayerError
+        If the layer does not have a channel.
+    """
+    check_channel(layout, max(channels, default=0))
+    index = torch.tensor(list(channels), dtype=torch.int64, device=values.device)
+    return values.index_fill(-3 if layout.form == "map" else -1, index, 0)
+
+
+def check_channel(layout: LayerLayout, index: int) -> None:
+    """Raise an error if a layer does not have a channel.
+
+    Raises
+    ------
+    LayerError
+        If ``index`` is not less than the number of channels.
+    """
+    if index >= layout.components:
+        raise LayerError(
+            f"Component {index} is not in layer '{layout.name}'.",
+            f"It has components 0 to {layout.components - 1}.",
+            "Choose components from a database of this model.",
+        )
+
+
 def channel_order_by_proportion(shape: Sequence[int], height: int, width: int) -> ChannelOrder:
     """Determine which axes are the map: those that are square, or have the images' aspect ratio.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
 from semlens.models.ablation import replace_first_tensor
-from semlens.models.activations import first_tensor
+from semlens.models.activations import first_tensor, measure_layout, zero_channels
 from semlens.models.channel_order import find_channel_orders
 from semlens.models.forward import class_scores
 from semlens.models.hooks import evaluating, reading_layers
@@ -24,8 +24,10 @@ from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import prepare_inputs
 from semlens.relevance.presets import GRADIENT, Rules
 from semlens.relevance.protocols import (
+    NO_CHANNELS,
     OUTPUT,
     BackwardResult,
+    ChannelsByLayer,
     ForwardTrace,
     RelevanceEngine,
     check_finite,
@@ -84,9 +86,14 @@ class GradientEngine(RelevanceEngine):
         return self._bytes
 
     def trace(
-        self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,), *, keep_all: bool = False
+        self,
+        inputs: Tensor,
+        upto: Sequence[str] = (OUTPUT,),
+        *,
+        keep_all: bool = False,
+        without: ChannelsByLayer = NO_CHANNELS,
     ) -> GradientTrace:
-        """Run the model over images and record the graph of gradients.
+        """Run the model over images, without some channels, and record the graph of gradients.
 
         Raises
         ------
@@ -97,7 +104,10 @@ class GradientEngine(RelevanceEngine):
         values: dict[str, Tensor] = {}
 
         def keep(name: str, output: Any) -> Any:
-            values[name] = first_tensor(output)
+            values[name] = value = first_tensor(output)
+            if name in without:
+                layout = measure_layout(name, value, self.channel_orders.get(name, "auto"))
+                values[name] = zero_channels(layout, value, without[name])
             # the model continues with a copy, which it may overwrite
             return replace_first_tensor(output, values[name].clone())
 

@@ -16,16 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
-from semlens.models.activations import first_tensor
+from semlens.models.activations import measure_layout, zero_channels
 from semlens.models.channel_order import find_channel_orders
-from semlens.models.forward import class_scores
-from semlens.models.hooks import evaluating, run_layers
 from semlens.relevance.assign_rules import assign_rules, has_attention
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.canonicalize import canonicalize
 from semlens.relevance.captured_graph import (
-    REMEDY,
-    CapturedGraph,
     OpNode,
     capture,
     execute,
@@ -33,10 +29,18 @@ from semlens.relevance.captured_graph import (
     relevance_errors,
 )
 from semlens.relevance.heatmap_boxes import ReceptiveField, receptive_field
+from semlens.relevance.layer_nodes import (
+    layer_nodes,
+    layer_values,
+    same_values,
+    value_mismatch,
+)
 from semlens.relevance.presets import AUTO, Rules, preset
 from semlens.relevance.protocols import (
+    NO_CHANNELS,
     OUTPUT,
     BackwardResult,
+    ChannelsByLayer,
     ForwardTrace,
     RelevanceEngine,
     check_finite,
@@ -170,7 +174,12 @@ class LRPEngine(RelevanceEngine):
 
     @torch.no_grad()
     def trace(
-        self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,), *, keep_all: bool = False
+        self,
+        inputs: Tensor,
+        upto: Sequence[str] = (OUTPUT,),
+        *,
+        keep_all: bool = False,
+        without: ChannelsByLayer = NO_CHANNELS,
     ) -> LRPTrace:
         """Run the model over images up to the named layers, and save what backward passes need.
 
@@ -180,6 +189,8 @@ class LRPEngine(RelevanceEngine):
             float[U 3 h w]; may be patches if the receptive fields of the layers are bounded.
         keep_all
             Whether the trace keeps every operation's value, which takes much memory.
+        without
+            Channels that are set to zero.
 
         Raises
         ------
@@ -198,6 +209,9 @@ class LRPEngine(RelevanceEngine):
         if inputs.is_contiguous() and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         targets = [self.node(name) for name in upto]
+        removed: dict[OpNode, dict[str, Sequence[int]]] = {}
+        for name, channels in without.items():
+            removed.setdefault(self.node(name), {})[name] = channels
         saved: dict[OpNode, Any] = {}
         shapes: dict[OpNode, torch.Size] = {}
 
@@ -205,6 +219,9 @@ class LRPEngine(RelevanceEngine):
             rule = self.node_rules.get(node)
             value, state = rule.forward(values) if rule else (execute(node, values, inputs), None)
             saved[node], shapes[node] = state, getattr(value, "shape", torch.Size())
+            for name, channels in removed.get(node, {}).items():
+                layout = measure_layout(name, value, self.channel_orders.get(name, "auto"))
+                value = zero_channels(layout, value, channels)
             return value
 
         retained = self.graph.nodes if keep_all else (self.graph.input, *self._nodes.values())
@@ -213,7 +230,7 @@ class LRPEngine(RelevanceEngine):
         check_finite(recorded)
         all_values, order = values if keep_all else {}, self.graph.ancestors(targets)
         return LRPTrace(
-            inputs, recorded, self.channel_orders, all_values, self, order, saved, shapes
+            inputs, recorded, self.channel_orders, all_values, self, order, saved, shapes, removed
         )
 
 
@@ -233,6 +250,7 @@ class LRPTrace(ForwardTrace):
     order: Sequence[OpNode]
     saved: Mapping[OpNode, Any]
     shapes: Mapping[OpNode, torch.Size]
+    removed: Mapping[OpNode, ChannelsByLayer]
 
     @torch.no_grad()
     def backward(
@@ -280,6 +298,9 @@ class LRPTrace(ForwardTrace):
                 full = signal.full_map(image_size)
                 pixels.append(BackwardSignal((full.values * self.inputs).sum(2, keepdim=True)))
                 continue
+            for name, channels in self.removed.get(node, {}).items():
+                kept = zero_channels(self.layout(name), signal.values, channels)
+                signal = BackwardSignal(kept, signal.corner)
             rule = engine.node_rules[node]
             on_rule(rule, signal)
             for source, received in self._propagate(node, rule, signal):
@@ -304,80 +325,3 @@ class LRPTrace(ForwardTrace):
     def _map_size(self, node: OpNode) -> tuple[int, int]:
         shape = self.shapes[node]
         return (shape[-2], shape[-1])
-
-
-def layer_nodes(
-    graph: CapturedGraph, module: nn.Module, example: Tensor, expected_values: Mapping[str, Tensor]
-) -> dict[str, OpNode]:
-    """Find the nodes of some layers and of the output by running the graph once.
-
-    A layer's name does not determine which operation ends it (a shortcut may be added in place, or
-    a tuple returned), but its value does.
-
-    Parameters
-    ----------
-    expected_values
-        Values of the layers, from :func:`layer_values`.
-
-    Raises
-    ------
-    RelevanceError
-        If the graph has no such value, because the model behaves differently when traced, or if it
-        only supports one batch size.
-    """
-    nodes: dict[str, OpNode] = {}
-
-    def match(node: OpNode, value: Any) -> None:
-        for name, expected in expected_values.items():
-            # the last such node inside the layer, otherwise the first one anywhere
-            if (name in node.scopes or name not in nodes) and same_values(value, expected):
-                nodes[name] = node
-
-    # a pass traced with one image has fixed shapes
-    with relevance_errors(
-        f"The captured pass of {type(module).__name__} fails with {len(example)} images",
-        "Expected a forward pass that reads its batch size from x.shape[0].",
-    ), torch.no_grad():  # fmt: skip
-        graph.run(example, graph.terminal_nodes(), match)
-    for name in expected_values:
-        if name not in nodes:
-            raise value_mismatch(module, name)
-    return nodes
-
-
-def value_mismatch(module: nn.Module, name: str) -> RelevanceError:
-    """Return the error for a captured pass whose values differ from the model's."""
-    return RelevanceError(
-        f"The captured pass of {type(module).__name__} differs from the model at "
-        f"'{name or 'the output'}'.",
-        "Expected the same values as when the model runs.",
-        REMEDY,
-    )
-
-
-def layer_values(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-    """Run the model and return the values of some layers, and of the output.
-
-    Raises
-    ------
-    LayerError
-        If the model has no such layer, or runs it twice.
-    RelevanceError
-        If a value is not finite.
-    """
-    # cloned, since a later operation may overwrite the tensor
-    values = run_layers(module, example, layers, lambda _, out: first_tensor(out).clone())
-    with evaluating(module), torch.no_grad():
-        scores = class_scores(module(example))
-    if scores is not None:
-        values[OUTPUT] = scores
-    check_finite(values)
-    return values
-
-
-def same_values(value: Any, expected: Tensor) -> bool:
-    """Whether a value is a tensor that agrees with ``expected`` up to rounding."""
-    if not isinstance(value, Tensor) or value.shape != expected.shape:
-        return False
-    scale = float(expected.abs().max())
-    return bool((value - expected).abs().max() <= 1e-3 * scale + 1e-9)

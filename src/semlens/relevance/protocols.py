@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from semlens.relevance.rules.base import Rule
 
 OUTPUT = ""
 """Layer name that stands for the model's output."""
+ChannelsByLayer = Mapping[str, Sequence[int]]
+"""Channels of some layers, by layer."""
+NO_CHANNELS: ChannelsByLayer = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,18 @@ class RelevanceEngine(ABC):
 
     @abstractmethod
     def trace(
-        self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,), *, keep_all: bool = False
+        self,
+        inputs: Tensor,
+        upto: Sequence[str] = (OUTPUT,),
+        *,
+        keep_all: bool = False,
+        without: ChannelsByLayer = NO_CHANNELS,
     ) -> ForwardTrace:
-        """Run the model over images float[U 3 h w], at least up to the named layers."""
+        """Run the model over images float[U 3 h w], at least up to the named layers.
+
+        The channels of ``without`` are set to zero at all positions, wherever the pass reads the
+        layer's value. No relevance passes through them.
+        """
 
     def sort_layers(self, layers: Sequence[str]) -> list[str]:
         """Sort layers by their order in the forward pass.

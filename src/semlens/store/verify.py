@@ -142,8 +142,9 @@ def _file_problem(path: Path, digest: str, expected: Expected | None) -> str | N
         if expected is None:
             return "the build has no such file"
         problem = header_problem(path, expected)
-        is_checked = problem or not isinstance(expected, dict)
-        return problem if is_checked else not_finite(load_tensors(path))
+        if problem or not isinstance(expected, dict):
+            return problem
+        return not_finite(load_tensors(path))
     except FileNotFoundError:
         return "it is missing"
     except OSError as error:

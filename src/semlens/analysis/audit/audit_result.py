@@ -15,8 +15,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.audit.relevance_shares import ALL, VERDICTS, component_weights
-from semlens.analysis.audit.standing import Experiment, Standing, percent, standing
+from semlens.analysis.audit.standing import Experiment, Standing, standing
 from semlens.analysis.audit.verdict_table import kept_p_values
+from semlens.analysis.audit.wording import percent
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.labelling.component_names import component_names, shown_names
 from semlens.analysis.result import Result

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 from rich.console import Group
 from rich.text import Text
 
-from semlens.analysis.audit.standing import STRAIGHT, percent, quoted
+from semlens.analysis.audit.wording import STRAIGHT, percent, quoted
 from semlens.analysis.correct.artefact_sensitivity import change_interval
 from semlens.analysis.result import Result
 from semlens.draw.text_table import rich_table

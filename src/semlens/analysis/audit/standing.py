@@ -9,12 +9,13 @@ without words can make a class suspicious that no concept does.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from scipy.stats import false_discovery_control
+
+from semlens.analysis.audit.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
 
 Kind = Literal["alarm", "suspicion", "no alarm", "no verdict"]
 """Beyond chance over all classes tested; only on its own; not beyond chance; not tested."""
@@ -24,8 +25,6 @@ FLAGGED: tuple[Kind, ...] = ("alarm", "suspicion")
 """There is something to look at."""
 NAMED = 3
 """Classes that the sentence on all classes names."""
-STRAIGHT, CURLY = "''", "\u201c\u201d"
-"""Quotes around names: of the command line, and of the page."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Standing:
 
     def sentence(self, quotes: str = STRAIGHT) -> str:
         """Return what was tested and what was found, with the p-value and the q-value."""
-        return _unbroken(self._sentence(quotes), quotes)
+        return unbroken(self._sentence(quotes), quotes)
 
     def _sentence(self, quotes: str) -> str:
         found = self.found
@@ -148,7 +147,7 @@ class Standing:
         experiment = (
             f"the {found.name} finds that {found.parts}, {found.act} the logit of "
             f"{quoted(self.name, quotes)} ({p_text(found.p_value)}, corrected for "
-            f"{_count(found.tests, 'test')} in {_count(found.experiments, 'experiment')})."
+            f"{count(found.tests, 'test')} in {count(found.experiments, 'experiment')})."
         )
         if self.by_concepts == "no verdict":
             return f"No spurious concept is listed, but {experiment}"
@@ -165,7 +164,7 @@ class Standing:
             f"Components that match spurious concepts carry {percent(self.share)} of its relevance "
             f"over all layers ({most})."
         )
-        return _unbroken(text, quotes)
+        return unbroken(text, quotes)
 
     def _of_concepts(self, quotes: str) -> str:
         """Return what the test of the spurious concepts asks and answers."""
@@ -270,39 +269,11 @@ def overall(classes: Sequence[Standing], quotes: str = STRAIGHT) -> str:
     )
 
 
-def p_text(p: float, symbol: str = "p") -> str:
-    """Return a p-value (or q-value) as text."""
-    if p < 1e-4:
-        return f"{symbol} < 0.0001"
-    return f"{symbol} = {p:.4f}" if p < 0.01 else f"{symbol} = {p:.3f}"
-
-
-def quoted(name: str, quotes: str) -> str:
-    """Return a name in quotes, see :data:`STRAIGHT`."""
-    return f"{quotes[0]}{name}{quotes[1]}"
-
-
-def percent(share: float) -> str:
-    """Return a share as text."""
-    return f"{100 * share:.0f} %"
-
-
 def _named(classes: Sequence[Standing], quotes: str) -> str:
     """Name the first classes, with what they rely on."""
     named = [f"{quoted(one.name, quotes)} {one.headline(quotes)}" for one in classes[:NAMED]]
     more = len(classes) - NAMED
     return "; ".join([*named, *([f"and {more} more"] if more > 0 else [])])
-
-
-def _unbroken(text: str, quotes: str) -> str:
-    """Keep numbers together with their signs where a browser breaks the lines."""
-    if quotes != CURLY:
-        return text
-    return re.sub(r" (=|<) (?=\d)", "\u00a0\\1\u00a0", text).replace(" %", "\u00a0%")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _text(value: object) -> str | None:

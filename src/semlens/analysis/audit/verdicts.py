@@ -17,8 +17,9 @@ import pandas as pd
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.audit_result import Audit, verdict_concept
 from semlens.analysis.audit.audit_settings import AuditSettings
-from semlens.analysis.audit.standing import STRAIGHT, Experiment, Standing, overall, standings
+from semlens.analysis.audit.standing import Experiment, Standing, overall, standings
 from semlens.analysis.audit.verdict_table import TABLE, load_table, verdict_keys
+from semlens.analysis.audit.wording import STRAIGHT
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import ResolvedConcepts

@@ -34,7 +34,7 @@ from semlens.models.forward import class_scores
 from semlens.models.hooks import evaluating
 from semlens.models.subject import SubjectModel
 from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepare_inputs
-from semlens.relevance.lrp_engine import layer_nodes, layer_values
+from semlens.relevance.layer_nodes import layer_nodes, layer_values
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Components

@@ -9,7 +9,7 @@ from typing import Any
 from semlens.analysis.audit.audit_records import AuditRecord, Status
 from semlens.analysis.audit.audit_result import Audit, share_range, verdict_concept
 from semlens.analysis.audit.relevance_shares import ALL
-from semlens.analysis.audit.standing import p_text
+from semlens.analysis.audit.wording import p_text
 from semlens.analysis.labelling.component_names import shown_names
 from semlens.analysis.report.section_parts import SkippedSection, percent, section, strip
 from semlens.draw.report_page import (

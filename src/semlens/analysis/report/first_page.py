@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.standing import Kind, percent
+from semlens.analysis.audit.standing import Kind
+from semlens.analysis.audit.wording import percent
 from semlens.analysis.classes import class_name
 from semlens.analysis.correct.before_after import BeforeAfter
 from semlens.analysis.report.audit_sections import VERDICT_TEXTS, component_card

@@ -10,7 +10,8 @@ from semlens.analysis.audit.audit import SIDES
 from semlens.analysis.audit.audit_records import AuditRecord, ListedConcept
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.relevance_shares import Verdict
-from semlens.analysis.audit.standing import CURLY, Kind, Standing
+from semlens.analysis.audit.standing import Kind, Standing
+from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import class_of
 from semlens.analysis.result import plain

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.model_test_result import ModelTest, Outputs
-from semlens.analysis.audit.standing import CURLY
+from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.classes import class_name, class_samples
 from semlens.analysis.result import plain
 from semlens.recipe import fingerprint

@@ -15,9 +15,9 @@ from semlens.analysis.audit.audit_records import AuditRecord
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.marks import reviews_of, with_marks
 from semlens.analysis.audit.relevance_shares import Verdict
-from semlens.analysis.audit.standing import CURLY
 from semlens.analysis.audit.verdict_table import verdict_keys
 from semlens.analysis.audit.verdicts import Verdicts, kept_verdicts
+from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.classes import class_name
 from semlens.analysis.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.analysis.swap.experiments import edition

@@ -1,14 +1,12 @@
 /** The visible map as an image at twice its size, with title and legend. */
 import { css } from "./colour";
 import { figure } from "./colour-options";
-import type { MapData } from "./data";
 import type { Crop } from "./crops";
-import { drawOverlay, type Marks } from "./overlay";
-import type { PlacedLabel } from "./labels";
+import { drawOverlay } from "./overlay";
 import type { Legend, Palette } from "./paint";
+import type { Plot } from "./plot";
 import { fill, paintPoints } from "./points-2d";
-import { diameterOf, type Style } from "./points";
-import type { View } from "./view";
+import { colourOf, diameterOf, type Style } from "./points";
 
 const RATIO = 2;
 const HEAD = 44;
@@ -17,15 +15,8 @@ const EDGE = 20;
 const FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 
 export interface MapImage {
-  data: MapData;
-  view: View;
+  plot: Plot;
   style: Style;
-  marks: Marks;
-  names: readonly PlacedLabel[];
-  crops: readonly Crop[];
-  /** The picture of each crop that has arrived, by point. */
-  pictures: ReadonlyMap<number, CanvasImageSource>;
-  frameOf: (point: number) => string;
   palette: Palette;
   /** Null where the picture explains itself. */
   legend: Legend | null;
@@ -34,7 +25,8 @@ export interface MapImage {
 }
 
 export async function renderMap(picture: MapImage): Promise<Blob> {
-  const { data, view, style, marks, palette, legend } = picture;
+  const { plot, style, palette, legend } = picture;
+  const { data, view, crops, names } = plot;
   const width = Math.round(view.width);
   const height = Math.round(view.height);
   const canvas = document.createElement("canvas");
@@ -55,9 +47,10 @@ export async function renderMap(picture: MapImage): Promise<Blob> {
   context.beginPath();
   context.rect(0, 0, width, height);
   context.clip();
-  const { crops, names } = picture;
-  drawOverlay(context, view, data, { ...marks, hovered: null }, names, crops, diameter, palette);
-  for (const crop of crops) drawCrop(context, crop, picture);
+  const marks = { ...plot.marks, hovered: null };
+  drawOverlay(context, view, data, marks, names, crops, diameter, palette);
+  const pictures = picturesOf(plot);
+  for (const crop of crops) drawCrop(context, crop, pictures.get(crop.point), style);
   context.restore();
   context.translate(0, -HEAD);
   drawText(context, picture.title, EDGE, HEAD / 2 + 4, `650 15px ${FONT}`, palette.ink);
@@ -69,19 +62,30 @@ export async function renderMap(picture: MapImage): Promise<Blob> {
   );
 }
 
+/** The picture of each crop that has arrived, by point. */
+function picturesOf(plot: Plot): Map<number, HTMLImageElement> {
+  const crops = plot.host.parentElement?.querySelectorAll<HTMLElement>("[data-point]") ?? [];
+  return new Map(
+    [...crops].flatMap((crop) => {
+      const image = crop.querySelector("img");
+      return image?.complete && image.naturalWidth ? [[Number(crop.dataset.point), image]] : [];
+    }),
+  );
+}
+
 function drawCrop(
   context: CanvasRenderingContext2D,
   { point, x, y, size }: Crop,
-  { pictures, frameOf }: MapImage,
+  image: HTMLImageElement | undefined,
+  style: Style,
 ): void {
-  const image = pictures.get(point);
   if (!image) return;
   const [left, top] = [x - size / 2, y - size / 2];
   // an export has strips: the first crop is on the left
-  const side = image instanceof HTMLImageElement ? image.naturalHeight : 0;
-  if (side) context.drawImage(image, 0, 0, side, side, left, top, size, size);
+  const side = image.naturalHeight;
+  context.drawImage(image, 0, 0, side, side, left, top, size, size);
   context.lineWidth = 2;
-  context.strokeStyle = frameOf(point);
+  context.strokeStyle = colourOf(style, point);
   context.strokeRect(left + 1, top + 1, size - 2, size - 2);
 }
 
