@@ -105,7 +105,11 @@ def full(tmp_path_factory, folders) -> dict[str, str]:
     [
         pytest.param("24", {"crop": "activation", "relevance": True}, marks=pytest.mark.slow),
         ("23", {"crop": "none", "thumbnails": False, "reference": 0, "batch_size": 1}),
-        ("23", {"crop": "crp", "batch_size": 2, "readout": "max", "signs": "both"}),
+        pytest.param(
+            "23",
+            {"crop": "crp", "batch_size": 2, "readout": "max", "signs": "both"},
+            marks=pytest.mark.slow,
+        ),
         ("3", {"layers": ["head", "first"], "reference": 6, "aggregate": "median"}),
     ],
 )

@@ -119,8 +119,8 @@ def split_spec(spec: str) -> list[str] | None:
         specs = json.loads(spec.removeprefix(_PREFIX))
     except ValueError:
         specs = None
-    valid = isinstance(specs, list) and len(specs) > 1
-    if not valid or not all(isinstance(s, str) and not s.startswith(_PREFIX) for s in specs):
+    specs = specs if isinstance(specs, list) else []
+    if len(specs) < 2 or not all(isinstance(s, str) and not s.startswith(_PREFIX) for s in specs):
         raise DataError(
             f"The data '{spec}' cannot be read.",
             'Expected a JSON list of two or more texts, such as joined:["photos/", "more/"].',

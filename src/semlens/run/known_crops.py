@@ -10,7 +10,6 @@ from itertools import accumulate, pairwise
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -205,7 +204,7 @@ def _thumbnails(
         table = known.thumbnails(chosen[old])
         computed = [webp for part in parts for webp in split_webp(part.computed)]
         computed_boxes = [part.computed["webp_box"].numpy() for part in parts]
-        boxes[old] = pc.list_flatten(table["box"]).to_numpy().reshape(-1, 4)
+        boxes[old] = _boxes(table)
         for place, webp in zip(old, table["webp"].to_pylist(), strict=True):
             pictures[place] = webp
         new = np.flatnonzero(chosen >= old_count)
@@ -252,10 +251,14 @@ def _pairs_of_layer(
     masks = np.frombuffer(b"".join(table["mask"].to_pylist()), np.uint8)
     return (
         frame,
-        pc.list_flatten(table["box"]).to_numpy().astype(np.int32).reshape(-1, 4),
+        _boxes(table),
         masks.reshape(-1, MASK_BYTES),
         table["crop"].to_numpy().astype(np.int64),
     )
+
+
+def _boxes(table: pa.Table) -> np.ndarray:
+    return np.array(table["box"].to_pylist(), np.int32).reshape(-1, 4)
 
 
 def _reference_vectors(database: Database) -> dict[int, Tensor]:
