@@ -45,7 +45,6 @@ def audit_section(audit: Audit, database: Database, shown: int) -> list[ReportBl
     numbers = [_shares(audit), _null_comparison(audit), _components(audit, shown)]
     return [
         Paragraph(audit.sentence),
-        Paragraph("; ".join(f"{name}: {text}" for name, text in VERDICT_TEXTS.items()) + "."),
         _plot(audit),
         Details(f"The {len(cards)} most relevant components, with examples", [ReportCards(cards)]),
         Details("Concepts that components align with best", [_concepts(audit)]),
@@ -89,13 +88,15 @@ def badges(audit: Audit | SkippedSection) -> dict[str, Badge]:
 
 def _plot(audit: Audit) -> ReportPicture:
     counts = audit.frame["verdict"].value_counts()
+    verdicts = "; ".join(f"{name}: {text}" for name, text in VERDICT_TEXTS.items())
     counts_text = ", ".join(f"{counts.get(name, 0)} {name}" for name in VERDICT_TEXTS)
     return figure_picture(
         audit.plot(),
         f"Relevant components of '{audit.name}' by their alignment with spurious and with valid "
         f"concepts ({counts_text}), and the shares of the verdicts.",
         "Each dot is a component; larger dots are more relevant. Dots right of the vertical line "
-        "align with a valid concept, dots above the horizontal line with a spurious one.",
+        "align with a valid concept, dots above the horizontal line with a spurious one. "
+        f"{verdicts}.",
         points=len(audit.frame),
     )
 

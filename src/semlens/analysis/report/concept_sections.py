@@ -43,7 +43,8 @@ def map_section(concept_map: ConceptMap, name: str) -> list[ReportBlock]:
     picture = figure_picture(
         concept_map.plot(),
         f"Map of {len(concept_map)} components in the plane. Colour: {colour}.{about}",
-        f"Each point is a component; close points have similar examples. Colour: {colour}.",
+        f"Each point is a component; close points have similar examples. Colour: {colour}. "
+        "Distances in the plane are approximate; labels describe means over places.",
         points=len(concept_map),
     )
     rows = [
@@ -57,7 +58,6 @@ def map_section(concept_map: ConceptMap, name: str) -> list[ReportBlock]:
     table = ReportTable("The largest places", ["best labels", "components", "scores"], rows, [1])
     return [
         picture,
-        Paragraph("Distances in the plane are approximate; labels describe means over places."),
         Details("The largest places", [table]),
     ]
 
