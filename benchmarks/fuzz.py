@@ -18,7 +18,7 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,24 +102,22 @@ def fuzzer(reader: Reader, see: Callable[[Attempt], object]) -> Callable[[bytes]
     return one.hypothesis.fuzz_one_input
 
 
-def readers(work: Path) -> dict[str, Reader]:
-    """Return all readers by name."""
+def readers(work: Path, only: Sequence[str] = ()) -> dict[str, Reader]:
+    """Return readers by name: those of ``only``, or all."""
     work.mkdir(parents=True, exist_ok=True)
-    database = small_database(work)
-    return {
-        **file_readers(work),
-        **database_readers(database),
-        "HTTP requests": request_reader(sl.open(database)),
-    }
+    found = file_readers(work)
+    if not only or not found.keys() >= set(only):
+        database = small_database(work)
+        found |= database_readers(database)
+        found["HTTP requests"] = request_reader(sl.open(database))
+    return {name: reader for name, reader in found.items() if not only or name in only}
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Fuzz the readers, and count what became of their inputs."""
     started, found = time.monotonic(), dict[str, dict[str, Any]]()
     failures: dict[str, dict[str, str]] = {}
-    for name, reader in readers(work).items():
-        if options.only and name not in options.only:
-            continue
+    for name, reader in readers(work, options.only or ()).items():
         attempts: list[Attempt] = []
         fuzz(reader, QUICK_INPUTS if options.quick else options.inputs, attempts.append)
         found[name] = _summary(attempts)

@@ -37,8 +37,8 @@ LEFT_OUT = ("HTTP requests", "SPECs of models", "SPECs of embedders", "SPECs of 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Fuzz the readers one after the other, and count what became of their inputs."""
     with atheris.instrument_imports(include=["semlens"]):
-        known = readers(work / "inputs")
-    names = [name for name in options.only or known if name not in LEFT_OUT]
+        known = readers(work / "inputs", options.only or ())
+    names = [name for name in known if options.only or name not in LEFT_OUT]
     seconds = 60 * (0.2 if options.quick else options.minutes) / len(names)
     started, found, failures = time.monotonic(), dict[str, dict[str, Any]](), list[str]()
     for number, name in enumerate(names):
@@ -79,7 +79,12 @@ def _fuzz(reader: Any, folder: Path, seconds: float) -> None:
 
     corpus = folder / "corpus"
     corpus.mkdir()
-    options = [f"-max_total_time={seconds:.0f}", "-max_len=4096", "-rss_limit_mb=0"]
+    options = [
+        f"-max_total_time={seconds:.0f}",
+        "-max_len=4096",
+        "-len_control=0",
+        "-rss_limit_mb=0",
+    ]
     atheris.Setup([sys.argv[0], *options, str(corpus)], fuzzer(reader, see))
     atheris.Fuzz()
     os._exit(0)

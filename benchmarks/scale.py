@@ -225,6 +225,7 @@ def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, f
         "compare two layers": lambda: sl.compare(
             db, layers=["layer0", "layer1"], by_layer=True, concepts=None, scores=False
         ),
+        "verify": lambda: sl.verify(path),
     }
     return {
         "embed the vocabulary": {"first": embedding.seconds},
