@@ -69,7 +69,7 @@ def _pictures() -> list[bytes]:
 def file_readers(folder: Path) -> dict[str, Reader]:
     """Return the readers of single files and texts."""
     from semlens.analysis.concepts import ConceptSet
-    from semlens.cli.build import _read_config
+    from semlens.cli.build_inputs import read_config
     from semlens.data.class_mapping import read_classes, read_targets
     from semlens.data.images import decode
     from semlens.data.load import load_images
@@ -150,7 +150,7 @@ def file_readers(folder: Path) -> dict[str, Reader]:
         ),
         "settings of a build": Reader(
             damaged_bytes([b'examples = 6\ncrop = "none"\nlayers = ["a"]\n'], tokens),
-            on_file("build.toml", _read_config),
+            on_file("build.toml", read_config),
         ),
         "class mappings": Reader(
             classes | damaged_bytes([b"ape,0\nbee,3\n"], tokens),

@@ -9,13 +9,15 @@ from uuid import uuid4
 
 import typer
 
-from semlens.cli.output import JsonOption, out, print_json, report_errors
+from semlens.cli.build_inputs import BuildInputs, load_plan
+from semlens.cli.output import JsonOption, out, print_json, report_errors, table
+from semlens.cli.status import describe_reference
 from semlens.errors import StoreError
 from semlens.recipe import Recipe
 from semlens.regular_files import read_text, user_path
 
 if TYPE_CHECKING:
-    from semlens.cli.build import BuildInputs
+    from semlens.api import ConceptDatabase
     from semlens.run.plan import Plan
 
 _OPTIONS = "partial/options.json"
@@ -32,7 +34,6 @@ _NAMES = {
 
 def build_one_part(database: Path, inputs: BuildInputs, recipe: Recipe, as_json: bool) -> None:
     """Compute a part of a build, and print what it did and what comes next."""
-    from semlens.cli.build import load_plan
     from semlens.progress import progress_bars
     from semlens.run.parts import Part, build_part
 
@@ -109,7 +110,6 @@ def merge(
     semlens merge r18.semlens part1 part2 part3
     """
     from semlens.api import open as open_database
-    from semlens.cli.build import load_plan, print_database
     from semlens.progress import progress_bars
     from semlens.run.parts import merge_parts
 
@@ -123,7 +123,6 @@ def merge(
 
 def _read_options(folders: list[Path], model: str | None) -> tuple[BuildInputs, Recipe]:
     """Return the options with which the parts were built."""
-    from semlens.cli.build import BuildInputs
     from semlens.store.atomic_files import damaged
 
     file = next((f / _OPTIONS for f in folders if (f / _OPTIONS).is_file()), None)
@@ -140,3 +139,25 @@ def _read_options(folders: list[Path], model: str | None) -> tuple[BuildInputs, 
         raise damaged(file, error) from error
     options["model"] = model or options["model"]
     return BuildInputs(**options), recipe
+
+
+def print_database(db: ConceptDatabase, as_json: bool) -> None:
+    """Print what a build made."""
+    if as_json:
+        manifest = db.manifest
+        print_json(
+            {
+                "database": str(db.path.resolve()),
+                "components": manifest.rows,
+                "samples": manifest.samples,
+                "unreadable": manifest.unreadable,
+                "reference": len(manifest.reference_rows),
+                "layers": db.summary().to_dict("records"),
+            }
+        )
+        return
+    table(db.summary(), f"{db.path}: {db.manifest.rows} components")
+    out.print(f"Reference: {describe_reference(db.manifest)}.")
+    if db.manifest.unreadable:
+        out.print(f"{db.manifest.unreadable} images skipped. See: semlens status {db.path}")
+    out.print(f"Next: semlens search {db.path} 'dog'")

@@ -1,0 +1,167 @@
+"""The inputs of a build, and the plan that is made of them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict
+
+from semlens.cli.output import err
+from semlens.errors import RecipeError, nearest
+from semlens.recipe import Recipe
+from semlens.regular_files import read_text
+from semlens.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from semlens.run.plan import Plan
+
+
+class BuildInputs(Settings):
+    """Inputs of a build, and how it runs."""
+
+    model_config = ConfigDict(strict=True)  # True is no number
+
+    model: Annotated[
+        str | None,
+        setting(
+            "Subject model: torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], "
+            "transformers/ID-or-dir, FILE.py:CALLABLE or semlens/demo. WEIGHTS is a tag or a "
+            "local checkpoint."
+        ),
+    ] = None
+    data: Annotated[
+        list[str] | None,
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        setting(
+            "Folder of images or URL of one, datasets/ID[:SPLIT] (Hugging Face id or saved "
+            "folder), wds:PATTERN of tar archives, or parquet:PATTERN. If it is given several "
+            "times, the images of all are taken, one after another."
+        ),
+    ] = None
+    embedder: Annotated[
+        str | None,
+        setting(
+            "Foundation model: open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo "
+            "or semlens/demo [default: open_clip/MobileCLIP-S2/datacompdr]."
+        ),
+    ] = None
+    layers: Annotated[
+        str | list[str] | None,
+        setting("Layer names, separated by commas; see 'semlens layers MODEL'."),
+    ] = None
+    relevance: Annotated[
+        bool, setting("Also compute how much each class relies on each component.")
+    ] = False
+    extendable: Annotated[
+        bool, setting("Keep what 'semlens extend' needs to add images later.")
+    ] = False
+    classes: Annotated[
+        Path | None,
+        setting(
+            "File that maps the class names of the data to logits. In an existing database only "
+            "class relevance is recomputed.",
+            strict=False,  # a text in a file of settings
+        ),
+    ] = None
+    targets: Annotated[
+        Path | None,
+        setting("CSV file with lines 'path,class', instead of class folders.", strict=False),
+    ] = None
+    random_weights: Annotated[
+        int | None, setting("Use the untrained architecture, initialized with this seed.")
+    ] = None
+    batch_size: Annotated[int, setting("Images per forward pass.")] = 32
+    workers: Annotated[int, setting("Threads that decode images; -1 means one per core.")] = -1
+    device: Annotated[
+        str | None, setting("cpu, cuda, cuda:1 or mps [cuda if available, else cpu].")
+    ] = None
+    executor: Annotated[
+        str,
+        setting(
+            "What computes: here, processes[:N] of this machine (one per GPU, or N that share the "
+            "CPU), ray, or ray://HOST:PORT. It does not change the result."
+        ),
+    ] = "here"
+    compute_threads: Annotated[
+        int | None,
+        setting(
+            "CPU threads per process for the models [all cores, divided among processes; 1 with "
+            "ray]. Byte-identical results need equal numbers.",
+            ge=1,
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        setting("Compute only part I of N, written I/N; see 'semlens merge'."),
+    ] = None
+
+
+def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) -> Plan:
+    """Load the model, images and embedder of a build."""
+    import torch
+
+    from semlens.api import make_plan
+    from semlens.data.class_mapping import read_targets
+    from semlens.data.joined_images import JoinedImages
+    from semlens.data.load import load_images
+    from semlens.embedders.load import DEFAULT_EMBEDDER, load_embedder
+    from semlens.models.load import load_model
+    from semlens.run.executors.parse import parse_executor
+    from semlens.run.plan import Execution
+
+    executor = parse_executor(inputs.executor, inputs.compute_threads)
+    model, data, layers = (_required(inputs, name) for name in ("model", "data", "layers"))
+    device = inputs.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    sources = [load_images(source) for source in data]
+    images = sources[0] if len(sources) == 1 else JoinedImages(sources)
+    with err.status("loading the models"):
+        subject = load_model(
+            model, random_weights=inputs.random_weights, device=device, run_files=run_files
+        )
+        embedder = load_embedder(inputs.embedder or DEFAULT_EMBEDDER, device=device)
+    names = layers.split(",") if isinstance(layers, str) else layers
+    return make_plan(
+        subject,
+        images,
+        embedder,
+        [name.strip() for name in names if name.strip()],
+        classes=inputs.classes,
+        targets=read_targets(inputs.targets, images.ids) if inputs.targets else None,
+        relevance=inputs.relevance,
+        extendable=inputs.extendable,
+        execution=Execution(inputs.batch_size, inputs.workers, executor=executor),
+        recipe=recipe,
+    )
+
+
+def _required(inputs: BuildInputs, name: str) -> Any:
+    """Return an input that has no default."""
+    if getattr(inputs, name):
+        return getattr(inputs, name)
+    remedy = "Add the option, or name a file that has it with --config."
+    if name == "layers" and inputs.model:
+        remedy = f"Run 'semlens layers {inputs.model}' and choose from the list."
+    raise RecipeError(f"--{name} is missing.", "A build needs a model, data and layers.", remedy)
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """Return the settings of a TOML file; none without a file."""
+    if path is None:
+        return {}
+    try:
+        loaded = tomllib.loads(read_text(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(
+            f"Cannot read '{path}' ({error}).", "Expected TOML.", "Fix the file."
+        ) from error
+    settings = {key.replace("-", "_"): value for key, value in loaded.items()}
+    fields = {**BuildInputs.model_fields, **Recipe.model_fields}
+    for key in settings.keys() - fields.keys():
+        raise RecipeError(
+            f"Unknown setting '{key}' in '{path}'.",
+            f"The nearest known settings are {nearest(key, fields)}.",
+            "Fix the file.",
+        )
+    return settings
