@@ -13,6 +13,7 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.describe.predicted_classes import predict_classes, predicted_samples
+from semlens.analysis.graph.relevance_trace import IMAGES
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
@@ -60,6 +61,11 @@ def test_the_page_gets_the_classes_and_their_images(db, predicted):
         strip = client.get(f"{base}/classes/{first['target']}/strip.webp", params={"count": 2})
         assert strip.status_code == 200
         assert Image.open(io.BytesIO(strip.content)).width == 96 * min(2, first["samples"])
+        samples = client.get(f"{base}/classes/{first['target']}/samples", params={"k": 3}).json()
+        assert samples == predicted_samples(predict_classes(db), first["target"], 3).tolist()
+        graph = when_done(lambda: client.get(f"{base}/graph", params={"class": first["target"]}))
+        assert graph.status_code == 200, graph.text
+        assert graph.json()["images"] == min(first["samples"], IMAGES)
         missing = next(number for number in range(5) if number not in numbers)
         assert client.get(f"{base}/classes/{missing}/strip.webp").status_code == 404
 

@@ -17,11 +17,11 @@ from semlens.analysis.class_relevance import (
     relevant_components,
 )
 from semlens.analysis.classes import class_name
-from semlens.analysis.classes import class_samples as samples_of_class
 from semlens.analysis.describe.build_command import build_command
 from semlens.errors import RelevanceError
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State, records
+from semlens.web.class_images import images_of_class
 from semlens.web.errors import not_found
 from semlens.web.jobs import JobPending, JobStatus
 from semlens.web.label_sources import label_rows, label_source
@@ -74,10 +74,13 @@ def list_classes(context: Context, state: State) -> list[ClassSummary]:
 
 @router.get("/{c}/samples")
 def some_samples(
-    context: Context, c: int, k: Annotated[int, Query(ge=1, le=100)] = 10
+    context: Context, state: State, c: int, k: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> list[int]:
-    """Return the numbers of at most ``k`` samples of a class, evenly spaced."""
-    return samples_of_class(context.db, c, k).tolist()
+    """Return the numbers of at most ``k`` samples of a class, evenly spaced.
+
+    Where no image has a true class, they are images that the model takes for it.
+    """
+    return images_of_class(context, state, c, k).tolist()
 
 
 @router.get("/{c}/relevance")

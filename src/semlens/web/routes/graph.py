@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from semlens.analysis.classes import class_name, class_samples
+from semlens.analysis.classes import class_name
 from semlens.analysis.graph.attribution_graph import MINIMUM
 from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.graph.prune_graph import prune_graph
@@ -25,6 +25,7 @@ from semlens.draw.graph_layout import GraphEdge, GraphNode
 from semlens.errors import SemlensError
 from semlens.types import Component
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
+from semlens.web.class_images import images_of_class
 from semlens.web.jobs import JobPending
 from semlens.web.label_sources import label_source
 from semlens.web.routes.classes import component_labels
@@ -205,7 +206,7 @@ def class_trace(
         If it must be computed and the model is not available.
     """
     db = context.db
-    samples = class_samples(db, target, IMAGES)
+    samples = images_of_class(context, state, target, IMAGES)
     names = reached_layers(db, target, layers)
 
     def compute() -> GraphTrace:

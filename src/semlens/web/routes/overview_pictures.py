@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import pandas as pd
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 
@@ -12,13 +11,13 @@ from semlens.analysis.classes import class_samples
 from semlens.analysis.describe.overview import class_table
 from semlens.analysis.describe.predicted_classes import (
     kept_predictions,
-    predict_classes,
     predicted_samples,
     predicted_table,
 )
 from semlens.api import ConceptDatabase
 from semlens.draw.image_strip import image_strip
 from semlens.web.app_state import COMPONENT, MAX_INT, Context, Row, State, records
+from semlens.web.class_images import predictions
 from semlens.web.routes.classes import ClassCount
 from semlens.web.routes.pictures import WEBP, CachedTag, Version, picture_response
 
@@ -65,10 +64,10 @@ async def class_images(
 
 
 def _samples(db: ConceptDatabase, target: int, count: int) -> list[int]:
-    predictions = None if len(class_table(db)) else kept_predictions(db)
-    if predictions is None or target not in set(predictions["predicted"]):
+    kept = None if len(class_table(db)) else kept_predictions(db)
+    if kept is None or target not in set(kept["predicted"]):
         return class_samples(db, target, count).tolist()
-    return predicted_samples(predictions, target, count).tolist()
+    return predicted_samples(kept, target, count).tolist()
 
 
 @router.get("/models/{m}/predicted-classes")
@@ -77,17 +76,11 @@ def predicted_classes(context: Context, state: State) -> PredictedClasses:
     db = context.db
     if len(class_table(db)):
         return PredictedClasses(images=0, of=db.manifest.samples, classes=[])
-
-    def compute() -> pd.DataFrame:
-        with context.run_model("Predicting the classes"):
-            return predict_classes(db)
-
-    key = f"predicted-classes/{context.number}"
-    predictions = state.jobs.result(key, "Predicting the classes of the images", compute)
+    found = predictions(context, state)
     return PredictedClasses(
-        images=len(predictions),
+        images=len(found),
         of=db.manifest.samples,
-        classes=records(ClassCount, predicted_table(db, predictions)),
+        classes=records(ClassCount, predicted_table(db, found)),
     )
 
 
