@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -170,6 +171,7 @@ def end_with(parent: int, folder: Path) -> None:
 def _load(payload: Path, counters: Path, threads: int, decoding: int, parent: int) -> None:
     """Load the inputs, once per process."""
     global _loaded
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the main process ends this one
     threading.Thread(target=end_with, args=(parent, payload.parent), daemon=True).start()
     torch.set_num_threads(threads)
     try:
