@@ -17,6 +17,7 @@ from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
+from semlens.run.plan import Execution
 from semlens.settings import needs_of, settings_of
 
 LISTS = {"valid": ["dog", "cat"], "spurious": ["text", "grass"]}
@@ -177,6 +178,12 @@ def test_a_boolean_or_a_text_is_no_number_and_a_number_no_boolean(db):
             for wrong in ("1", 1 if value in (True, False) and name != "crop_blur" else True):
                 with pytest.raises(RecipeError, match=f"^{name} is '{wrong}'. Expected "):
                     settings(**{name: wrong})
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 4.0, "4"])
+def test_a_batch_size_is_a_whole_number(value):
+    with pytest.raises(RecipeError, match=f"The batch size is {value}."):
+        Execution(value)
 
 
 def accepts(setting, value):

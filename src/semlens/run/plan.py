@@ -48,7 +48,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if self.batch_size < 1:
+        if type(self.batch_size) is not int or self.batch_size < 1:
             raise RecipeError(
                 f"The batch size is {self.batch_size}.", "Expected 1 or more.", "Try 32."
             )
