@@ -290,6 +290,7 @@ def test_local_processes_give_the_same_bytes(tmp_path, pictures, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a cluster starts slowly on a busy machine
 def test_ray_gives_the_same_bytes_when_a_node_dies_midway(
     tmp_path, pictures, expected, monkeypatch
 ):

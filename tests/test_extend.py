@@ -258,13 +258,17 @@ def test_killed_at_every_write(tmp_path, folders, base, full):
 
 
 @pytest.mark.parametrize(
-    "executor",
-    [Shuffled(), pytest.param(LocalProcesses(2, torch.get_num_threads()), marks=pytest.mark.slow)],
+    "start",
+    [
+        Shuffled,
+        pytest.param(lambda: LocalProcesses(2, torch.get_num_threads()), marks=pytest.mark.slow),
+    ],
+    ids=["shuffled", "processes"],
 )
-def test_other_executors_give_the_same_bytes(tmp_path, folders, base, full, executor):
+def test_other_executors_give_the_same_bytes(tmp_path, folders, base, full, start):
     shutil.copytree(base, tmp_path / "db")
     model = model_of(classes=CLASSES)
-    done = extend(tmp_path / "db", folders["10"], model=model, executor=executor)
+    done = extend(tmp_path / "db", folders["10"], model=model, executor=start())
     assert (done.batches_reused, done.batches) == (5, 9)
     assert contents(tmp_path / "db") == full
 

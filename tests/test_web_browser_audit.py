@@ -160,6 +160,7 @@ def test_a_component_is_opened_from_the_plot_and_reviewed_by_a_key(page_at, serv
     _, db = served
     mark = page.locator(".plot path.dot.spurious").last
     mark.scroll_into_view_if_needed()
+    settle(page)
     box = mark.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     name = page.locator("[role=tooltip] .mono").inner_text()

@@ -14,6 +14,8 @@ from semlens.analysis.labelling.confidence import as_shown
 from semlens.analysis.saved_labels import saved_labels
 
 SIZES = [(1440, 900), (390, 844)]
+PICTURES_LOADED = """() => [...document.querySelectorAll("main img")].every(
+  (img) => img.complete || img.getBoundingClientRect().top > innerHeight)"""
 BOXES = """() => [...document.querySelectorAll("main *")].map((node) => {
   const box = node.getBoundingClientRect();
   return [box.x, box.y, box.width, box.height].join();
@@ -162,6 +164,7 @@ def test_a_card_moves_nothing(page_at, width, height):
     page = page_at("#/m/demo/search?q=letter", width=width, height=height)
     link = page.locator("li[data-row] a.chip").nth(1)
     name = page.locator("li[data-row]").nth(1).get_attribute("data-component")
+    page.wait_for_function(PICTURES_LOADED)
     before = page.evaluate(BOXES)
     link.click()
     card = page.get_by_role("complementary", name="Component")

@@ -79,7 +79,8 @@ class Stage:
 
         def running(counts: Mapping[str, int]) -> None:
             for step, before in reported.items():
-                reported[step] = min(done + counts.get(step, 0), self.total)
+                # a task that has just ended is in neither count
+                reported[step] = max(before, min(done + counts.get(step, 0), self.total))
                 if reported[step] != before:
                     report_progress(step, reported[step], self.total)
 
