@@ -290,7 +290,7 @@ def test_local_processes_give_the_same_bytes(tmp_path, pictures, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # a cluster starts slowly on a busy machine
+@pytest.mark.timeout(600)  # a cluster starts slowly on a busy machine
 def test_ray_gives_the_same_bytes_when_a_node_dies_midway(
     tmp_path, pictures, expected, monkeypatch
 ):
@@ -310,8 +310,9 @@ def test_ray_gives_the_same_bytes_when_a_node_dies_midway(
 
     monkeypatch.setattr(ray_cluster, "_Actors", Watched)
     cloudpickle.register_pickle_by_value(conftest)  # the nodes cannot import it
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    threads = torch.get_num_threads()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": threads})
+    nodes = [cluster.add_node(num_cpus=threads) for _ in range(2)]
     try:
         ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
         killed = []
@@ -322,7 +323,7 @@ def test_ray_gives_the_same_bytes_when_a_node_dies_midway(
                 killed.append(done)
                 cluster.remove_node(nodes[0], allow_graceful=False)
 
-        executor = Ray(threads=torch.get_num_threads())
+        executor = Ray(threads=threads)
         assert build(tmp_path / "db", pictures, executor, shard=4, progress=kill) == expected
         assert killed
         assert len(lost) == 1
