@@ -180,7 +180,7 @@ def test_a_boolean_or_a_text_is_no_number_and_a_number_no_boolean(db):
                     settings(**{name: wrong})
 
 
-@pytest.mark.parametrize("value", [0, -1, True, 4.0, "4"])
+@pytest.mark.parametrize("value", [0, -1, True])
 def test_a_batch_size_is_a_whole_number(value):
     with pytest.raises(RecipeError, match=f"The batch size is {value}."):
         Execution(value)
