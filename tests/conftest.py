@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -279,3 +280,20 @@ def demo(request: pytest.FixtureRequest) -> Path:
     ready = os.environ.get("SEMLENS_DEMO")
     folder = Path(ready) if ready else request.getfixturevalue("demo_run")[0]
     return folder / "demo.semlens"
+
+
+@contextmanager
+def stopped_at_write(number: int) -> Iterator[None]:
+    """Interrupt the code within as its ``number``-th file is written."""
+    real, writes = os.fsync, 0
+
+    def failing(handle):
+        nonlocal writes
+        writes += 1
+        if writes == number:
+            raise KeyboardInterrupt
+        real(handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        yield

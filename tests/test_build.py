@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ColourEmbedder, LittleNet, to_tensor, write_pictures
+from conftest import ColourEmbedder, LittleNet, stopped_at_write, to_tensor, write_pictures
 from filelock import FileLock
 from PIL import Image
 
@@ -219,26 +219,15 @@ def test_every_partial_state_resumes_to_the_same_bytes(tmp_path, subject, embedd
     expected = contents(tmp_path / "whole")
     code = Path(sl.__file__).parent / "store" / "atomic_files.py"
     assert "os.fsync" in code.read_text()  # the point at which the writes are stopped below
-    real, stops = os.fsync, 0
+    stops = 0
     for stop in range(1, 200):
-        calls = 0
-
-        def failing(handle, stop=stop):
-            nonlocal calls
-            calls += 1
-            if calls == stop:
-                raise KeyboardInterrupt
-            real(handle)
-
-        os.fsync = failing
         target = tmp_path / f"stopped{stop}"
         try:
-            make(target, subject, images, embedder, shard=8, relevance=True)
+            with stopped_at_write(stop):
+                make(target, subject, images, embedder, shard=8, relevance=True)
             break
         except KeyboardInterrupt:
             stops += 1
-        finally:
-            os.fsync = real
         make(target, subject, images, embedder, shard=8, relevance=True)
         assert contents(target) == expected, stop
     assert stops > 10

@@ -323,6 +323,8 @@ def test_ray_gives_the_same_bytes_when_a_node_dies_midway(
                 killed.append(done)
                 cluster.remove_node(nodes[0], allow_graceful=False)
 
+        with pytest.raises(WorkerError, match=f"No node of the Ray cluster has {threads + 1} CPU"):
+            build(tmp_path / "large", pictures, Ray(threads=threads + 1))
         executor = Ray(threads=threads)
         assert build(tmp_path / "db", pictures, executor, shard=4, progress=kill) == expected
         assert killed

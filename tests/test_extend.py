@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ColourEmbedder, sign_files
+from conftest import ColourEmbedder, sign_files, stopped_at_write
 from growing_data import CLASSES, LAYERS, build, extend, images_of, model_of, write_folders
 from PIL import Image
 from test_executors import Shuffled, contents
@@ -202,21 +202,15 @@ def interrupt(*_):
 
 def test_killed_and_resumed(tmp_path, folders, base, full, monkeypatch):
     model, before = model_of(classes=CLASSES), contents(base)
-    real, writes = os.fsync, 0
-
-    def failing(handle):
-        nonlocal writes
-        writes += 1
-        if writes == stop:
-            raise KeyboardInterrupt
-        real(handle)
-
     # a shard; a file in the staging folder; the manifest
     for stop in (3, 9, 10**6):
-        target, writes = tmp_path / str(stop), 0
+        target = tmp_path / str(stop)
         shutil.copytree(base, target)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(os, "fsync", failing)
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(KeyboardInterrupt),
+            stopped_at_write(stop),
+        ):
             if stop == 10**6:
                 patch.setattr(store_writer, "move_staged", interrupt)
             extend(target, folders["10"], model=model)
@@ -230,27 +224,16 @@ def test_killed_and_resumed(tmp_path, folders, base, full, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_at_every_write(tmp_path, folders, base, full):
-    model, real, stop = model_of(classes=CLASSES), os.fsync, 0
-    while True:
-        stop, writes = stop + 3, 0
-
-        def failing(handle, stop=stop):
-            nonlocal writes
-            writes += 1
-            if writes == stop:
-                raise KeyboardInterrupt
-            real(handle)
-
+    model = model_of(classes=CLASSES)
+    for stop in itertools.count(3, 3):
         target = tmp_path / str(stop)
         shutil.copytree(base, target)
-        os.fsync = failing
         try:
-            extend(target, folders["10"], model=model)
+            with stopped_at_write(stop):
+                extend(target, folders["10"], model=model)
             break
         except KeyboardInterrupt:
             pass
-        finally:
-            os.fsync = real
         assert sl.verify(target).sound
         extend(target, folders["10"], model=model)
         assert contents(target) == full, stop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from semlens.run.layer_stages import NewLayers, SelectedExamples
 from semlens.run.plan import Plan
 from semlens.run.reference import write_layer_reference, write_reference
 from semlens.run.relevance import add_relevance, relabel
-from semlens.run.shards import Shards, Stage
+from semlens.run.shards import Complete, Shards, Stage
 from semlens.run.state import write_layer_state
 from semlens.stages.collect import layer_layouts
 from semlens.stages.select_examples import components_table
@@ -32,9 +32,6 @@ from semlens.store import file_names
 from semlens.store.manifest import MANIFEST_NAME, Manifest, Source
 from semlens.store.reader import Database, data_fingerprint
 from semlens.store.writer import BuildWriter, move_staged, write_lock
-
-Complete = Callable[[Stage], None]
-"""Completes the shards of a stage, or raises an error."""
 
 
 def build_database(path: Path, plan: Plan) -> Database:
@@ -67,9 +64,7 @@ def build_database(path: Path, plan: Plan) -> Database:
             return finish(path, database, plan, layouts, digests, shards, complete)
 
 
-def completion(
-    plan: Plan, shards: Shards, workers: Workers, digests: Sequence[str]
-) -> Callable[..., None]:
+def completion(plan: Plan, shards: Shards, workers: Workers, digests: Sequence[str]) -> Complete:
     """Return the function that completes a stage, or a part of it, with workers."""
 
     def complete(stage: Stage, within: range | None = None) -> None:

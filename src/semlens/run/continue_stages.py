@@ -10,8 +10,7 @@ from semlens.recipe import FORMAT, fingerprint
 from semlens.run.layer_stages import NewLayers, SelectedExamples
 from semlens.run.plan import Plan
 from semlens.run.relevance import explained_samples, relate_stage
-from semlens.run.reuse_crops import Complete
-from semlens.run.shards import Shards, Stage
+from semlens.run.shards import Complete, Shards, Stage
 from semlens.run.state import (
     CAUSES,
     RecomputeWarning,

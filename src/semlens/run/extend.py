@@ -25,8 +25,8 @@ from semlens.run.hashing import hash_images
 from semlens.run.layer_stages import NewLayers
 from semlens.run.plan import Execution, Plan
 from semlens.run.relevance import write_relevance
-from semlens.run.reuse_crops import Complete, CropUse, crops_of_extension
-from semlens.run.shards import Shards
+from semlens.run.reuse_crops import CropUse, crops_of_extension
+from semlens.run.shards import Complete, Shards
 from semlens.run.stale_images import check_contents, check_names
 from semlens.stages.collect import layer_layouts
 from semlens.store import file_names

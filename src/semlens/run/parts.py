@@ -194,8 +194,8 @@ def merge_parts(path: Path, plan: Plan, parts: Sequence[Path] = ()) -> Database:
         for part in parts:
             _copy_shards(part / file_names.PARTIAL, shards.folder)
 
-        def check_complete(stage: Stage) -> None:
-            missing = shards.missing(stage)
+        def check_complete(stage: Stage, within: range | None = None) -> None:
+            missing = shards.missing(stage, within)
             if missing:
                 raise _incomplete(stage, missing, shards)
 

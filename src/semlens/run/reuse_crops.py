@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,9 @@ from semlens.run.crop_tasks import merge_crops
 from semlens.run.crops import CroppedPairs, crop_stage, load_crops, referenced_samples
 from semlens.run.known_crops import CropPart, KnownCrops, assemble
 from semlens.run.layer_stages import NewLayers, SelectedExamples
-from semlens.run.shards import Shards
+from semlens.run.shards import Complete, Shards
 from semlens.run.state import CAUSES, RecomputeWarning
 from semlens.store.reader import Database
-
-Complete = Callable[..., None]
-"""Completes a stage, or a range of it."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
@@ -89,6 +89,14 @@ class Stage:
             yield samples, tensors
             done += len(samples)
         running({})
+
+
+class Complete(Protocol):
+    """Completes the shards of a stage, or raises an error."""
+
+    def __call__(self, stage: Stage, within: range | None = None) -> None:
+        """Complete a stage, or a part of it."""
+        ...
 
 
 def merge_all(parts: Iterable[T], merge: Callable[[T, T], T]) -> T | None:

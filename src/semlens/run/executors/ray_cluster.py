@@ -50,7 +50,7 @@ class Ray:
         Raises
         ------
         WorkerError
-            If Ray is not installed, or the cluster cannot be reached.
+            If Ray is not installed, the cluster cannot be reached, or no node is large enough.
         """
         ray = _import_ray()
         connected = not ray.is_initialized()
@@ -114,7 +114,14 @@ class _Actors:
         self._ready: list[_ActorWorker] = []
         self._looked = 0.0
         self._failed = 0
-        self.count = max(1, self._room())
+        self.count = self._room()
+        if not self.count:
+            wanted = " and ".join(f"{n} {name}" for name, n in self._needs.items())
+            raise WorkerError(
+                f"No node of the Ray cluster has {wanted}, which a worker needs.",
+                "Expected at least one such node.",
+                "Build with fewer --compute-threads, or start larger nodes.",
+            )
 
     def _room(self) -> int:
         """Return the number of actors for which the living nodes have resources."""
