@@ -80,6 +80,7 @@ def db(tmp_path_factory, planted, model):
 RED = [Component("eyes", 0), Component("eyes", 3)]
 
 
+@pytest.mark.slow
 def test_all_planted_samples_are_flagged_and_no_other(db, planted):
     folder, marked = planted
     found = affected(db, RED, all_data=True)

@@ -165,6 +165,7 @@ class Oracle:
         ]
 
 
+@pytest.mark.slow
 def test_alignments_thresholds_and_verdicts(db, words):
     found, plain = run_audit(db), Oracle(db, words, 1, VALID, SPURIOUS)
     assert (found.target, found.name) == (1, "b")
@@ -327,6 +328,7 @@ def test_intervals_and_certainty_come_from_redrawn_verdicts(db, words):
             assert row[f"by_{by}_high"] == pytest.approx(high, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_median_and_no_resamples_have_no_intervals(tmp_path, pictures, words, db):
     median = make(tmp_path / "db", pictures, words, aggregate="median")
     for found in (run_audit(median), run_audit(db, resamples=0)):
@@ -528,6 +530,7 @@ def planted(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_planted_artefact_is_spurious_for_its_class_only(tmp_path):
     subject = SubjectModel(Detectors(), to_tensor, "32 bilinear", "python:eyes", list("abc"))
     images = ImageFolder(planted(tmp_path / "pictures"))

@@ -462,6 +462,7 @@ def test_the_command_for_one_class(folder, tmp_path):
     assert len(list(ElementTree.parse(tmp_path / "a.xml").iter("testcase"))) == 2
 
 
+@pytest.mark.slow
 def test_the_command_for_all_classes(folder, tmp_path):
     ended = run(folder, "--concepts", folder / "any.toml", "--all", "--save", tmp_path / "all.png",
                 "--fail-on", "spurious>100%")  # fmt: skip
@@ -517,6 +518,7 @@ def drawn_frame(count, layers, *, valid=True, spurious=True):
     return frame
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "layers", "sides"),
     [(20, 2, {}), (1, 1, {"valid": False}), (40, 20, {"spurious": False})],

@@ -336,6 +336,7 @@ def test_the_way_is_chosen_on_images_that_are_not_reported(db, monkeypatch):
     assert few.trials == () and seen == []
 
 
+@pytest.mark.slow
 def test_a_class_without_an_alarm_has_no_before_and_after(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     record = db.audits.add("ox", lists(["dog"], ["tree"]))

@@ -82,6 +82,7 @@ def true_logits(database) -> np.ndarray:
     return np.array([float(name[5:]) for name in database.samples["target"]])
 
 
+@pytest.mark.slow
 def test_a_planted_border_is_detected_and_no_other_class(worlds):
     result = worlds["planted"].border_swap(count=24)
     assert result.detected == ["class0"]
@@ -246,6 +247,7 @@ def test_bad_input_is_refused(worlds, tmp_path):
     assert_says(error.value, "no logits", "classification head")
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_draws(worlds, tmp_path):
     db = worlds["planted"]
     arguments = [

@@ -115,6 +115,7 @@ def search_all(db):
     return db.search(images=[picture], top=10**6).hits
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_shards_and_workers(tmp_path, subject, images, embedder):
     make(tmp_path / "a", subject, images, embedder)
     make(tmp_path / "b", subject, images, embedder, shard=16)
@@ -132,6 +133,7 @@ def test_same_bytes_for_any_shards_and_workers(tmp_path, subject, images, embedd
             pd.testing.assert_frame_equal(tables[0][columns], other[columns])
 
 
+@pytest.mark.slow
 def test_the_same_build_twice_gives_the_same_bytes(tmp_path, subject, images, embedder):
     make(tmp_path / "a", subject, images, embedder)
     make(tmp_path / "b", subject, images, embedder)
@@ -233,6 +235,7 @@ def test_every_partial_state_resumes_to_the_same_bytes(tmp_path, subject, embedd
     assert stops > 10
 
 
+@pytest.mark.slow
 def test_layers_are_added_and_give_what_one_build_gives(tmp_path, subject, images, embedder):
     make(tmp_path / "whole", subject, images, embedder)
     whole = sl.open(tmp_path / "whole", embedder=embedder)
@@ -323,6 +326,7 @@ def test_changed_data_is_refused_with_what_changed(tmp_path, subject, embedder):
     assert len(db.search(images=[Image.new("RGB", (8, 8))]).hits) == 10  # does not read it
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_skipped_counted_and_listed(tmp_path, subject, embedder):
     folder = write_pictures(tmp_path / "pictures", 12)
     clean = make(tmp_path / "clean", subject, ImageFolder(folder), embedder)
@@ -362,6 +366,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, subject, images, em
     assert [p.name for p in target.iterdir()] == ["chapter1.tex"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_with_a_remedy_and_loses_nothing(tmp_path, pictures, whole):
     target = tmp_path / "db"
     heard, code = run_build(pictures, target, largest=2000)
@@ -429,6 +434,7 @@ def test_aggregates_against_float64(tmp_path, subject, images, embedder, aggrega
         np.testing.assert_allclose(db.theta[6 + place], expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_time_is_not_in_the_database(tmp_path, subject, images, embedder):
     make(tmp_path / "a", subject, images, embedder)
     time.sleep(1.1)

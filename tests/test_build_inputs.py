@@ -152,6 +152,7 @@ def vectors(path: Path) -> dict[str, str]:
     return {k: v for k, v in contents(path).items() if k.startswith(kept)}
 
 
+@pytest.mark.slow
 def test_other_classes_change_samples_and_relevance_and_nothing_else(
     tmp_path, subject, embedder, folder
 ):

@@ -129,6 +129,7 @@ def test_class_relevances_are_ranked_within_the_layer(db):
     assert class_relevances(db, 0, top=0) == ()
 
 
+@pytest.mark.slow
 def test_without_relevance_the_card_says_how_to_get_it(other):
     with pytest.raises(RelevanceError) as error:
         class_relevances(other, 0)

@@ -224,6 +224,7 @@ SPURIOUS = ConceptSet(
 BACKGROUND = ConceptSet.of([f"{c}{i} thing" for i, c in enumerate("abcdefghijklmnopqrst" * 4)])
 
 
+@pytest.mark.slow
 def test_a_planted_artefact_raises_an_alarm_for_its_class_only(db):
     sweep = sl.audit_all(db, [SPURIOUS], background=BACKGROUND, resamples=0)
     assert sweep.alarms == ["blue"]

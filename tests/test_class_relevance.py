@@ -132,6 +132,7 @@ def test_tables_say_the_same_as_plain_code(tmp_path, subject, images, embedder):
     }
 
 
+@pytest.mark.slow
 def test_any_shards_and_adding_it_later_give_the_same_bytes(tmp_path, subject, images, embedder):
     targets = class_names(images)
     build(tmp_path / "a", subject, images, embedder, targets=targets)
@@ -147,6 +148,7 @@ def test_any_shards_and_adding_it_later_give_the_same_bytes(tmp_path, subject, i
     assert not (tmp_path / "c" / "partial").exists()
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_added_gets_relevance_too(tmp_path, subject, images, embedder):
     build(tmp_path / "db", subject, images, embedder, ["first"], targets=class_names(images))
     db = build(
@@ -184,6 +186,7 @@ def test_components_come_by_mean_share(tmp_path, subject, images, embedder):
     assert set(asked("b", layers="first").frame["layer"]) == {"first"}
 
 
+@pytest.mark.slow
 def test_relevance_of_any_class_on_any_images(tmp_path, subject, images, words):
     targets = class_names(images)
     db = build(tmp_path / "db", subject, images, words, targets=targets)
@@ -204,6 +207,7 @@ def test_relevance_of_any_class_on_any_images(tmp_path, subject, images, words):
     assert other.target == 3
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_said(tmp_path, subject, images, embedder):
     plain = build(tmp_path / "plain", subject, images, embedder, relevance=False)
     with pytest.raises(RelevanceError) as error:
@@ -283,6 +287,7 @@ class TokenNet(nn.Module):
         return self.head((tokens + self.block(tokens)).mean(1))
 
 
+@pytest.mark.slow
 def test_auto_crops_each_layer_by_what_suits_it(tmp_path, images, embedder):
     subject = SubjectModel(TokenNet(), to_tensor, "v", classes=list("abcd"))
     layers = ["patches", "block", "head"]
@@ -299,6 +304,7 @@ class OddNet(LittleNet):
         return self.head(torch.erf(self.second(self.first(x))).mean((2, 3)))
 
 
+@pytest.mark.slow
 def test_a_model_without_rules_is_said_and_served(tmp_path, images, embedder):
     subject = SubjectModel(OddNet(), to_tensor, "v", classes=list("abcd"))
     with pytest.warns(FallbackWarning, match="erf"):

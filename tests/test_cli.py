@@ -52,6 +52,7 @@ def built(tmp_path_factory):
     return folder, json.loads(out)
 
 
+@pytest.mark.slow
 def test_build_prints_one_object(built):
     folder, printed = built
     assert printed["components"] == 8 + 4
@@ -78,6 +79,7 @@ def test_search_prints_a_table_json_and_a_picture(built):
     assert Image.open(folder / "hits.png").size[0] > 900
 
 
+@pytest.mark.slow
 def test_label_scores_show_and_status(built):
     folder, _ = built
     labels = json.loads(semlens("label", "db", "--layer", "1", "--json", cwd=folder)[0])
@@ -202,6 +204,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(built, tmp_path):
     folder, _ = built
     (folder / "interrupted.py").write_text(INTERRUPTED)

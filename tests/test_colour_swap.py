@@ -62,6 +62,7 @@ def worlds(tmp_path_factory):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_planted_cast_is_detected_and_no_other_class(worlds, tmp_path):
     result = worlds["cast"].colour_swap(count=24)
     assert result.detected == ["class0"]
@@ -77,6 +78,7 @@ def test_nothing_is_detected_where_nothing_is_planted(worlds):
     assert worlds["clean"].colour_swap(count=24).detected == []
 
 
+@pytest.mark.slow
 def test_a_weaker_transfer_gains_less(worlds):
     full, half = (
         worlds["cast"].colour_swap("class0", strength=strength, count=24).frame["gain"][0]

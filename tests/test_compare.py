@@ -155,6 +155,7 @@ def test_of_equal_ones_the_first_wins_and_a_single_one_has_no_fellow():
     assert np.isnan(alone.similarity).all()
 
 
+@pytest.mark.slow
 def test_progress_reaches_its_total(databases):
     seen = []
     with progress_listener(lambda *said: seen.append(said)):
@@ -552,6 +553,7 @@ def checkpoints(tmp_path_factory, databases):
     return made
 
 
+@pytest.mark.slow
 def test_drift_follows_each_component(checkpoints):
     found = sl.drift(checkpoints, concepts=WORDS, label_threshold=LEAST)
     series = found.series.set_index("step")
@@ -643,6 +645,7 @@ def run(*words):
     return CliRunner().invoke(app, [*words])
 
 
+@pytest.mark.slow
 def test_compare_on_the_command_line(on_disk, tmp_path):
     save, pairs = tmp_path / "c.png", tmp_path / "p.png"
     done = run(

@@ -37,6 +37,7 @@ def names_of_page(db):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [False, True], ids=["vocabulary", "saved"])
 def test_all_surfaces_have_the_same_names(db, saved):
     if saved:
@@ -70,6 +71,7 @@ def test_without_texts_and_labels_there_are_no_names(tmp_path, model, images):
     assert shown_names(made, ["first:0"]) == ["first:0"]
 
 
+@pytest.mark.slow
 def test_a_report_names_a_component_by_its_label_and_says_what_it_matches(db):
     concepts = {"valid": ["dog", "fur"], "spurious": ["car", "text"]}
     audit = sl.audit(db, "vegetable", concepts, resamples=0)

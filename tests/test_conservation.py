@@ -96,6 +96,7 @@ def test_totals_are_those_of_the_engine(net, captured):
         np.testing.assert_allclose(found.layers[layer], total, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_without_constants_nothing_is_absorbed_by_any_operation():
     """Per operation: with no bias, shift or constant, and a tiny stabiliser, all is passed on."""
     module = seeded(Everything(bias=False))

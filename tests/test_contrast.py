@@ -70,6 +70,7 @@ def plain_auroc(a, b):
     return (np.sign(a[:, None] - b[None]) / 2 + 0.5).mean((0, 1))
 
 
+@pytest.mark.slow
 def test_aurocs_and_shifts_are_those_of_a_plain_forward_pass(db, groups):
     result = db.contrast(*groups, draws=200)
     (a, logits_a), (b, logits_b) = (forward(db, folder) for folder in groups)
@@ -195,6 +196,7 @@ def test_lists_and_metadata_that_do_not_fit_are_refused(db, tmp_path):
     assert_says(error.value, "sight", "site")
 
 
+@pytest.mark.slow
 def test_a_result_is_a_table_a_picture_and_text(db, groups, tmp_path):
     result = contrast(db, *groups, draws=100)
     for name in ("c.png", "c.svg", "c.csv", "c.json"):

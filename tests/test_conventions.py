@@ -74,6 +74,7 @@ def test_settings_have_a_text_and_defaults_that_they_allow():
                 one.check(name, one.default)
 
 
+@pytest.mark.slow
 def test_a_class_goes_by_name_or_number(db, image):
     named, numbered = (sl.explain(db, image, target=t, concepts=None) for t in ("fruit", 2))
     assert named.target == numbered.target
@@ -89,6 +90,7 @@ def test_an_image_is_a_path_or_a_picture(db, image):
     assert hits.components == db.search(images=[Image.open(image)], top=3).components
 
 
+@pytest.mark.slow
 def test_components_are_names_objects_or_an_answer(db):
     hits = db.search("dog", top=2)
     names = [str(component) for component in hits.components]

@@ -315,6 +315,7 @@ def test_bad_input(databases, tmp_path):
     assert row_of(found.totals, path="Colours")["count"] == blind.has_examples.sum()
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
     db = sl.build(tmp_path / "m", make(0), images, "semlens/demo", ["first"], examples=3)

@@ -161,6 +161,7 @@ class Shortcut(nn.Module):
         return self.head((x + self.branch(x)).mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 2, 6])
 def test_a_shortcut_past_the_layer_is_noticed(tmp_path, images, words, samples):
     model = little(Shortcut())
@@ -330,6 +331,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     folder = write_pictures(tmp_path / "pictures", 10)

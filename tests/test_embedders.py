@@ -271,6 +271,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
         load_embedder(f"transformers/{folder}")
 
 
+@pytest.mark.slow
 def test_a_build_with_real_models_and_a_search_by_text(tmp_path, folders):
     pictures = write_pictures(tmp_path / "pictures", 4)
     model = sl.load_model("torchvision/resnet18", random_weights=0)

@@ -60,6 +60,7 @@ def test_a_database_is_evaluated_on_its_known_classes(tmp_path, model, db):
     assert by_name.to_json() == found.to_json()
 
 
+@pytest.mark.slow
 def test_pruned_components_count(model, db):
     with sl.pruned(model, [sl.Component("second", i) for i in range(10)]):
         found = db.evaluate()

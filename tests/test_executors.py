@@ -91,6 +91,7 @@ class ShuffledWorkers:
             yield task.samples, task(self.inputs, dict.fromkeys(steps, lambda count: None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", [4, 12, None])
 def test_any_cut_in_any_order_gives_the_same_bytes(tmp_path, pictures, expected, shard):
     assert build(tmp_path / "db", pictures, Shuffled(), shard) == expected
@@ -118,6 +119,7 @@ def test_parts_are_merged_to_the_same_bytes(tmp_path, pictures, expected, count)
     assert contents(path) == expected
 
 
+@pytest.mark.slow
 def test_parts_in_folders_of_their_own(tmp_path, pictures, expected):
     plan, folders = plan_of(pictures, relevance=False), [tmp_path / str(i) for i in (1, 2)]
     target = tmp_path / "db"
@@ -161,6 +163,7 @@ def test_images_that_change_between_parts_are_hashed_again(tmp_path, pictures):
     assert list(build_part(path, plan, Part(1, 2)).waiting) == ["hash"]
 
 
+@pytest.mark.slow
 def test_the_commands_say_what_comes_next(tmp_path, pictures):
     # the demo's names are on every machine
     path = str(tmp_path / "db")

@@ -74,6 +74,7 @@ def photo(images):
     return images.read(4)
 
 
+@pytest.mark.slow
 def test_relevance_is_that_of_the_class(db, model, photo):
     found = explain(db, photo, 2, top=99)
     inputs = model.batch([model.preprocess(photo)])
@@ -106,6 +107,7 @@ def test_what_passes_through_all_components_is_all_there_is(db, model, photo):
     assert found.heat.shape == (32, 32)
 
 
+@pytest.mark.slow
 def test_signs_are_parts_of_their_own(tmp_path, images, words, photo):
     model = wrapped(Signed())
     db = sl.build(tmp_path / "db", model, images, words, ["second"], examples=3)
@@ -161,6 +163,7 @@ def test_rules_may_be_chosen(db, model, photo):
     assert explain(db, photo, 0, rules=preset("epsilon")).rules == "epsilon"
 
 
+@pytest.mark.slow
 def test_pruned_components_are_out_of_the_explanation(db, model, photo):
     (name,) = explain(db, photo, 0, layers="second", top=1).to_pandas()["component"]
     with sl.pruned(model, [Component.parse(name)]):
@@ -343,6 +346,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     folder = write_pictures(tmp_path / "pictures", 10)
@@ -441,6 +445,7 @@ class Shortcut(LittleNet):
         return self.head(functional.relu(self.second(self.beside(x) + shortcut)).mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", ["auto", "gradient"])
 def test_what_is_read_beside_a_layer_stays(tmp_path, pictures, photo, rules):
     net = Shortcut()

@@ -114,6 +114,7 @@ def test_new_images_turn_a_layer_negative(tmp_path):
     assert contents(tmp_path / "db") == contents(tmp_path / "full")
 
 
+@pytest.mark.slow
 def test_images_that_no_component_shows_change_only_the_statistics(tmp_path):
     class Counting(ColourEmbedder):
         def _images(self, batch):
@@ -139,6 +140,7 @@ def test_images_that_no_component_shows_change_only_the_statistics(tmp_path):
     assert changed == {*statistics, "state/collect/first.safetensors"}
 
 
+@pytest.mark.slow
 def test_crops_that_round_differently_are_all_computed_again(tmp_path, folders):
     class Mates(ColourEmbedder):
         """A crop's vector depends on the crops that are embedded with it."""
@@ -158,6 +160,7 @@ def test_crops_that_round_differently_are_all_computed_again(tmp_path, folders):
     assert contents(tmp_path / "db") == contents(tmp_path / "asked") == expected
 
 
+@pytest.mark.slow
 def test_statistics_that_round_differently_are_all_computed_again(tmp_path, folders, base, full):
     shutil.copytree(base, tmp_path / "db")
     file = tmp_path / "db" / "state" / "collect" / "second.safetensors"
@@ -200,6 +203,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path, folders, base, full, monkeypatch):
     model, before = model_of(classes=CLASSES), contents(base)
     # a shard; a file in the staging folder; the manifest
@@ -256,6 +260,7 @@ def test_other_executors_give_the_same_bytes(tmp_path, folders, base, full, star
     assert contents(tmp_path / "db") == full
 
 
+@pytest.mark.slow
 def test_parts_of_an_extendable_database(tmp_path, folders, base):
     plan = make_plan(
         model_of(classes=CLASSES), images_of(folders["23"]), ColourEmbedder(), LAYERS,

@@ -139,6 +139,7 @@ def test_an_extended_database_is_opened_searched_audited_and_served(tmp_path, fo
     assert len(audit.to_pandas())
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, folders):
     run = CliRunner()
     (tmp_path / "little.py").write_text(

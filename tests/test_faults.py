@@ -160,6 +160,7 @@ def test_a_model_file_that_ends_the_program_is_refused(tmp_path):
         load_model(f"{tmp_path / 'model.py'}:make")
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_its_parent_and_removes_what_it_left(tmp_path):
     folder = tmp_path / "of-the-build"
     folder.mkdir()

@@ -118,6 +118,7 @@ tables = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(tables | json_values)
 def test_any_json_is_a_concept_set_or_refused_and_reads_back(value):
     try:

@@ -61,6 +61,7 @@ def test_damaged_files_and_texts(files, name):
     assert_survives(files[name], 8 if name.startswith("SPEC") else 40)
 
 
+@pytest.mark.slow
 def test_damaged_databases_and_requests(database):
     for reader in of_files(database):
         assert_survives(reader, 4)

@@ -296,6 +296,7 @@ def built(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_writes_json_a_table_and_a_picture(built, command):
     (built / "few.json").write_text('["fur", "wheel", "glass", "brick", "leaf"]')
     few = ("--concepts", "few.json")
@@ -319,6 +320,7 @@ def test_the_command_writes_json_a_table_and_a_picture(built, command):
     assert Image.open(built / "one.png").width > 1000
 
 
+@pytest.mark.slow
 def test_the_command_takes_saved_labels(built, command):
     db = sl.open(built / "db")
     db.label(ConceptSet.of(["dog", "car"]), threshold=-1.0).save_to_database("mine")

@@ -224,6 +224,7 @@ class Aside(LittleNet):
         return super().forward(x)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The captured pass of Aside")
 def test_layers_that_relevance_does_not_reach_are_left_out(tmp_path, images, db):
     model = SubjectModel(Aside(), to_tensor, "32", "python:aside", ["class0", "class1", *"cd"])

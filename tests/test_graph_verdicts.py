@@ -66,6 +66,7 @@ def graph(db):
     return sl.attribution_graph(db, "vegetable", minimum=0.0)
 
 
+@pytest.mark.slow
 def test_every_group_is_judged_by_all_its_members(db, graph):
     verdicts = audited_verdicts(db, 0)
     (saved,) = db.audits.readable()

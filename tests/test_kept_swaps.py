@@ -102,6 +102,7 @@ def test_swaps_of_another_build_do_not_count(db, monkeypatch):
     assert kept_swap(db, BorderSwap) is None
 
 
+@pytest.mark.slow
 def test_a_finding_changes_the_standing_and_the_report(db):
     quiet = audit(db, "ox", resamples=0)
     assert quiet.standing.kind == "no alarm"
@@ -120,6 +121,7 @@ def test_a_finding_changes_the_standing_and_the_report(db):
     assert made.to_pandas().set_index("section").loc["borders", "made"]
 
 
+@pytest.mark.slow
 def test_only_the_usual_settings_are_kept(db, monkeypatch):
     kept = []
     module = "semlens.analysis.swap.border_swap"

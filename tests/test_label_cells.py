@@ -36,6 +36,7 @@ def cells(tmp_path_factory):
     return job, [cell for source in sources()[:3] for cell in measure_world(source, job)]
 
 
+@pytest.mark.slow
 def test_every_world_is_measured_in_every_regime(cells):
     _, found = cells
     assert len(found) == 3 * len(EMBEDDERS) * len(GAPS)

@@ -101,6 +101,7 @@ def test_a_component_keeps_an_example_and_words_of_a_name_are_one(planted):
     assert np.isnan(stability(planted, make_labeller("vote"), draws=0)).all()
 
 
+@pytest.mark.slow
 def test_labels_of_databases_are_compared_by_component(pictures, tmp_path):
     model = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
     other_pictures = write_pictures(tmp_path / "other", 30, seed=7)

@@ -169,6 +169,7 @@ def test_labels_are_simplified() -> None:
     assert "animal" not in set(words_of("feather", "animal-bird"))
 
 
+@pytest.mark.slow
 def test_no_word_is_right_in_both_halves() -> None:
     right = []
     for opened_once in (False, True):

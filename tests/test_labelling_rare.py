@@ -35,6 +35,7 @@ def test_strongest_images_find_words_that_the_sample_misses(leak):
         assert both[2] > sample[2] + 0.2
 
 
+@pytest.mark.slow
 def test_no_more_than_five_in_a_hundred_rare_components_without_a_meaning_have_a_label():
     above = []
     for seed in range(4):

@@ -47,6 +47,7 @@ def test_made_up_words_are_different_and_always_the_same():
     assert all(3 <= len(word) <= 10 for word in unspoken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [None, "second"])
 def test_a_made_up_word_has_a_hit_in_at_most_5_percent_of_searches(db, layers):
     for kind, words in zip(("spoken", "unspoken"), made_up_words(HELD_OUT, 7), strict=True):
@@ -57,6 +58,7 @@ def test_a_made_up_word_has_a_hit_in_at_most_5_percent_of_searches(db, layers):
         assert low <= LEVEL, (kind, some)
 
 
+@pytest.mark.slow
 def test_differences_of_made_up_words_have_none_either(db):
     spoken, unspoken = made_up_words(HELD_OUT, 7)
     some = sum(
@@ -66,6 +68,7 @@ def test_differences_of_made_up_words_have_none_either(db):
     assert binomtest(some, HELD_OUT).proportion_ci(0.99)[0] <= LEVEL
 
 
+@pytest.mark.slow
 def test_the_threshold_of_a_search_without_a_hit_by_a_plain_loop(db):
     kinds = [values_of(db, words) for words in made_up_words()]
     every = np.concatenate(kinds, 1)
@@ -83,6 +86,7 @@ def test_the_threshold_of_a_search_without_a_hit_by_a_plain_loop(db):
     assert found == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_hits_of_a_search_that_has_some_by_benjamini_and_hochberg(db):
     reach = measured_reach(db, (1, 0), SEARCH_TEMPLATES)
     assert reach is not None

@@ -106,6 +106,7 @@ def kept_files(db, kind="map"):
 # -- what the map holds ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_row_per_component_with_examples(single):
     found = single.concept_map(concepts=CONCEPTS)
     assert list(found.frame.columns) == COLUMNS
@@ -290,6 +291,7 @@ def test_a_twin_lies_where_its_twin_lies_and_one_old_component_is_enough():
     np.testing.assert_allclose(alone, np.tile(positions[:1], (8, 1)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_added_layers_are_placed_among_what_was_there(single, net, folder, words):
     before = single.concept_map(concepts=CONCEPTS)
     single = sl.build(single.path, net, folder, words, ["head"], examples=6)
@@ -391,6 +393,7 @@ def test_a_table_with_an_origin_is_no_table_of_the_build(single):
 # -- several databases ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_databases_share_one_space(single, other, net, folder, words):
     found = sl.concept_map(single, other, concepts=None)
     assert list(found.frame["model"].unique()) == ["one", "two"]
@@ -651,6 +654,7 @@ def run(single, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_the_command_prints_clusters_and_writes_files(run, single, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())

@@ -54,6 +54,7 @@ def same_logits(model, module):
         torch.testing.assert_close(model.module(inputs), module(inputs), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_torchvision_checkpoints_of_every_form(tmp_path, resnet):
     state = resnet.state_dict()
     forms = {

@@ -134,6 +134,7 @@ def test_the_threshold_is_the_quantile_of_the_largest_alignment_of_random_means(
     assert found == pytest.approx(np.quantile(largest, 0.95), abs=0.1 * largest.std())
 
 
+@pytest.mark.slow
 def test_a_search_has_a_hit_above_noise_in_one_of_twenty_meaningless_queries(make):
     db = make()
     rows = np.r_[db.rows("layer0"), db.rows("layer1")[PLANTED:]]

@@ -31,6 +31,7 @@ def pictures():
     return [Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
 
 
+@pytest.mark.slow
 def test_images_and_texts_become_unit_vectors_the_same_alone_and_in_a_batch(embedder, pictures):
     for embed, inputs in ((embedder.embed_images, pictures), (embedder.embed_texts, TEXTS)):
         vectors = embed(inputs)
@@ -89,6 +90,7 @@ def test_a_text_is_the_mean_over_its_tokens_as_its_authors_compute_it(embedder):
         torch.testing.assert_close(found.double(), vector / vector.norm(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_it_recognises_drawings_and_words_of_a_class(embedder):
     """Test images of the demo's twelve classes are nearest to the name of their class."""
     world = DemoWorld()

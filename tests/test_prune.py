@@ -150,6 +150,7 @@ def test_a_plain_network() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pooling_flatten_and_groups() -> None:
     assert check(Vgg(), ["features.3:1"]) == {("features.4.weight", "reader")}
     assert check(Vgg(), ["features.6:5"]) == {("head.1.weight", "reader")}
@@ -158,6 +159,7 @@ def test_pooling_flatten_and_groups() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_batch_norm_makes_of_zero_is_not_zero() -> None:
     # zero behind the convolution is a constant behind the norm, which padding would not have
     assert check(Vgg(), ["features.0:1"]) == {
@@ -170,6 +172,7 @@ def test_what_batch_norm_makes_of_zero_is_not_zero() -> None:
     }
 
 
+@pytest.mark.slow
 def test_residual_blocks() -> None:
     assert check(Residual(), ["third:5"]) == {("fc.weight", "reader")}
     assert check(Residual(), ["second.conv1:2"]) == {("second.conv1.weight", "producer")}
@@ -182,18 +185,21 @@ def test_residual_blocks() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_units_of_a_transformer() -> None:
     assert check(Transformer(), ["act:7", "act:3"]) == {("fc2.weight", "reader")}
     assert check(Transformer(), ["fc1:7"]) == {("fc2.weight", "reader")}
     assert check(Transformer(), ["last:4"]) == {("head.weight", "reader")}
 
 
+@pytest.mark.slow
 def test_depthwise_convolutions_and_gates() -> None:
     assert check(Gated(), ["deep:3"]) == {("gate.weight", "reader"), ("out.weight", "reader")}
     # its own filter reads it, and has no other channel to spare
     assert check(Gated(), ["wide:3"]) == {("deep.0.weight", "reader")}
 
 
+@pytest.mark.slow
 def test_other_values_than_zero() -> None:
     assert ("fc.bias", "reader") in check(Residual(), ["third:5"], to=0.7)
     assert ("fc2.bias", "reader") in check(Transformer(), ["act:7"], to=-0.3)
@@ -207,6 +213,7 @@ def test_the_output_itself() -> None:
     assert found == {("head.weight", "producer"), ("head.bias", "producer")}
 
 
+@pytest.mark.slow
 def test_what_only_hooks_can_do_is_refused() -> None:
     model = wrapped(Residual())
     with pytest.raises(ModelError) as error:
@@ -245,6 +252,7 @@ def test_wrong_components(subject) -> None:
         sl.pruned_state(subject, [Component("frist", 1)])
 
 
+@pytest.mark.slow
 def test_components_in_every_form(tmp_path, subject, images, words) -> None:
     expected = sl.pruned_state(subject, [Component("first", 1), Component("first", 2)])
     db = sl.build(tmp_path / "db", subject, images, words, ["first"], examples=4)
@@ -332,6 +340,7 @@ def code(tmp_path):
     return f"{file}:make"
 
 
+@pytest.mark.slow
 def test_the_command_writes_weights_that_load_again(tmp_path, code, images, words) -> None:
     model = sl.load_model(code)
     db = sl.build(tmp_path / "db", model, images, words, ["first"], examples=4)

@@ -67,6 +67,7 @@ def expected_scores(db, positive, null, negative=None):
     return scores
 
 
+@pytest.mark.slow
 def test_one_component_has_no_examples(db):
     assert np.flatnonzero(~db.has_examples).tolist() == [2]
 
@@ -115,6 +116,7 @@ def test_a_scale_is_a_plain_number():
     assert {value: plain_number(value) for value in values} == values
 
 
+@pytest.mark.slow
 def test_a_text_that_the_embedder_does_not_know_is_told(tmp_path, subject, images):
     db = sl.build(tmp_path / "db", subject, images, "semlens/demo", ["first"], examples=3)
     with pytest.raises(ConceptError) as error:

@@ -241,6 +241,7 @@ def test_readouts_and_vectors_are_those_of_model_and_embedder(
     assert db.verify().sound
 
 
+@pytest.mark.slow
 def test_the_same_bytes_for_any_shards_and_the_same_choice_for_any_batches(
     tmp_path, subject, images, embedder
 ):
@@ -259,6 +260,7 @@ def test_the_same_bytes_for_any_shards_and_the_same_choice_for_any_batches(
             np.testing.assert_allclose(*pair, rtol=2.0**-9, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 400])
 def test_added_layers_give_what_one_build_gives(
     tmp_path, subject, images, embedder, monkeypatch, limit
@@ -345,6 +347,7 @@ class Overflowing(LittleNet):
         return output
 
 
+@pytest.mark.slow
 def test_images_with_readouts_that_are_not_finite_are_left_out(tmp_path, images, embedder):
     plain = SubjectModel(LittleNet(), to_tensor, "v")
     clean = make(tmp_path / "clean", plain, images, embedder, ["first"]).reference

@@ -95,6 +95,7 @@ def worlds(tmp_path_factory):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["still", "moves"])
 def test_a_mark_is_detected_and_its_component_is_named(worlds, kind):
     db = worlds[kind]
@@ -112,10 +113,12 @@ def test_a_mark_is_detected_and_its_component_is_named(worlds, kind):
         assert (region & red).sum() > 0.6 * region.sum()
 
 
+@pytest.mark.slow
 def test_nothing_is_detected_where_nothing_is_planted(worlds):
     assert worlds["none"].region_swap(count=24).detected == []
 
 
+@pytest.mark.slow
 def test_regions_of_a_mark_that_sits_still_overlap(worlds):
     still, moves = (
         worlds[kind].region_swap(count=12).frame.set_index("class")["overlap"]["class0"]
@@ -125,6 +128,7 @@ def test_regions_of_a_mark_that_sits_still_overlap(worlds):
     assert moves < still / 2
 
 
+@pytest.mark.slow
 def test_the_gain_is_the_mean_difference_of_logits(worlds):
     """The oracle: relevance, pixels and logits of one image after the other."""
     db = worlds["still"]
@@ -182,6 +186,7 @@ def test_overlaps_are_those_of_all_pairs_of_images():
     assert overlaps(np.zeros((2, 3, 3)), np.array([4.0, 4.0])).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_transformers_are_supported(worlds, tmp_path):
     torch.manual_seed(0)
     net = VisionTransformer(
@@ -208,6 +213,7 @@ def test_a_model_without_logits_is_refused(worlds, tmp_path):
     assert_says(error.value, "not logits", "classification head")
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_draws(worlds, tmp_path):
     db = worlds["still"]
     arguments = [

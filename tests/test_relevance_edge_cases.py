@@ -181,6 +181,7 @@ def test_gradients_are_read_before_a_layer_is_overwritten():
     torch.testing.assert_close(trace.values[""].detach(), net(x).detach())
 
 
+@pytest.mark.slow
 def test_a_learned_query_gets_nothing_and_breaks_nothing():
     timm = pytest.importorskip("timm")
     net = timm.models.vision_transformer.VisionTransformer(

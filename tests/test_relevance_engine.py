@@ -126,6 +126,7 @@ def test_attnlrp_of_a_transformer_is_that_of_its_equations():
         torch.testing.assert_close(heat[image], expected)
 
 
+@pytest.mark.slow
 def test_half_precision_computes_in_float32():
     net, x = seeded(OneBlock()).float(), noise(2, 3, 8, 8).float()
     expected = check(LRPEngine(net, x, ["up"]), x)
@@ -170,6 +171,7 @@ UNKNOWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_operations_without_a_rule_are_named(name):
     net, x = Plain(UNKNOWN[name]).eval(), torch.randn(2, 3, 8, 8)
@@ -251,6 +253,7 @@ class Against(nn.Module):
         return self.head(self.conv(torch.relu(self.stem(x))).mean((2, 3)))
 
 
+@pytest.mark.slow
 def test_auto_takes_the_first_preset_that_conserves():
     net, x = Against().eval(), torch.randn(2, 3, 12, 12)
     assert (conserved_shares(LRPEngine(net, x, []), x) < 0.01).all()
@@ -295,6 +298,7 @@ def test_rules_that_do_not_conserve_are_said():
         assert make_engine(Against(), x, [], "epsilon-plus-flat").rules.name == "epsilon-plus-flat"
 
 
+@pytest.mark.slow
 def test_the_choice_is_the_models_whatever_the_images():
     model = SubjectModel(Against().eval(), to_tensor, "v")
     engines = EngineCache(model, "auto")
@@ -329,6 +333,7 @@ def test_quantised_layers_have_no_relevance():
     assert_says(caught.value, "quantis")
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_the_model():
     net = seeded(OneBlock()).float()
     x = noise(2, 3, 8, 8).float()
@@ -375,6 +380,7 @@ def test_the_fallback_is_gradient_times_input():
         torch.testing.assert_close(found.layers["conv"][start], conv)
 
 
+@pytest.mark.slow
 def test_rules_by_family_by_name_and_by_layer():
     cnn, transformer = Plain(nn.ReLU()).eval(), seeded(OneBlock()).float()
     x = torch.randn(2, 3, 8, 8)

@@ -229,6 +229,7 @@ def with_rules(engine, rules):
     return other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_are_captured_and_conserve(family):
     net, x = without_biases(*FAMILIES[family])

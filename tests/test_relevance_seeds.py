@@ -111,6 +111,7 @@ def dense_heat(engine, inputs, layer, image, channel, sign):
     return trace.backward({layer: BackwardSignal(values)}).heatmaps[0, 0]
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     st.lists(st.sampled_from(sorted(BLOCKS)), min_size=2, max_size=5),

@@ -36,6 +36,7 @@ def assert_near(got, expected):
     assert float(((got - expected).abs() / scale).max()) < 1e-4
 
 
+@pytest.mark.slow
 def test_the_network_is_the_one_of_the_golden_file(case):
     _, engine, inputs, golden = case
     torch.testing.assert_close(engine.trace(inputs).values[OUTPUT], golden["logits"])

@@ -119,6 +119,7 @@ def content_of(database: Path) -> dict[str, bytes]:
     return {**files, "manifest.json": json.dumps(manifest).encode()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [
     "s3", "http", "tar", "tar on s3", "parquet of structs", "parquet on s3",
 ])  # fmt: skip

@@ -60,6 +60,7 @@ def read_files(store: ObjectStore, url: str) -> list[str]:
     return sorted(names)
 
 
+@pytest.mark.slow
 def test_each_question_reads_its_own_files_once(url, local, object_store):  # noqa: F811
     here = sl.open(local, embedder=WordEmbedder())
     db = sl.open(url, embedder=WordEmbedder())
@@ -102,6 +103,7 @@ def test_what_people_saved_is_read_and_nothing_is_written(url, local, object_sto
     assert len(keys) == sum(p.is_file() for p in local.rglob("*"))
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_refused_and_a_damaged_copy_is_replaced(url, local, object_store):  # noqa: F811
     db = sl.open(url)
     copy = db.files.verified_path("components.parquet")
@@ -123,6 +125,7 @@ def test_a_damaged_file_is_refused_and_a_damaged_copy_is_replaced(url, local, ob
         sl.open(url)
 
 
+@pytest.mark.slow
 def test_it_is_served_like_one_of_this_machine(url, local):
     apps = [create_app([sl.open(path, embedder=WordEmbedder())]) for path in (url, local)]
     clients = [TestClient(app, base_url="http://localhost") for app in apps]

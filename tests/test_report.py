@@ -142,6 +142,7 @@ def check_page(html):
     return page
 
 
+@pytest.mark.slow
 def test_all_sections_stand_there_with_what_was_found(db, audit):
     found = report(db, "b", CONCEPTS, audit=audit)
     page = check_page(found.html)
@@ -173,6 +174,7 @@ def test_all_sections_stand_there_with_what_was_found(db, audit):
     assert all(e.path in examples for e in db.examples_of(first))
 
 
+@pytest.mark.slow
 def test_the_verdict_follows_the_audit(db, audit):
     found = report(db, "b", CONCEPTS, audit=audit)
     assert found.page.verdict.text == audit.standing.word
@@ -186,6 +188,7 @@ def test_the_verdict_follows_the_audit(db, audit):
     assert one_side.page.verdict.kind == "open"
 
 
+@pytest.mark.slow
 def test_unexpected_components_are_those_of_the_audit(db, audit):
     found = report(db, "b", CONCEPTS, audit=audit, shown=99)
     told = check_page(found.html).text["unexpected"]
@@ -199,6 +202,7 @@ def test_unexpected_components_are_those_of_the_audit(db, audit):
     assert described.threshold is None
 
 
+@pytest.mark.slow
 def test_the_same_report_twice_is_the_same_file(db, tmp_path):
     fewer = CONCEPTS.of_kind("spurious")
     for name in ("one.html", "two.html"):
@@ -214,6 +218,7 @@ def test_the_date_is_today_unless_it_is_given(db):
 BAD = "<script>alert(1)</script>"
 
 
+@pytest.mark.slow
 def test_names_of_classes_files_and_concepts_are_harmless(tmp_path, words):
     folder = write_pictures(tmp_path / "pictures", 12)
     for place, path in enumerate(sorted(folder.rglob("*.png"))):
@@ -287,6 +292,7 @@ def sections(db, pictures):
     return graph, test, correction
 
 
+@pytest.mark.slow
 def test_graph_test_and_correction_are_shown(db, audit, sections):
     graph, test, correction = sections
     found = report(
@@ -310,6 +316,7 @@ def test_graph_test_and_correction_are_shown(db, audit, sections):
     assert "trained on them" in limits
 
 
+@pytest.mark.slow
 def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
     seen = []
     with progress_listener(lambda *told: seen.append(told)):
@@ -339,6 +346,7 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
     assert check_page(other.html).text["graph"] == page.text["graph"]
 
 
+@pytest.mark.slow
 def test_a_saved_audit_is_a_report(db):
     wanted = {"minimum": 0.02, "layers": ["second"], "threshold": (0.0, None), "seed": 2}
     kept = db.audits.add("b", CONCEPTS, settings=AuditSettings(**wanted))
@@ -350,6 +358,7 @@ def test_a_saved_audit_is_a_report(db):
     assert found.html == report(db, None, None, saved=kept, audit=plain).html
 
 
+@pytest.mark.slow
 def test_saved_results_read_back_say_the_same(db, audit, sections, tmp_path):
     _, test, correction = sections
     test.save(tmp_path / "test.json")
@@ -393,6 +402,7 @@ def test_a_saved_test_of_another_class_is_refused(sections, tmp_path):
     assert_says(error.value, "'b'", "'a'")
 
 
+@pytest.mark.slow
 def test_limits_are_those_of_this_report(db):
     few = sl.audit(db, "b", CONCEPTS, layers=["second"], threshold=0.0, resamples=0)
     text = check_page(report(db, "b", CONCEPTS, audit=few).html).text["limits"]
@@ -442,6 +452,7 @@ def border_swap_of(*rows):
     return BorderSwap(pd.DataFrame(rows, columns=names), pd.DataFrame(), 64, 2)
 
 
+@pytest.mark.slow
 def test_borders_of_the_class_are_told_in_a_sentence_and_a_table(db, audit):
     rows = [
         ("a", 0, 0.15, 4.2, 0.0004, 0.0016, True),
@@ -466,6 +477,7 @@ def test_borders_of_the_class_are_told_in_a_sentence_and_a_table(db, audit):
     assert "images of 3 classes" in missing.set_index("section")["reason"]["borders"]
 
 
+@pytest.mark.slow
 def test_a_contrast_lists_components_and_logits(db, audit):
     contrast = db.contrast(range(6), range(6, 14), draws=100)
     found = report(db, "b", CONCEPTS, audit=audit, contrast=contrast, shown=4)
@@ -480,6 +492,7 @@ def test_a_contrast_lists_components_and_logits(db, audit):
     assert "does not show which of the differences causes the errors" in text
 
 
+@pytest.mark.slow
 def test_bad_input(db, tmp_path):
     with pytest.raises(RelevanceError, match="Unknown class 'x'"):
         report(db, "x", CONCEPTS)
@@ -535,6 +548,7 @@ def run(*arguments, check=0):
     return ended
 
 
+@pytest.mark.slow
 def test_the_command(built):
     file = built / "report.html"
     arguments = [

@@ -110,6 +110,7 @@ def shortcut():
     return wrapped(net), as_images(items, labels), marked
 
 
+@pytest.mark.slow
 def test_retraining_takes_the_meaning_from_a_planted_square(shortcut):
     model, images, marked = shortcut
     clean = as_images(*bars(100, 7))
@@ -143,6 +144,7 @@ def test_the_users_model_and_random_state_stay(shortcut):
     assert not any(part.training for part in found.model.module.modules())
 
 
+@pytest.mark.slow
 def test_a_seed_decides_everything(shortcut):
     model, images, artefacts = small(shortcut)
     runs = [retrained(model, images, artefacts, settings=QUICK) for _ in range(2)]
@@ -152,6 +154,7 @@ def test_a_seed_decides_everything(shortcut):
     assert third.model.fingerprint != runs[0].model.fingerprint
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_weights(shortcut, tmp_path):
     model, images, artefacts = small(shortcut)
     settings = Training(epochs=3, batch_size=16)
@@ -312,6 +315,7 @@ def test_bad_input(shortcut):
         retrained(model, images, artefacts, settings=Training(epochs=3, learning_rate=1e30))
 
 
+@pytest.mark.slow
 def test_the_database_brings_model_and_images(shortcut, tmp_path):
     model, images, artefacts = small(shortcut)
     db = sl.build(tmp_path / "db", model, images, WordEmbedder(), ["net"], examples=6)
@@ -330,6 +334,7 @@ def test_the_database_brings_model_and_images(shortcut, tmp_path):
     assert found.to_json()["base"] == model.spec and found.to_json()["weights"] is None
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     folder = write_pictures(tmp_path / "data", 24)
     code = tmp_path / "net.py"

@@ -244,6 +244,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_a_whole_document_and_no_lock(tmp_path):
     for trial in range(2):
         folder = tmp_path / str(trial)
@@ -411,6 +412,7 @@ def test_each_side_has_its_own_threshold(db):
         sl.audit(db, "b", concepts, threshold=(0.0, float("nan")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("threshold", "said"),
     [
@@ -508,6 +510,7 @@ def run(*words):
         return CliRunner().invoke(app, words)
 
 
+@pytest.mark.slow
 def test_commands_use_a_saved_audit(tmp_path):
     pictures = write_pictures(tmp_path / "images", 12)
     db = build(tmp_path / "db", pictures, load_embedder("semlens/demo"))

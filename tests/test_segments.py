@@ -200,6 +200,7 @@ def test_exact_rules_conserve_the_dot_product_without_biases(model, data) -> Non
     np.testing.assert_allclose(heat.sum((1, 2)), product, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_planted_patch_is_found(segments) -> None:
     assert len(segments) == 8 and segments.vector.separation > 0.95
     for cutout in segments.cutouts:
@@ -275,6 +276,7 @@ def test_results(segments, tmp_path) -> None:
         assert (tmp_path / name).stat().st_size > 500
 
 
+@pytest.mark.slow
 def test_the_seed_and_the_layer(db, model, data, segments) -> None:
     again = cut_out(db, ["first:0"], count=8)
     assert (again.vector.direction == segments.vector.direction).all()
@@ -285,6 +287,7 @@ def test_the_seed_and_the_layer(db, model, data, segments) -> None:
     assert both.vector.layer == "second"
 
 
+@pytest.mark.slow
 def test_bad_input(db, model, data, segments, tmp_path) -> None:
     def cut(*components, **settings):
         return cut_out(db, components, rules="epsilon", **settings)
@@ -316,6 +319,7 @@ def test_bad_input(db, model, data, segments, tmp_path) -> None:
     assert_says(error.value, "is a file")
 
 
+@pytest.mark.slow
 def test_a_layer_that_says_nothing(tmp_path, folder, data) -> None:
     net = RedNet()
     model = subject(net)
@@ -336,6 +340,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_the_command(folder, data, tmp_path, segments) -> None:
     (tmp_path / "red.py").write_text(MODEL)
     spec = f"{tmp_path}/red.py:make"

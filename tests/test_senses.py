@@ -32,6 +32,7 @@ def test_the_cluster_index_is_that_of_the_best_of_many_k_means():
         assert value == pytest.approx(within / total, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_senses_are_found_and_one_sense_is_split_in_one_of_twenty_cases():
     rng = np.random.default_rng(1)
     one = [split_p_value(examples(rng, 1), draws=39) for _ in range(40)]

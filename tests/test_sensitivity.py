@@ -81,6 +81,7 @@ def answers(subject: sl.SubjectModel, images) -> np.ndarray:
     return torch.stack(rows).double().numpy()
 
 
+@pytest.mark.slow
 def test_every_number_is_a_count(images, db):
     right = np.arange(40) % 2
     red = Component("eyes", 1)

@@ -115,6 +115,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_under_the_null_the_smallest_p_value_is_below_a_level_as_often_as_it_says(kind, paired):

@@ -128,6 +128,7 @@ def test_classes_are_ranked_by_evidence_and_named_in_one_sentence():
     assert "No class has spurious concepts" in overall([found[4]])
 
 
+@pytest.mark.slow
 def test_where_nothing_is_to_be_found_few_families_have_an_alarm():
     """Null simulation: 12 independent classes, their p-values uniform; and 3 experiments."""
     rng, families = np.random.default_rng(1), 2000

@@ -256,6 +256,7 @@ def test_files_of_other_row_groups_read_the_same(db, tmp_path, group):
     assert [other.thumbnail(i) for i in range(count)] == [db.thumbnail(i) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_builds_write_small_row_groups(db, monkeypatch, tmp_path, pictures):
     monkeypatch.setattr(file_names, "THUMBNAIL_GROUP", 4)
     monkeypatch.setattr(file_names, "EXAMPLE_GROUP", 16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,7 @@ def test_late_shards_change_few_components_and_the_result_is_still_a_full_sort()
         assert top.position[c].tolist() == [i * 50 + c for i, _ in best]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(readouts(), st.lists(st.integers(0, 24), max_size=4), st.integers(1, 9), st.randoms())
 def test_top_equals_a_full_sort_in_any_order(values, cuts, m, random):

@@ -73,6 +73,7 @@ def median(db, words):
     return float(np.median([max(values) for values in alignments(db, words).values()]))
 
 
+@pytest.mark.slow
 def test_unexpected_are_the_relevant_ones_at_or_below_the_threshold(db, words):
     limit = median(db, words)
     found = db.unexpected("b", CONCEPTS, threshold=limit, minimum=0.05)
@@ -184,6 +185,7 @@ def test_a_layer_that_is_named_twice_counts_once(db):
         db.unexpected("a", CONCEPTS, layers=[])
 
 
+@pytest.mark.slow
 def test_a_picture_takes_names_as_they_are(tmp_path, words):
     names = ["$x_$", "[/b]", "c", "d"]
     folder = write_pictures(tmp_path / "pictures", 12)
@@ -210,6 +212,7 @@ def test_nothing_unexpected_is_an_answer(db, tmp_path):
     assert nobody.summary() == "No component has 100.0% of the relevance for 'b'."
 
 
+@pytest.mark.slow
 def test_a_component_of_no_other_class_and_unknown_samples(tmp_path, pictures, words):
     targets = ["b" if i % 4 == 0 else "elsewhere" for i in range(41)]
     db = make(tmp_path / "db", pictures, words, targets=targets)
@@ -221,6 +224,7 @@ def test_a_component_of_no_other_class_and_unknown_samples(tmp_path, pictures, w
     assert (found.frame.loc[speaks, "class_share"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_database_without_relevance_says_the_command(tmp_path, pictures, words):
     db = make(tmp_path / "db", pictures, words, relevance=False)
     with pytest.raises(RelevanceError) as error:
@@ -237,6 +241,7 @@ def test_wrong_classes_sets_and_embedders(db, tmp_path):
         db.unexpected("b", tmp_path / "none.toml")
 
 
+@pytest.mark.slow
 def test_an_embedder_without_texts(tmp_path, pictures):
     db = make(tmp_path / "db", pictures, ColourEmbedder())
     with pytest.raises(EmbedderError) as error:
@@ -256,6 +261,7 @@ def test_an_embedder_without_texts(tmp_path, pictures):
         assert told == pytest.approx([cosine], abs=2e-6)
 
 
+@pytest.mark.slow
 def test_the_plot_and_the_files(db, tmp_path):
     found = db.unexpected("b", CONCEPTS, threshold=9.0, minimum=0.0)
     for end in ("png", "svg", "pdf", "csv", "parquet", "json"):
@@ -276,6 +282,7 @@ def test_a_database_without_thumbnails_still_draws(tmp_path, pictures, words):
     assert "no thumbnails" in (tmp_path / "found.svg").read_text()
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     for place, name in enumerate(("mammal", "drink")):
         write_pictures(tmp_path / "pictures", 4, seed=place, classes=1)

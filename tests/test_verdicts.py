@@ -76,6 +76,7 @@ def lists(valid, spurious):
     return ConceptSet((*made, *[Concept(one, (), "spurious") for one in spurious]), "mine")
 
 
+@pytest.mark.slow
 def test_they_are_the_audits_of_all_classes(db):
     found, expected = find(db), audit_all(db)
     frame = expected.frame.set_index("class")
@@ -111,6 +112,7 @@ def test_they_survive_a_restart(db, built, audited):
     assert again.sentence() == first.sentence()
 
 
+@pytest.mark.slow
 def test_an_edited_list_is_audited_again_alone(db, audited):
     find(db)
     record = db.audits.add("clock", lists(["dog"], ["tree"]))
@@ -150,6 +152,7 @@ def test_a_read_only_folder_and_a_damaged_file_are_no_obstacle(db, audited):
         file.parent.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_an_audit_alone_is_corrected_for_the_kept_ones(db):
     alone = audit(db, "ox", resamples=0).standing
     assert (alone.tested, np.isnan(alone.q_value)) == (1, True)
@@ -192,6 +195,7 @@ def test_the_server_audits_in_the_background(db, audited):
     assert os.getpriority(os.PRIO_PROCESS, 0) == priority
 
 
+@pytest.mark.slow
 def test_verdicts_of_a_class(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     record = db.audits.add("ox", lists(["dog"], ["tree", "sea"]))

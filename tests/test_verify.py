@@ -101,6 +101,7 @@ def test_a_database_is_sound_as_it_was_built(built: Path) -> None:
     assert result.size >= sum(p.stat().st_size for p in files)
 
 
+@pytest.mark.slow
 def test_every_single_file_is_missed_and_every_changed_bit_is_found(copy: Path) -> None:
     for name in json.loads((copy / "manifest.json").read_text())["files"]:
         content = (copy / name).read_bytes()

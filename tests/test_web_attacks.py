@@ -175,6 +175,7 @@ def test_a_second_request_on_a_connection_has_the_same_limit(port: int) -> None:
         assert error_of(rest(client))[0] == 408
 
 
+@pytest.mark.slow
 def test_a_response_that_nobody_takes_is_given_up(port: int) -> None:
     with connected(port) as client:
         client.sendall(b"GET /30000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -613,6 +614,7 @@ def assert_nothing_without_token(
     return sent
 
 
+@pytest.mark.slow
 def test_no_route_answers_without_the_token(guarded: TestClient) -> None:
     found = [assert_nothing_without_token(guarded, one, 200) for one in operations()]
     assert sum(found) > 100

@@ -254,6 +254,7 @@ def test_a_file_that_no_reader_takes_is_refused(client, file, text):
     assert "cannot be read" in answer.json()["value"]
 
 
+@pytest.mark.slow
 def test_the_report_has_the_lists_the_thresholds_and_the_notes(client, db):
     save(client, settings={"threshold": [0.125, None]})
     name = fetch(client, "audits/1/result").json()["components"][0]["component"]
@@ -270,6 +271,7 @@ def test_the_report_has_the_lists_the_thresholds_and_the_notes(client, db):
     assert "1 of " in page
 
 
+@pytest.mark.slow
 def test_an_audit_of_an_older_build_says_so_and_is_computed_anew(client, db):
     save(client)
     file = db.path / "analysis" / "audits" / "1.json"

@@ -58,6 +58,7 @@ def card_path(db, row):
     return f"components/{db.component(row)}"
 
 
+@pytest.mark.slow
 def test_every_component_has_its_card(fetch, databases):
     db = databases[0]
     for row in range(db.manifest.rows):
@@ -222,6 +223,7 @@ def test_what_cannot_be_answered_says_why(fetch):
     assert lacking["kind"] == "RelevanceError" and "--relevance" in lacking["remedy"]
 
 
+@pytest.mark.slow
 def test_without_texts_there_are_kept_labels_or_a_notice(fetch, databases):
     got = fetch("2/components/first:0/labels")
     assert got["concepts"] is None and got["choices"] == [] and got["suggestions"] is None

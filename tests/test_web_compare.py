@@ -54,6 +54,7 @@ def plain(one, two):
     return units, rows
 
 
+@pytest.mark.slow
 def test_each_component_is_linked_to_its_nearest(pair):
     units, rows = plain(*pair)
     cosine = units[0] @ units[1].T

@@ -313,6 +313,7 @@ def post(client, expect=200, **body):
     return found.json()
 
 
+@pytest.mark.slow
 def test_labelling_with_the_mouse(tmp_path, pictures):
     db = make(tmp_path / "db", pictures)
     client = TestClient(create_app([db]), base_url="http://localhost")

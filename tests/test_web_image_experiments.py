@@ -67,6 +67,7 @@ def mistaken(db):
     return CLASSES.index(fit.index[0])
 
 
+@pytest.mark.slow
 def test_a_border_swap_is_that_of_python(client, db):
     found = fetch(client, "experiments/swaps/border").json()
     expected = db.border_swap()
@@ -89,6 +90,7 @@ def test_a_border_swap_is_that_of_python(client, db):
     assert kept == [{"kind": "border", "targets": list(range(len(CLASSES)))}]
 
 
+@pytest.mark.slow
 def test_each_experiment_counts_in_the_correction(client, db):
     alone = fetch(client, "experiments/swaps/border").json()
     colours = fetch(client, "experiments/swaps/colour").json()
@@ -123,6 +125,7 @@ def test_a_contrast_is_that_of_python_and_colours_the_map(client, db, mistaken):
     assert f"errors on {CLASSES[mistaken]}" in header["title"]
 
 
+@pytest.mark.slow
 def test_what_was_run_on_the_page_stands_in_the_report(db, mistaken):
     client = TestClient(create_app([db]), base_url="http://localhost")
     body = {"target": mistaken, "from_sets": ["artefacts"]}

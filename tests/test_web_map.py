@@ -61,6 +61,7 @@ def metadata(content):
     return json.loads(content[8 : 8 + length]).get("__metadata__", {})
 
 
+@pytest.mark.slow
 def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
     db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")

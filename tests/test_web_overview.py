@@ -125,6 +125,7 @@ def test_settings_tell_what_was_chosen(db):
     assert "Relevance" not in settings
 
 
+@pytest.mark.slow
 def test_suggested_searches_have_hits(db):
     with TestClient(create_app([db]), base_url="http://localhost") as client:
         found = fetch(client, "suggested-queries")
@@ -301,6 +302,7 @@ def test_images_that_moved_or_changed(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_missing_relevance_names_the_command_that_adds_it(tmp_path):
     folder = write_pictures(tmp_path / "p", 30, classes=12)
     db = sl.build(

@@ -222,6 +222,7 @@ def test_node_modules_are_compared_with_the_lock(web: Path):
     assert not hook.modules_match(web)
 
 
+@pytest.mark.slow
 def test_the_page_is_built_once_and_again_when_a_source_changes(checkout: Path):
     said: list[str] = []
     static = hook.static_folder(checkout)
@@ -262,6 +263,7 @@ def test_a_build_elsewhere_does_not_pass(checkout: Path):
     assert_says(caught.value, "did not create", "Expected the page at this path.", "'outDir'")
 
 
+@pytest.mark.slow
 def test_the_page_is_in_the_wheel_in_the_sdist_and_in_the_sdists_wheel(
     checkout: Path, tmp_path: Path
 ):

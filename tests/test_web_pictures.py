@@ -100,6 +100,7 @@ def large(db):
     raise AssertionError("there is none")
 
 
+@pytest.mark.slow
 def test_a_strip_is_its_thumbnails_side_by_side(db):
     row, _, _ = large(db)
     picture = opened(example_strip(db, row, 3, 80))

@@ -88,6 +88,7 @@ def same(answer, hits, db):
             assert found[name] == pytest.approx(getattr(hit, name), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_words(fetch, databases):
     db = databases[0]
     same(fetch("search?q=dog&k=7"), db.search("dog", top=7), db)
@@ -259,6 +260,7 @@ def test_numbers_are_forgotten_in_the_order_of_use(databases):
         probes.get(0, second)
 
 
+@pytest.mark.slow
 def test_many_at_once_get_their_own_answers(fetch):
     names = ["dog", "car", "green frog", "tree", "sky", "wheel"] * 4
     alone = {name: fetch(f"search?q={name}&k=5") for name in set(names)}

@@ -493,6 +493,7 @@ def test_an_upload_that_lies_about_its_length_is_counted(server: Server) -> None
     assert fetch(server)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_length_far_over_the_limit_is_refused_before_it_is_sent(server: Server) -> None:
     head = b"POST /api/v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     assert b" 413 " in raw(server, head + b"Content-Length: 99999999999\r\n\r\n").split(b"\r\n")[0]

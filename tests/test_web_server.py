@@ -84,6 +84,7 @@ def client_of(*databases: sl.ConceptDatabase | Path, **settings) -> TestClient:
 # -- what is served --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_models_are_what_the_databases_say(folder: Path) -> None:
     paths = [folder / "one.semlens", folder / "colours.semlens", folder / "demo.semlens"]
     client = client_of(*paths)
@@ -392,6 +393,7 @@ def test_only_so_many_results_are_kept_and_none_is_lost_under_way() -> None:
     assert wait_for(work, "slow", lambda: "made twice") == "slow"
 
 
+@pytest.mark.slow
 def test_only_so_much_runs_at_once() -> None:
     work, go, running = JobQueue(parallel=2), threading.Event(), []
     for number in range(4):
@@ -426,6 +428,7 @@ def test_few_large_results_are_kept() -> None:
     assert [name for name, value in again.items() if value == "again"] == ["large 0", "large 1"]
 
 
+@pytest.mark.slow
 def test_no_more_work_is_taken_on_than_can_wait() -> None:
     work, go = JobQueue(parallel=1, max_pending=3), threading.Event()
     for number in range(3):
@@ -546,6 +549,7 @@ def test_wrong_input_is_refused_before_the_start(folder: Path, static: Path) -> 
     server.stop()
 
 
+@pytest.mark.slow
 def test_fifty_clients_at_once_are_answered(folder: Path, static: Path) -> None:
     paths = [folder / "demo.semlens", folder / "one.semlens"]
     with make_server(paths, port=0, static=static).start() as server:
@@ -622,6 +626,7 @@ def process(folder: Path, static: Path, request) -> Iterator[subprocess.Popen[st
     started.wait()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_at_once_and_quietly_while_work_is_under_way(process) -> None:
     assert process.stdout is not None
     told = json.loads(process.stdout.readline())

@@ -69,6 +69,7 @@ def header_and_data(content):
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
+@pytest.mark.slow
 def test_each_recorded_answer_is_the_servers(site, db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     found = answers(site)
@@ -135,6 +136,7 @@ def test_addresses_and_files_are_those_of_the_page():
     assert file_name("a/report.html") == "a/report.html"
 
 
+@pytest.mark.slow
 def test_another_folder_is_left_alone_and_an_export_is_replaced(db, site, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ServeError) as caught:
@@ -172,6 +174,7 @@ def test_a_class_of_a_graph_is_found_in_each_database_by_its_name(db, tmp_path):
     assert_says(caught.value, "'unicorn'", "Expected", "Choose")
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path):
     copy = tmp_path / "little.semlens"
     little(copy, write_pictures(tmp_path / "images", 24), sl.load_embedder("semlens/demo"))

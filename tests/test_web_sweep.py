@@ -76,6 +76,7 @@ def lists(valid, spurious, name, target):
 # -- the sweep --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_sweep_is_audit_all(client, db):
     """A saved audit's lists where there is one; else the bundled sets and the artefacts."""
     db.audits.add("clock", lists(["dog"], ["tree"], "older", None))
@@ -200,6 +201,7 @@ def test_without_the_images_it_says_so(db):
     assert_error(fetch(client, "experiments/model-test", body, 400), "no-such-folder")
 
 
+@pytest.mark.slow
 def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
     made = db.audits.add("ox", lists(["dog"], ["tree"], "mine", None))
 

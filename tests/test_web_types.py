@@ -22,6 +22,7 @@ def generator():
     return command
 
 
+@pytest.mark.slow
 def test_types_follow_the_models_of_the_server(generator, tmp_path):
     source, target = tmp_path / "openapi.json", tmp_path / "types.ts"
     source.write_text(json.dumps(description(schemas=True), indent=2))
