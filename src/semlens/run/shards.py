@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -91,6 +91,7 @@ class Stage:
         running({})
 
 
+@runtime_checkable  # so that the tests can check its type
 class Complete(Protocol):
     """Completes the shards of a stage, or raises an error."""
 
