@@ -435,7 +435,7 @@ def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
         _, commands, _ = reproduce(sl.open(named, embedder=words), ["semlens"], "1").blocks
         line = shlex.split(commands.lines[0])
         parsed.append(command.make_context("build", line[2:]).params)
-        assert line[2] == str(named)
+        assert line[2] == named.name
     first, second = parsed
     assert (first["relevance"], bool(second["relevance"])) == (True, False)
     assert (first["examples"], first["layers"]) == (6, "first,second")

@@ -67,7 +67,7 @@ def relevant_rows(
     relevant: Any = table[table["max"] >= minimum]
     if relevant.empty and not empty_ok:
         raise RelevanceError(
-            f"No component of '{database.path}' reaches {100 * minimum:g} % of its layer's "
+            f"No component of '{database.location}' reaches {100 * minimum:g} % of its layer's "
             f"relevance for class '{class_name(database, logit)}'.",
             f"The most relevant component has {100 * table['max'].max():.2g} %."
             if len(table)

@@ -73,10 +73,10 @@ def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | 
     names = [table.name for table in label_tables(database)]
     if name is not None and name not in names:
         raise ConceptError(
-            f"The database '{database.path}' has no saved labels '{name}'.",
+            f"The database '{database.location}' has no saved labels '{name}'.",
             f"It has {nearest(name, names)}." if names else "It has none of this build.",
             f"Save some with db.label().save_to_database({name!r}), or: semlens label "
-            f"{database.path} --keep {name}",
+            f"{database.location} --keep {name}",
         )
     if not names:
         return None
@@ -173,10 +173,10 @@ def search_labels(
     table = saved_labels(database, name)
     if table is None:
         raise ConceptError(
-            f"The database '{database.path}' has no saved labels to search.",
+            f"The database '{database.location}' has no saved labels to search.",
             "Expected some, because its embedder reads no texts.",
             "Save some with Labels.save_to_database(), or: semlens label "
-            f"{database.path} --concepts SET --keep NAME",
+            f"{database.location} --concepts SET --keep NAME",
         )
     rows = np.sort(database.rows(layers))
     labelled = table.iloc[rows]

@@ -114,7 +114,7 @@ def demo(
                 },
                 "components": db.manifest.rows,
                 "seconds": round(seconds, 1),
-                "database": str(db.path.resolve()),
+                "database": db.location,
                 "page": str(page.resolve()),
                 "target": world.target,
             }

@@ -147,7 +147,7 @@ def print_database(db: ConceptDatabase, as_json: bool) -> None:
         manifest = db.manifest
         print_json(
             {
-                "database": str(db.path.resolve()),
+                "database": db.location,
                 "components": manifest.rows,
                 "samples": manifest.samples,
                 "unreadable": manifest.unreadable,

@@ -34,7 +34,7 @@ def status(
     if as_json:
         print_json(
             {
-                "database": str(db.path.resolve()),
+                "database": db.location,
                 "fingerprint": db.fingerprint,
                 **manifest.model_dump(include={"model", "data", "embedder", "recipe", "samples"}),
                 "components": manifest.rows,

@@ -146,7 +146,7 @@ def write_page(
 
     page = render(
         "demo.html.j2",
-        database=str(db.path),
+        database=db.location,
         classes=world.classes,
         target=world.target,
         artefact=world.artefact,

@@ -61,7 +61,7 @@ def database_html(database: Database, shown: int = 4) -> str:
     step = max(1, len(rows) // shown)
     return render(
         "database.html.j2",
-        database=str(database.path),
+        database=database.location,
         manifest=database.manifest,
         cards=[component_card(database, row) for row in rows[::step][:shown]],
     )

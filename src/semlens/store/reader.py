@@ -172,8 +172,8 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         url = remote_url(path)
         remote = RemoteDatabase.open(url) if url is not None else None
         super().__init__(remote.folder if remote else user_path(path), remote)
-        self.location = url or str(self.path)
-        """The path or URL that it was opened from."""
+        self.location = url or str(self.path.resolve())
+        """The absolute path or the URL that it was opened from."""
         self.device = device
         self.manifest = Manifest.load(self.path)
         self.files = BuildFiles(self.path, self.manifest, remote=remote)
@@ -244,6 +244,11 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
             self.check_embedder(embedder)
             report_progress("loading the embedder", 1, 1)
         return embedder
+
+    @property
+    def name(self) -> str:
+        """The name of the database's folder."""
+        return Path(self.location).name
 
     # -- identity -----------------------------------------------------------------------
 

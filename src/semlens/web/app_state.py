@@ -74,7 +74,7 @@ class ModelContext:
             stat, same = (), False
         if not same:
             raise StaleError(
-                f"The database '{self.db.path}' has changed since it was opened.",
+                f"The database '{self.db.location}' has changed since it was opened.",
                 "Expected the build that the server was started with.",
                 "Restart the server once the build has finished.",
             )
@@ -105,7 +105,7 @@ class ModelContext:
                 source = (
                     shlex.quote(spec) if FilePath(spec.rpartition(":")[0]).is_file() else "SPEC"
                 )
-                command = shlex.join(["semlens", "serve", str(self.db.path), "--model"])
+                command = shlex.join(["semlens", "serve", self.db.location, "--model"])
                 raise ModelError(
                     f"{purpose} needs the model '{spec}', which could not be loaded: {error.value}",
                     f"{error.expected} Pages that only read the database work without it.",
@@ -225,15 +225,15 @@ class AppState:
 
 
 def _refuse_duplicates(databases: Sequence[ConceptDatabase]) -> None:
-    folders: set[str] = set()
-    for folder in (str(db.path.resolve()) for db in databases):
-        if folder in folders:
+    locations: set[str] = set()
+    for location in (db.location for db in databases):
+        if location in locations:
             raise ServeError(
-                f"The database '{folder}' is given twice.",
+                f"The database '{location}' is given twice.",
                 "Expected each database once.",
                 "Leave one out.",
             )
-        folders.add(folder)
+        locations.add(location)
 
 
 # coroutines: a plain function would be run in a thread, which costs more than the lookup

@@ -86,7 +86,7 @@ class Comparison(Result):
         return pd.DataFrame(
             {
                 "set": [component_set.name for component_set in self.sets],
-                "database": [str(component_set.database.path) for component_set in self.sets],
+                "database": [component_set.database.location for component_set in self.sets],
                 "model": [
                     component_set.database.manifest.model.spec for component_set in self.sets
                 ],

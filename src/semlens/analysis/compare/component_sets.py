@@ -55,22 +55,21 @@ def check_databases(databases: Sequence[Database]) -> None:
     if not databases:
         raise RecipeError("No database is given.", "Expected at least one.", "Give a database.")
     first = databases[0]
-    folders: set[str] = set()
+    locations: set[str] = set()
     for database in databases:
-        folder = str(database.path.resolve())
-        if folder in folders:
+        if database.location in locations:
             raise RecipeError(
-                f"The database '{database.path}' is given twice.",
+                f"The database '{database.location}' is given twice.",
                 "Expected different databases.",
                 "Leave one out.",
             )
-        folders.add(folder)
+        locations.add(database.location)
         embedder, other_embedder = first.manifest.embedder, database.manifest.embedder
         if embedder.fingerprint != other_embedder.fingerprint:
             same = embedder.spec == other_embedder.spec
             note = " (same name, different weights or preprocessing)" if same else ""
             raise StaleError(
-                f"'{first.path}' was embedded by '{embedder.spec}', '{database.path}' by "
+                f"'{first.location}' was embedded by '{embedder.spec}', '{database.location}' by "
                 f"'{other_embedder.spec}'{note}.",
                 "Expected the same embedder: vectors of different embedders cannot be compared.",
                 f"Rebuild one of them with the embedder '{embedder.spec}'.",
@@ -79,15 +78,15 @@ def check_databases(databases: Sequence[Database]) -> None:
 
 def database_names(databases: Sequence[Database]) -> list[str]:
     """Name databases after their folders, with as many parent folders as make names unique."""
-    parts = [_plain(database.path.resolve()).parts for database in databases]
+    parts = [_plain(Path(database.location)).parts for database in databases]
     depth = 1
     while depth < max(map(len, parts)) and len({p[-depth:] for p in parts}) < len(parts):
         depth += 1
     names = ["/".join(p[-depth:]) for p in parts]
     if len(set(names)) == len(names):
         return names
-    names = [database.path.resolve().name for database in databases]  # only the suffixes differ
-    return names if len(set(names)) == len(names) else [str(d.path.resolve()) for d in databases]
+    names = [database.name for database in databases]  # only the suffixes differ
+    return names if len(set(names)) == len(names) else [d.location for d in databases]
 
 
 def _plain(path: Path) -> Path:
@@ -218,7 +217,7 @@ def _layers(database: Database, available: set[str], layers: Layers) -> list[str
     selected = [name for name in names if name in database.layers or name not in available]
     if names and not selected:
         raise LayerError(
-            f"The database '{database.path}' has none of the layers {', '.join(names)}.",
+            f"The database '{database.location}' has none of the layers {', '.join(names)}.",
             f"It has {', '.join(database.layers)}.",
             "Give layers of every database, or leave this one out.",
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from semlens.recipe import Recipe
+from semlens.remote_files import remote_url
 from semlens.store.reader import Database
 
 
@@ -43,7 +44,7 @@ def build_command(
     }
     if any(spec.startswith("python:") for spec in sources.values()):
         return None
-    command = ["semlens", "build", str(path or absolute_path(database))]
+    command = ["semlens", "build", str(path or database.location)]
     for option, spec in sources.items():
         command += [option, spec]
     command += [
@@ -65,13 +66,8 @@ def _settings(recipe: Recipe, options: Sequence[str]) -> Iterator[str]:
         yield from ("--no-thumbnails",) if name == "thumbnails" else (option, str(value))
 
 
-def absolute_path(database: Database) -> str:
-    """Return the absolute path: a command may be copied into any terminal."""
-    return str(database.path.resolve())
-
-
 def sibling_path(database: Database, suffix: str) -> Path:
-    """Return the path of a new database next to this one."""
-    path = database.path.resolve()
+    """Return the path of a new database next to this one; in the current folder if it is remote."""
+    path = Path(database.name if remote_url(database.location) else database.location)
     name = path.name.removesuffix(".semlens")
     return path.with_name(f"{name}-{suffix}.semlens")

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from semlens.analysis.describe.build_command import absolute_path, build_command, sibling_path
+from semlens.analysis.describe.build_command import build_command, sibling_path
 from semlens.data.images import Images
 from semlens.data.load import is_saved_dataset
 from semlens.embedders.load import DEFAULT_EMBEDDER, embeds_texts, missing_package
@@ -82,11 +82,11 @@ def _embedder(database: Database, failure: SemlensError | None) -> DatabaseWarni
     library, _, rest = spec.partition("/")
     not_installed = missing_package(spec)
     missing = _missing_path(rest)
-    serve = shlex.join(["semlens", "serve", absolute_path(database), "--embedder", "NEW_PLACE"])
+    serve = shlex.join(["semlens", "serve", database.location, "--embedder", "NEW_PLACE"])
     if library.startswith("python:"):
         text = f"The embedder '{spec}' was a Python object"
         remedy = "Serve the database from Python, opened with the same object."
-        command = f"semlens.serve(semlens.open({absolute_path(database)!r}, embedder=...))"
+        command = f"semlens.serve(semlens.open({database.location!r}, embedder=...))"
     elif not_installed is not None:
         package, extra = not_installed
         text = f"The embedder '{spec}' needs the package '{package}'"
@@ -117,7 +117,7 @@ def _data(database: Database) -> DatabaseWarning | None:
     if isinstance(source, Images) and spec.startswith("python:"):
         return None  # the images were passed as an object
     root = user_path(spec)
-    serve = shlex.join(["semlens", "serve", absolute_path(database), "--data", "NEW_PLACE"])
+    serve = shlex.join(["semlens", "serve", database.location, "--data", "NEW_PLACE"])
     if spec.startswith("python:"):
         return DatabaseWarning(
             "data",
@@ -201,7 +201,7 @@ def _unreadable(database: Database) -> DatabaseWarning | None:
         "unreadable",
         f"{_images(count)} could not be read and were skipped ({_some(broken)}).",
         "Show why each was skipped.",
-        shlex.join(["semlens", "status", absolute_path(database)]),
+        shlex.join(["semlens", "status", database.location]),
     )
 
 

@@ -148,12 +148,12 @@ def label_stability(
         known = dict(zip(found["component"].tolist(), found["label"].tolist(), strict=True))
         if not known.keys() & set(components):
             raise LayerError(
-                f"The database '{database.path}' has none of the {len(components)} components.",
+                f"The database '{database.location}' has none of the {len(components)} components.",
                 f"Expected one of the same model, with components such as '{components[0]}'.",
                 "Build it from the same model with the same layers.",
             )
         frame[column] = [known.get(component) for component in components]
-    return LabelStability(frame, tuple(str(db.path) for db in rest), str(chosen), draws)
+    return LabelStability(frame, tuple(db.location for db in rest), str(chosen), draws)
 
 
 def _columns(count: int) -> list[str]:

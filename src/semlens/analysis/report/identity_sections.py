@@ -38,7 +38,7 @@ def identity(
     )
     rows = [
         *((name, source.spec, source.fingerprint) for name, source in sources.items()),
-        ("database", database.path.name, database.fingerprint),
+        ("database", database.name, database.fingerprint),
         ("class", f"{name}, {sample_count(database, target)} samples", ""),
         ("samples", f"{manifest.samples}, {manifest.unreadable} of them unreadable", ""),
         ("model outputs", classes, ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -48,7 +49,7 @@ def limits(
 def reproduce(database: Database, command: Sequence[str], version: str) -> Section:
     """Show the commands that reproduce the database and the report."""
     relevance = ["--relevance"] if database.manifest.relevance is not None else []
-    build = build_command(database, *relevance, path=database.path)
+    build = build_command(database, *relevance, path=Path(database.name))
     by_code = "The database was built in Python, from objects that a command cannot name."
     return Section(
         "reproduce",

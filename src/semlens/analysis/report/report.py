@@ -304,7 +304,7 @@ def _criterion(audit: Audit | SkippedSection) -> str:
 def _command(
     database: Database, name: str, concepts: ConceptSet, record: AuditRecord | None
 ) -> Sequence[str]:
-    words = ["semlens", "report", database.path.name]
+    words = ["semlens", "report", database.name]
     if record is not None:
         return [*words, "--saved", str(record.id)]
     return [*words, "--target", name, "--concepts", concepts.name]

@@ -68,7 +68,7 @@ def correction_commands(
     db: ConceptDatabase, components: Sequence[str], artefact: Artefact | None
 ) -> CorrectionCommands:
     """Return the commands that prune the components, and that retrain the model."""
-    path = str(db.path)
+    path = db.location
     model, data, _ = db.sources
     model_option = ["--model", model] if isinstance(model, str) else []
     data_option = ["--data", str(data)] if isinstance(data, str | Path) else []

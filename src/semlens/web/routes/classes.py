@@ -129,7 +129,7 @@ def check_relevance(context: ModelContext) -> None:
         return
     command = build_command(db, "--relevance")
     raise RelevanceError(
-        f"The database '{db.path}' has no class relevance.",
+        f"The database '{db.location}' has no class relevance.",
         "Expected a database that was built with relevance.",
         f"Run: {command}"
         if command

@@ -166,5 +166,5 @@ def components_csv(
         for start in range(0, max(len(rows), 1), _CHUNK):
             yield csv(frame.iloc[rows[start : start + _CHUNK]], header=start == 0)
 
-    headers = attachment(f"{context.db.path.name.removesuffix('.semlens')}-components.csv")
+    headers = attachment(f"{context.db.name.removesuffix('.semlens')}-components.csv")
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)

@@ -68,7 +68,7 @@ def overview(context: Context) -> Overview:
     )
     return Overview(
         name=context.name,
-        path=str(db.path.resolve()),
+        path=db.location,
         fingerprint=db.fingerprint,
         model=manifest.model,
         data=manifest.data,
