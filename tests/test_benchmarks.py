@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_plan_quick(tmp_path):
     assert printed["merge"]["shards"] == printed["store"]["crops_files"] == 100
     assert all(value > 0 for value in printed["constants"].values())
     read, size = printed["remote"]["read"], printed["remote"]["bytes"]
-    assert read["open"] < read["examples of a component"] < size / 2
+    assert 0 < max(read["open"], read["examples of a component"]) < size / 100
     assert sum(read.values()) < size
     assert read["another search"] == 0
     # what the plan says is the product of the constants
@@ -214,8 +215,10 @@ def test_planted_quick(tmp_path):
 
 
 @pytest.mark.slow
-def test_calibration_quick(tmp_path):
-    printed = run("calibration.py", "--figure", str(tmp_path / "figure.png"))
+def test_calibration_quick(tmp_path, demo):
+    shutil.copytree(demo, tmp_path / "demo.semlens")  # it would build one
+    figure = ["--figure", str(tmp_path / "figure.png")]
+    printed = run("calibration.py", "--work", str(tmp_path), *figure)
     nulls = {(one["name"], one["null"]) for one in printed["tests"]}
     assert len(nulls) == len(printed["tests"]) > 40
     for one in [*printed["tests"], *printed["rates"]]:
@@ -269,8 +272,9 @@ def test_label_confidence_quick(tmp_path):
 
 
 @pytest.mark.slow
-def test_defect_query_quick():
-    printed = run("defect_query.py")
+def test_defect_query_quick(tmp_path, demo):
+    shutil.copytree(demo, tmp_path / "demo" / "demo.semlens")  # it would build one
+    printed = run("defect_query.py", "--work", str(tmp_path))
     assert printed["planted"] == 12
     assert printed["images"] == 11
     for ranks in printed["ranks"].values():
