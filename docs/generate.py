@@ -40,12 +40,21 @@ METHODS_TEXT = '''\
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from semlens.analysis.lazy_method import LazyMethod
+from semlens.store.reader import Database
+
+if TYPE_CHECKING:
 {imports}
 
 
 class Questions(Database):
     """The methods of a database: its questions, as ``semlens`` has them as functions."""
 
+    if TYPE_CHECKING:
+{typed}
+    else:
 {methods}
 '''
 
@@ -77,10 +86,12 @@ def stub(text: str) -> str:
 def methods() -> str:
     """Return the module of methods."""
     known = questions()
-    imports = [f"from {q.__module__} import {name}" for name, q in known.items()]
+    imports = [f"    from {q.__module__} import {name}" for name, q in known.items()]
+    methods = [f'        {name} = LazyMethod("{known[name].__module__}")' for name in sorted(known)]
     return METHODS_TEXT.format(
-        imports="\n".join(sorted([*imports, "from semlens.store.reader import Database"])),
-        methods="\n".join(f"    {name} = {name}" for name in sorted(known)),
+        imports="\n".join(sorted(imports)),
+        typed="\n".join(f"        {name} = {name}" for name in sorted(known)),
+        methods="\n".join(methods),
     )
 
 

@@ -231,3 +231,10 @@ def test_importing_semlens_is_quick_and_loads_no_torch():
     code = "import sys, semlens; print('torch' in sys.modules, 'pandas' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
+
+
+def test_opening_a_database_imports_only_what_it_needs():
+    heavy = ["matplotlib", "sklearn", "scipy.stats", "torchvision", "umap", "fastapi"]
+    code = f"import sys, semlens; semlens.open; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -6,12 +6,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 from PIL import Image
 
-from semlens.analysis.audit.saved_audits import SavedAudits
 from semlens.analysis.questions import Questions
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
@@ -32,6 +31,11 @@ from semlens.run.plan import Execution, Plan
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.types import Components
 
+if TYPE_CHECKING:
+    from semlens.analysis.audit.saved_audits import SavedAudits
+else:  # imported on first use
+    SavedAudits = object
+
 
 class ConceptDatabase(Questions):
     """A database with every question as a method: ``db.scores()`` is ``semlens.scores(db)``.
@@ -49,6 +53,8 @@ class ConceptDatabase(Questions):
     @locked_cached_property
     def audits(self) -> SavedAudits:
         """Audits that are saved in the database, with their reviews."""
+        from semlens.analysis.audit.saved_audits import SavedAudits
+
         return SavedAudits(self)
 
     def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from scipy.special import expit
-from sklearn.linear_model import ElasticNet
 
 from semlens.analysis.labelling.correlation import standardised
 from semlens.analysis.labelling.evidence import Evidence
@@ -69,6 +68,8 @@ class LinearExplanation(Labeller):
     def _explain(
         self, fit: _Division, target: Float64[np.ndarray, " s"]
     ) -> Float64[np.ndarray, " q"]:
+        from sklearn.linear_model import ElasticNet  # slow to import, for one of many methods
+
         gram: Any = fit.gram  # scikit-learn's annotations lack arrays
         net = ElasticNet(
             alpha=self.penalty, l1_ratio=self.sparse, precompute=gram, fit_intercept=False,
