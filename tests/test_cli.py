@@ -23,6 +23,7 @@ from torch import nn
 from torchvision.transforms import functional as F
 
 def make():
+    print("what a model prints is no part of an answer")
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 15 * 15, 2))
     return net, lambda image: F.to_tensor(F.resize(image, [32, 32])), ["class0", "class1"]

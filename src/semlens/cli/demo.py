@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -119,7 +118,7 @@ def demo(
                 "target": world.target,
             }
         )
-    elif serve and sys.stdout.isatty():
+    elif serve and out.file.isatty():
         _serve(db, model)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
@@ -51,7 +52,7 @@ def report_errors(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with _notices():
+            with _notices(), _only_answers():
                 return command(*args, **kwargs)
         except SemlensError as error:
             _print_error(error)
@@ -96,6 +97,17 @@ def _notices() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _only_answers() -> Iterator[None]:
+    """Keep standard output for the answer; what a model's code or Ray prints goes to the other."""
+    if sys.stdout is sys.stderr:  # a command that is called by another one
+        yield
+        return
+    out.file = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield
+
+
 def save_picture(picture: Figure | Image, path: Path) -> None:
     """Write a picture in the format of the path's ending; matplotlib is loaded on first use."""
     from semlens.draw.figure import save_picture as save
@@ -105,7 +117,7 @@ def save_picture(picture: Figure | Image, path: Path) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON value; NaN and infinities become null."""
-    typer.echo(json.dumps(plain(value), ensure_ascii=False))
+    typer.echo(json.dumps(plain(value), ensure_ascii=False), file=out.file)
 
 
 def table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None) -> None:

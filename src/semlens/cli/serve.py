@@ -103,7 +103,7 @@ def run(server: Server, browser: bool, as_json: bool = False) -> None:
     def ready() -> None:
         if as_json:
             print_json({"url": server.url, "models": server.models})
-            sys.stdout.flush()
+            out.file.flush()
         else:
             out.print(
                 f"Serving {', '.join(server.models)} at\n\n  {server.url}\n\nPress Ctrl-C to stop.",
@@ -125,7 +125,7 @@ def _end() -> None:
     still running while the interpreter shuts down. Files are written atomically, so nothing is
     lost.
     """
-    sys.stdout.flush()
+    out.file.flush()
     sys.stderr.flush()
     os._exit(0)
 
