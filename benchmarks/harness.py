@@ -11,6 +11,7 @@ Python, and PyTorch to measure a GPU or describe the machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import importlib.metadata
@@ -76,7 +77,8 @@ def command(
     with tempfile.TemporaryDirectory() as temporary:
         work = (parsed.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        values = measure(parsed, work)
+        with contextlib.redirect_stdout(sys.stderr):  # Ray prints when a node dies
+            values = measure(parsed, work)
     result = {"quick": parsed.quick, "machine": machine_info, **values}
     if parsed.json:
         print(json.dumps(result))
