@@ -32,7 +32,7 @@ LABEL_TEMPLATES = ("{}", "{}-like", "a {}", "an image of a close up of {}")
 
 CACHE_FROM = 100
 """Number of texts from which their vectors are cached in the database."""
-PROMPTS_PER_BLOCK = 256
+PROMPTS_PER_BLOCK = 64
 """Prompts embedded between two reports of progress."""
 IMAGES_PER_BLOCK = 64
 """Images of a folder that are held in memory at once."""
