@@ -170,7 +170,7 @@ Samples = Annotated[
 """Largest number of samples of the class, or the indices of any samples."""
 Pictures = Images | ImageLike | Sequence[ImageLike] | None
 """Images to use instead of the database's."""
-OTHER_IMAGES = "pass samples=[0, 1, ...] or images=..."
+OTHER_IMAGES = "pass images or samples"
 """What can be given in place of samples of a class."""
 
 
