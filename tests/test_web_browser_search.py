@@ -144,8 +144,8 @@ def test_the_first_search_is_ranked_before_noise_is_measured(
     ranked = rank(db, make_query(db, "letter"), top=20, compare=False).components
     full = db.search("letter", top=20)
     with serve(db.path) as address:
-        page = page_at(address, width=width, height=height)
-        page.goto(address + "#/m/demo/search?q=letter")
+        page = page_at(address + "#/m/demo/components", width=width, height=height)
+        page.goto(address + "#/m/demo/search?q=letter")  # not settled before noise is measured
         rows = page.locator("li[data-row]")
         expect(rows).to_have_count(20)
         expect(page.locator("main")).to_contain_text("Ranked by alignment.")
