@@ -109,6 +109,14 @@ def test_pasted_lines_and_undo(page_at, served):
     assert lists(db.audits.get(number)) == before
 
 
+def test_ids_of_components_stand_in_one_line(page_at, served):
+    page, _ = begin(page_at, served, width=1440)
+    name = page.locator("tbody tr[data-name] th .mono").first
+    name.evaluate("node => (node.textContent = 'blocks.6:319')")
+    line = name.evaluate("node => parseFloat(getComputedStyle(node).lineHeight)")
+    assert name.bounding_box()["height"] < 1.6 * line
+
+
 def test_thresholds_are_moved_by_mouse_and_keyboard(page_at, served):
     page, number = begin(page_at, served)
     _, db = served
