@@ -29,6 +29,10 @@ OUT = Path(__file__).parent / "images" / "web"
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--enable-unsafe-swiftshader"]
 
 
+LOADED = """[...document.querySelectorAll("main img")].every(
+  (one) => one.complete || one.getBoundingClientRect().top > innerHeight)"""
+
+
 class View(NamedTuple):
     """One screenshot: its file name, the URL hash, the theme, and the window size in pixels."""
 
@@ -159,6 +163,10 @@ def settle(page: Page) -> None:
         waiting.first.wait_for(state="detached", timeout=300_000)
         page.wait_for_timeout(300)
     page.wait_for_load_state("networkidle")
+    for _ in range(200):  # pictures of a busy server
+        if page.evaluate(LOADED):
+            break
+        page.wait_for_timeout(300)
     page.wait_for_timeout(300)
 
 

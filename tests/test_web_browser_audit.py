@@ -109,6 +109,13 @@ def test_pasted_lines_and_undo(page_at, served):
     assert lists(db.audits.get(number)) == before
 
 
+def test_ids_of_components_stand_in_one_line(page_at, served):
+    page, _ = begin(page_at, served, width=1440)
+    name = page.locator("tbody tr[data-name] th .mono").first
+    name.evaluate("node => (node.textContent = 'blocks.6:319')")
+    assert name.bounding_box()["height"] < 20  # two lines are 28 pixels
+
+
 def test_thresholds_are_moved_by_mouse_and_keyboard(page_at, served):
     page, number = begin(page_at, served)
     _, db = served

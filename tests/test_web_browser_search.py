@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 
 import pytest
 from PIL import Image
@@ -12,6 +13,9 @@ from web_browser import axe, copy_of, expect, fits, serve, settle
 import semlens as sl
 from semlens.analysis.labelling.confidence import as_shown
 from semlens.analysis.saved_labels import saved_labels
+from semlens.analysis.search.made_up import measured_reach
+from semlens.analysis.search.query import make_query
+from semlens.analysis.search.search import rank
 
 SIZES = [(1440, 900), (390, 844)]
 PICTURES_LOADED = """() => [...document.querySelectorAll("main img")].every(
@@ -123,6 +127,41 @@ def test_results_stay_while_the_next_are_searched(page_at):
     expect(page.locator("li[data-row]")).to_have_count(20)
     waiting[0].continue_()
     expect(page.locator("li[data-row]").first.locator(".label")).to_contain_text("clock")
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_first_search_is_ranked_before_noise_is_measured(
+    page_at, demo, tmp_path, monkeypatch, width, height
+):
+    measure = threading.Event()
+
+    def held(*args):
+        measure.wait(60)
+        return measured_reach(*args)
+
+    monkeypatch.setattr("semlens.web.routes.search.measured_reach", held)
+    db = sl.open(copy_of(demo, tmp_path))
+    ranked = rank(db, make_query(db, "letter"), top=20, compare=False).components
+    full = db.search("letter", top=20)
+    with serve(db.path) as address:
+        page = page_at(address + "#/m/demo/components", width=width, height=height)
+        page.goto(address + "#/m/demo/search?q=letter")  # not settled before noise is measured
+        rows = page.locator("li[data-row]")
+        expect(rows).to_have_count(20)
+        expect(page.locator("main")).to_contain_text("Ranked by alignment.")
+        expect(
+            page.get_by_role("status").filter(has_text="Measuring what noise reaches")
+        ).to_be_visible()
+        names = [row.get_attribute("data-component") for row in rows.all()]
+        assert names == [str(one) for one in ranked]
+        assert page.locator("[data-noise]").count() == 0  # nothing is said to stand out
+        fits(page)
+        measure.set()
+        expect(page.locator("[data-hits]")).to_have_attribute("data-hits", "20")
+        expect(page.locator("[data-above-noise]")).to_have_text(str(full.above_noise))
+        names = [row.get_attribute("data-component") for row in rows.all()]
+        assert names == [str(one) for one in full.components]
+        page.close()
 
 
 @pytest.mark.parametrize(

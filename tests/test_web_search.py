@@ -99,6 +99,18 @@ def test_words(fetch, databases):
     assert answer["query_id"] is None
 
 
+def test_without_a_comparison_hits_are_ranked_by_alignment(fetch, databases):
+    db = databases[0]
+    answer = fetch("search?q=dog&k=200&compare=false")
+    values = alignments(db, make_query(db, "dog"))
+    order = np.argsort(-values[~np.isnan(values)], kind="stable")
+    rows = np.flatnonzero(~np.isnan(values))[order]
+    assert [hit["row"] for hit in answer["hits"]] == rows.tolist()
+    assert [hit["alignment"] for hit in answer["hits"]] == pytest.approx(values[rows].tolist())
+    assert {(hit["noise"], hit["above_noise"]) for hit in answer["hits"]} == {(None, None)}
+    assert (answer["above_noise"], answer["scale"]) == (None, None)
+
+
 def test_hits_carry_the_kept_labels(fetch, databases):
     db = databases[0]
     table = db.load_analysis("labels-mine")

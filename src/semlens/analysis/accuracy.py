@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
-from semlens.analysis.classes import sample_numbers, true_classes
+from semlens.analysis.classes import known_classes, sample_numbers
 from semlens.analysis.result import Chart, Result
 from semlens.data.class_mapping import map_targets
 from semlens.data.images import Images
@@ -91,7 +91,7 @@ def labelled_images(
     """
     targets = None
     if images is None:
-        images, logits = database.images, true_classes(database)
+        images, logits = database.images, known_classes(database, "pass images with classes")
         targets = [None if np.isnan(logit) else int(logit) for logit in logits]
     samples = range(len(images)) if samples is None else sample_numbers(samples)
     if only is not None:

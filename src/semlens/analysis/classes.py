@@ -69,32 +69,59 @@ def true_classes(database: Database) -> Float64[np.ndarray, " n"]:
 
 
 def class_samples(
-    database: Database, target: int, at_most: int | None = None
+    database: Database, target: int, at_most: int | None = None, *, instead: str = ""
 ) -> Int64[np.ndarray, " n"]:
     """Return the readable samples of a class, at most ``at_most`` of them, evenly spaced.
+
+    Parameters
+    ----------
+    instead
+        What the caller can be given in place of samples of the class, for the error.
 
     Raises
     ------
     DataError
         If the class has no samples.
     """
-    classes = true_classes(database)
+    classes = known_classes(database, instead)
     samples = np.flatnonzero(classes == target)
     if len(samples) == 0:
         with_samples = np.unique(classes[~np.isnan(classes)])
         names = sorted({class_name(database, int(c)) for c in with_samples})
         raise DataError(
             f"The class '{class_name(database, target)}' has no samples in the database.",
-            f"It has samples of {nearest(class_name(database, target), names, 8)}."
-            if names
-            else "None of its samples has a known class.",
-            f"{'Choose one of them' if names else 'Build it with classes= or targets='}, or pass "
-            "samples=[0, 1, ...] or images=...",
+            f"It has samples of {nearest(class_name(database, target), names, 8)}.",
+            f"Choose one of them{', or ' if instead else ''}{instead}.",
         )
     if at_most is not None and len(samples) > at_most:
         spaced = np.linspace(0, len(samples) - 1, max(at_most, 1)).round().astype(np.int64)
         samples = samples[spaced]
     return samples.astype(np.int64)
+
+
+def has_true_classes(database: Database) -> bool:
+    """Return whether the class of any readable sample is known."""
+    return not bool(np.isnan(true_classes(database)).all())
+
+
+def known_classes(database: Database, instead: str = "") -> Float64[np.ndarray, " n"]:
+    """Return :func:`true_classes`, of which at least one is known.
+
+    Raises
+    ------
+    DataError
+        If none is: the model's own predictions cannot take their place, as they are never wrong.
+    """
+    classes = true_classes(database)
+    if np.isnan(classes).all():
+        raise DataError(
+            "The images of this database have no true classes.",
+            "Expected images whose right answer is known. Predicted classes are no substitute: by "
+            "them the model makes no errors.",
+            "Build the database again with targets= (the class of each image) or classes= (the "
+            f"logit of each class folder){'; or ' if instead else ''}{instead}.",
+        )
+    return classes
 
 
 def count_or_numbers(samples: int | Sequence[int] | np.ndarray) -> int | list[int]:
@@ -143,6 +170,8 @@ Samples = Annotated[
 """Largest number of samples of the class, or the indices of any samples."""
 Pictures = Images | ImageLike | Sequence[ImageLike] | None
 """Images to use instead of the database's."""
+OTHER_IMAGES = "pass images or samples"
+"""What can be given in place of samples of a class."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +228,11 @@ def class_images(
     selected = count_or_numbers(samples)
     if isinstance(selected, int):
         of_class = images is None
-        selected = class_samples(database, index, selected) if of_class else range(len(source))
+        selected = (
+            class_samples(database, index, selected, instead=OTHER_IMAGES)
+            if of_class
+            else range(len(source))
+        )
 
     def read(sample: int) -> Image.Image:
         return source.read(sample) if isinstance(source, Images) else open_image(source[sample])

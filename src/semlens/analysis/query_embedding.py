@@ -32,7 +32,7 @@ LABEL_TEMPLATES = ("{}", "{}-like", "a {}", "an image of a close up of {}")
 
 CACHE_FROM = 100
 """Number of texts from which their vectors are cached in the database."""
-PROMPTS_PER_BLOCK = 256
+PROMPTS_PER_BLOCK = 64
 """Prompts embedded between two reports of progress."""
 IMAGES_PER_BLOCK = 64
 """Images of a folder that are held in memory at once."""
@@ -127,12 +127,13 @@ def _embed_cached(
 ) -> Float32[np.ndarray, "q d"]:
     """Embed texts with a cache, since the same vocabularies are used repeatedly."""
     prompts = [template.replace("{}", text) for text in texts for template in templates]
-    blocks: list[np.ndarray] = []
+    # texts of one block are padded to the longest of it
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    vectors = np.zeros((len(prompts), key.embedder.dim), np.float32)
     for start in range(0, len(prompts), PROMPTS_PER_BLOCK):
-        stop = min(start + PROMPTS_PER_BLOCK, len(prompts))
-        blocks.append(key.embedder.embed_texts(prompts[start:stop]).numpy())
-        report_progress("embedding texts", stop, len(prompts))
-    vectors = np.concatenate(blocks) if blocks else np.zeros((0, key.embedder.dim), np.float32)
+        block = order[start : start + PROMPTS_PER_BLOCK]
+        vectors[block] = key.embedder.embed_texts([prompts[number] for number in block]).numpy()
+        report_progress("embedding texts", start + len(block), len(prompts))
     vectors = vectors.reshape(len(texts), len(templates), -1).mean(1)
     vectors.flags.writeable = False
     return vectors

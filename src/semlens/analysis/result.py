@@ -122,13 +122,13 @@ def check_suffix(path: str | Path, suffixes: Iterable[str] = RESULT_SUFFIXES) ->
 
 
 def plain(value: Any) -> Any:
-    """Convert numpy values to Python's own types for JSON; NaN and infinity become None."""
+    """Convert numpy values to Python's own types for JSON; NaN, NA and infinity become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
+    if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
         return None
     return value

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from semlens.analysis.classes import class_samples
+from semlens.analysis.classes import class_name, class_samples
 from semlens.analysis.describe.overview import class_table
 from semlens.analysis.describe.predicted_classes import predict_classes, predicted_samples
+from semlens.errors import DataError
 from semlens.web.app_state import AppState, ModelContext
 
 
@@ -45,6 +46,11 @@ def images_of_class(
     """
     if not len(class_table(context.db)):
         found = predicted_samples(predictions(context, state), target, count)
-        if len(found):
-            return found
+        if not len(found):
+            raise DataError(
+                f"The model takes no image for '{class_name(context.db, target)}'.",
+                "Expected a class that it predicts for some image.",
+                "Choose another class.",
+            )
+        return found
     return class_samples(context.db, target, count)

@@ -661,6 +661,8 @@ export interface components {
             embedder_error: string | null;
             relevance: boolean;
             relevance_command: string | null;
+            true_classes: boolean;
+            targets_command: string | null;
             thumbnails: boolean;
             components: number;
             samples: number;
@@ -1143,7 +1145,7 @@ export interface components {
             clarity: number | null;
             nearest: components["schemas"]["NearConcept"][];
             examples: number;
-            of_class: number;
+            of_class: number | null;
             classes: components["schemas"]["DrivenClass"][];
             files: components["schemas"]["ExampleFile"][];
         };

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from semlens.analysis.audit.model_test_result import ModelTest, Outputs, SpuriousSet
 from semlens.analysis.auroc import auroc, auroc_interval
-from semlens.analysis.classes import class_name, class_samples, find_class, true_classes
+from semlens.analysis.classes import class_name, class_samples, find_class, known_classes
 from semlens.analysis.correct.corrected_model import with_weights
 from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
@@ -94,10 +94,11 @@ def model_test(
     # missing images are reported before the model is loaded
     real_images = None if real is None else as_images(real)
     samples = (
-        class_samples(database, class_index, count)
+        class_samples(database, class_index, count, instead="pass images of the class as real")
         if real_images is None
         else np.arange(len(real_images))
     )
+    others = _other_samples(database, class_index, count, seed).tolist() if to_insert else []
     model = database.model if weights is None else with_weights(database.model, weights)
     run = partial(_outputs, model, class_index, batch_size)
     on_real = run("real images", (real_images or database.images).read, samples.tolist())
@@ -110,11 +111,10 @@ def model_test(
         pooled = _pooled([tested.outputs for tested in sets])
         sets.append(_spurious_set(ALL_SETS, sources, on_real, pooled))
     if to_insert:
-        other_samples = _other_samples(database, class_index, count, seed).tolist()
-        without = run("without artefact", database.images.read, other_samples)
+        without = run("without artefact", database.images.read, others)
         for name, group in _artefact_groups(to_insert):
             read = _with_artefacts(database.images, group, seed)
-            outputs = run(f"with {name}", read, other_samples)
+            outputs = run(f"with {name}", read, others)
             source = " + ".join(artefact.spec for artefact in group)
             sets.append(_spurious_set(name, source, on_real, outputs, without))
     name = class_name(database, class_index)
@@ -200,7 +200,7 @@ def _other_samples(
     DataError
         If there are none.
     """
-    classes = true_classes(database)
+    classes = known_classes(database, "pass images of spurious features only as spurious")
     samples = np.flatnonzero((classes != target) & ~np.isnan(classes))
     if len(samples) == 0:
         raise DataError(

@@ -128,7 +128,7 @@ def error_groups(
         If the model makes fewer than two errors on them, or fewer than two right predictions.
     """
     number = find_class(database, target)
-    samples = class_samples(database, number, at_most)
+    samples = class_samples(database, number, at_most, instead="give the groups by a and b")
     scores = logits(database.model, database.images.read, samples.tolist(), batch_size)
     right = scores.argmax(1) == number
     name = class_name(database, number)

@@ -117,7 +117,10 @@ def example_files(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataF
 def summarize_examples(
     files: pd.DataFrame, rows: Int64[np.ndarray, " n"], target: int
 ) -> pd.DataFrame:
-    """Return the number of examples, the number of the class, and the most common class."""
+    """Return the number of examples, the number of the class, and the most common class.
+
+    The number of the class is missing for a component of whose examples no logit is known.
+    """
     files_by_row: dict[Any, Any] = dict(iter(files.groupby("row")))
     records: list[dict[str, Any]] = []
     for row in rows:
@@ -126,10 +129,13 @@ def summarize_examples(
         records.append(
             {
                 "examples": len(examples),
-                "of_class": int((examples["logit"] == target).fillna(False).sum()),
+                "of_class": (examples["logit"] == target).sum()
+                if examples["logit"].notna().any()
+                else pd.NA,
                 "examples_show": "".join(
                     f"{count} of {len(examples)} '{name}'" for name, count in most_common
                 ),
             }
         )
-    return pd.DataFrame(records, columns=["examples", "of_class", "examples_show"])
+    frame = pd.DataFrame(records, columns=["examples", "of_class", "examples_show"])
+    return frame.astype({"of_class": "Int64"})

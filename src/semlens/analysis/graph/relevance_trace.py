@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from semlens.analysis.classes import (
+    OTHER_IMAGES,
     ClassImages,
     Pictures,
     Samples,
@@ -311,7 +312,7 @@ def trace_class(
     logit = find_class(database, target)
     numbers = count_or_numbers(samples)
     if isinstance(numbers, int):
-        numbers = class_samples(database, logit, numbers).tolist()
+        numbers = class_samples(database, logit, numbers, instead=OTHER_IMAGES).tolist()
     names = reached_layers(database, logit, layers)
     manifest = database.manifest
     key = [

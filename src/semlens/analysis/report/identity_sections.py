@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.analysis.classes import class_name, true_classes
+from semlens.analysis.classes import class_name, has_true_classes, true_classes
 from semlens.analysis.concepts import ConceptSet, Kind
 from semlens.analysis.scores import Scores
 from semlens.draw.report_page import (
@@ -30,7 +30,6 @@ def identity(
     manifest, relevance = database.manifest, database.manifest.relevance
     sources = {name: getattr(manifest, name) for name in ("model", "data", "embedder")}
     classes = f"{len(manifest.classes)} classes" if manifest.classes else "classes without names"
-    name = f"{class_name(database, target)} (logit {target})"
     relevance_text = (
         f"rules {relevance.rules}, for the {_TARGETS[relevance.targets]}"
         if relevance is not None
@@ -39,8 +38,9 @@ def identity(
     rows = [
         *((name, source.spec, source.fingerprint) for name, source in sources.items()),
         ("database", database.name, database.fingerprint),
-        ("class", f"{name}, {sample_count(database, target)} samples", ""),
-        ("samples", f"{manifest.samples}, {manifest.unreadable} of them unreadable", ""),
+        ("class", f"{class_name(database, target)} (logit {target})", ""),
+        ("samples", f"{manifest.samples}, {samples_of(database, target)[1]}", ""),
+        ("unreadable samples", str(manifest.unreadable), ""),
         ("model outputs", classes, ""),
         ("relevance", relevance_text, ""),
         ("semlens", version, ""),
@@ -139,9 +139,18 @@ def overview(database: Database, scores: Scores) -> Section:
     )
 
 
-def sample_count(database: Database, target: int) -> int:
-    """Return the number of readable samples of a class."""
-    return int((true_classes(database) == target).sum())
+def samples_of(database: Database, target: int) -> tuple[int, str]:
+    """Return how many samples stand for a class, and that number in words.
+
+    Without true classes, these are the samples that the model takes for it.
+    """
+    name = class_name(database, target)
+    if has_true_classes(database):
+        count = int((true_classes(database) == target).sum())
+        return count, f"{count} of them of '{name}'"
+    relevance = database.relevance_classes.set_index("class")["samples"]
+    count = int(relevance.get(target, 0))
+    return count, f"{count} of which the model takes for '{name}': no true classes are known"
 
 
 def _text(value: Any) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.artefact_sensitivity import Sensitivity
 from semlens.analysis.describe.build_command import build_command
-from semlens.analysis.report.identity_sections import sample_count
+from semlens.analysis.report.identity_sections import samples_of
 from semlens.analysis.report.section_parts import SkippedSection, percent
 from semlens.draw.report_page import Commands, Details, Paragraph, Points, Section
 from semlens.store.reader import Database
@@ -72,15 +71,15 @@ def reproduce(database: Database, command: Sequence[str], version: str) -> Secti
 
 def _data(database: Database, target: int) -> list[tuple[str, str]]:
     manifest = database.manifest
-    count, name = sample_count(database, target), class_name(database, target)
+    count, words = samples_of(database, target)
     few = (
         f" {count} samples are few: shares of relevance may differ with other samples."
         if count < FEW_SAMPLES
         else ""
     )
     text = (
-        f"{manifest.samples} samples, {count} of them of '{name}'. Concepts and artefacts that do "
-        f"not occur in these data cannot be detected.{few}"
+        f"{manifest.samples} samples, {words}. Concepts and artefacts that do not occur in these "
+        f"data cannot be detected.{few}"
     )
     if manifest.unreadable:
         text += f" {manifest.unreadable} could not be read."

@@ -74,6 +74,8 @@ def _unexpected_card(unexpected: Unexpected, row: dict[str, Any], largest: float
 
 
 def _origin(row: Mapping[str, Any], name: str) -> str:
+    if row["of_class"] is pd.NA:
+        return f"Examples: {row['examples_show'] or 'of unknown class'}"
     text = f"{row['of_class']} of {row['examples']} examples are of '{name}'"
     if row["examples_show"].endswith(f"'{name}'") or not row["examples_show"]:
         return text

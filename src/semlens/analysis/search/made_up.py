@@ -15,7 +15,7 @@ random letters. Each component's alignment is standardised by its own with these
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -148,7 +148,15 @@ def _measure(
     kinds = [words for words in kinds if len(words) >= FEWEST]
     if not kinds:
         return None
-    probes = np.concatenate([_directions(database, words, terms, templates) for words in kinds])
+    ends = np.cumsum([len(words) for words in kinds])[:-1]
+    # all in one go, so that progress counts to the end once
+    vectors = embed_texts_of(database, [word for words in kinds for word in words], templates)
+    null = null_vector(embedder, templates)
+    embeddings = [
+        QueryEmbedding(part, tuple(words), null, embedder.fingerprint)
+        for words, part in zip(kinds, np.split(vectors, ends), strict=True)
+    ]
+    probes = np.concatenate([_directions(one, terms) for one in embeddings])
     mean = np.zeros(database.manifest.rows, np.float32)
     deviation = np.full(database.manifest.rows, _SMALL, np.float32)
     largest: list[np.ndarray] = []
@@ -163,24 +171,19 @@ def _measure(
         largest.append(values.max(0, initial=-np.inf))
         tails.append(np.sort(values.ravel())[values.size - ceil(LEVEL * values.size) :].copy())
         totals.append(values.size)
-    ends = np.cumsum([len(words) for words in kinds])[:-1]
     by_kind = tuple(np.split(np.stack(largest), ends, 1))
     return Reach(mean, deviation, by_kind, tuple(tails), tuple(totals))
 
 
-def _directions(
-    database: Database, words: list[str], terms: tuple[int, int], templates: tuple[str, ...]
-) -> Float32[np.ndarray, "q d"]:
+def _directions(words: QueryEmbedding, terms: tuple[int, int]) -> Float32[np.ndarray, "q d"]:
     """Return directions of a query per word, which has others at random as further terms."""
-    vectors = embed_texts_of(database, words, templates)
-    null = null_vector(database.embedder, templates)
+    vectors = words.vectors
     rng = np.random.default_rng((SEED, *terms))
 
     def pooled(count: int) -> Float32[np.ndarray, "q d"]:
-        others = rng.integers(0, len(words), (len(words), count - 1))
+        others = rng.integers(0, len(vectors), (len(vectors), count - 1))
         mean = (vectors + vectors[others].sum(1)) / count
-        embedding = QueryEmbedding(mean, tuple(words), null, database.embedder.fingerprint)
-        return directions(embedding)
+        return directions(replace(words, vectors=mean))
 
     positive, negative = terms
     probes = pooled(positive)

@@ -206,18 +206,33 @@ def search(
 
 
 def rank(
-    database: Database, query: Query, *, top: int = 10, offset: int = 0, layers: Layers = None
+    database: Database,
+    query: Query,
+    *,
+    top: int = 10,
+    offset: int = 0,
+    layers: Layers = None,
+    compare: bool = True,
 ) -> Hits:
-    """Rank components by a query; components without examples are excluded."""
+    """Rank components by a query; components without examples are excluded.
+
+    Parameters
+    ----------
+    compare
+        Whether to compare with noise, which is measured on first use. Without, components are
+        ranked by alignment alone, none is above noise, and ``noise`` and ``scale`` are NaN.
+    """
     rows = database.rows(layers)
     rows = np.sort(rows[database.has_examples[rows]])
     if query.excluded_rows:
         rows = rows[~np.isin(rows, np.asarray(query.excluded_rows))]
     score, similarity = _query_alignment(database, query, rows)
-    noise = np.maximum(
-        search_thresholds(database, rows, query.direction, score),
-        made_up_thresholds(database, rows, query, score),
-    )
+    noise = np.full(len(rows), np.nan, np.float32)
+    if compare:
+        noise = np.maximum(
+            search_thresholds(database, rows, query.direction, score),
+            made_up_thresholds(database, rows, query, score),
+        )
     above = score > noise
     best = _best(score, above, offset + top)
     labels = _shown_labels(database)
@@ -234,7 +249,7 @@ def rank(
         for rank, i in enumerate(best, start=1)
         if rank > offset
     )
-    scale = words_scale(database) if query.by_words else PICTURES
+    scale = PICTURES if not query.by_words else words_scale(database) if compare else np.nan
     return Hits(query.text, hits, len(rows), int(above.sum()), scale, database)
 
 

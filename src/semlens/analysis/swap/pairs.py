@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from semlens.analysis.classes import class_name, find_class, true_classes
+from semlens.analysis.classes import class_name, find_class, known_classes
 from semlens.errors import DataError
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -92,11 +92,11 @@ def plan_swap(
     Raises
     ------
     DataError
-        If too few classes have images, or a tested one has none.
+        If too few classes have images, or a tested one has none, or no class is known.
     RelevanceError
         If there is no such class.
     """
-    logit = true_classes(database)
+    logit = known_classes(database)
     classes = np.unique(logit[~np.isnan(logit)]).astype(np.int64)
     if len(classes) < LEAST_CLASSES:
         raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from semlens.analysis.classes import has_true_classes
 from semlens.analysis.describe.build_command import build_command
 from semlens.api import ConceptDatabase
 from semlens.web.app_state import Context, ModelContext, State
@@ -45,6 +46,10 @@ class ModelInfo(BaseModel):
     relevance: bool
     relevance_command: str | None
     """Command that adds class relevance; null if it is there, or no command can add it."""
+    true_classes: bool
+    """Whether the class of any image is known, as experiments and repairs need."""
+    targets_command: str | None
+    """Command that adds them from a file; null if they are there, or no command can."""
     thumbnails: bool
     components: int
     samples: int
@@ -76,6 +81,8 @@ def describe(context: ModelContext, jobs: JobQueue) -> ModelInfo:
     if isinstance(embedder, SharedEmbedder) and not embedder.inspected:
         key = f"texts {embedder.fingerprint}"
         jobs.result(key, "Inspecting the embedder", lambda: embedder.has_text, short=True)
+    known = has_true_classes(db)
+    relevance = ["--relevance"] if manifest.relevance else []
     return ModelInfo(
         number=context.number,
         name=context.name,
@@ -86,6 +93,10 @@ def describe(context: ModelContext, jobs: JobQueue) -> ModelInfo:
         embedder_error=str(failure) if failure else None,
         relevance=manifest.relevance is not None,
         relevance_command=None if manifest.relevance else build_command(db, "--relevance"),
+        true_classes=known,
+        targets_command=None
+        if known
+        else build_command(db, *relevance, "--targets", "classes.csv"),
         thumbnails=manifest.recipe.thumbnails,
         components=manifest.rows,
         samples=manifest.samples,

@@ -50,9 +50,10 @@ class SearchHit(BaseModel):
     cosine: float | None
     """Similarity with the query (Eq. 3); null in a label search."""
     noise: float | None
-    """Alignment that a hit must exceed to be above noise; null in a label search."""
+    """Alignment that a hit must exceed to be above noise; null if not compared, or in a label
+    search."""
     above_noise: bool | None
-    """Whether it does; null in a label search."""
+    """Whether it does; null if not compared, or in a label search."""
     label: str | None
     """From the newest saved labels, as it is shown."""
     confidence: float | None
@@ -66,9 +67,10 @@ class SearchResponse(BaseModel):
     searched: int
     """Number of components ranked; in a label search, number of components with a label."""
     above_noise: int | None
-    """Number of these that are above noise; null in a label search."""
+    """Number of these that are above noise; null if not compared, or in a label search."""
     scale: float | None
-    """Alignment of a full bar, the same for all queries; null in a label search."""
+    """Alignment of a full bar, the same for all queries; null if not compared, or in a label
+    search."""
     mode: Literal["vector", "label"]
     notice: str | None
     """Reason why only labels were searched."""
@@ -100,15 +102,18 @@ def search(
     layers: LayerNames = None,
     k: Count = 20,
     cursor: Cursor = 0,
+    compare: bool = True,
 ) -> SearchResponse:
     """Rank components by words, or by an earlier query with ``query_id``.
 
-    If the embedder cannot embed texts, the words are searched in the saved labels.
+    What noise reaches is measured by the first search of a database. Without ``compare``, hits are
+    ranked by alignment alone, and the answer does not wait for it. If the embedder cannot embed
+    texts, the words are searched in the saved labels.
     """
     if query_id is None and not context.db.embedder.has_text:
         return _by_label(context, q, without, layers, k, cursor)
     query = _query(context, state, q, without, query_id)
-    return _by_vector(context, state, query, layers, k, cursor, query_id)
+    return _by_vector(context, state, query, layers, k, cursor, query_id, compare)
 
 
 @router.post("/search/image", openapi_extra=UPLOAD)
@@ -222,7 +227,7 @@ def _measure(context: ModelContext, state: AppState) -> None:
         return words_scale(context.db)
 
     key = f"search-scale {context.number}"
-    state.jobs.result(key, "Measuring the scale of searches", measure, short=True)
+    state.jobs.result(key, "Measuring what noise reaches in searches", measure, short=True)
 
 
 def _by_vector(
@@ -233,17 +238,21 @@ def _by_vector(
     k: int,
     offset: int,
     query_id: int | None,
+    compare: bool = True,
 ) -> SearchResponse:
-    if query.by_words:
+    if compare and query.by_words:
         _measure(context, state)
-    ranking = rank(context.db, query, top=k, offset=offset, layers=layers)
-    hits = [_hit(hit, above_noise=hit.above_noise, confidence=None) for hit in ranking.hits]
+    ranking = rank(context.db, query, top=k, offset=offset, layers=layers, compare=compare)
+    hits = [
+        _hit(hit, above_noise=hit.above_noise if compare else None, confidence=None)
+        for hit in ranking.hits
+    ]
     end = offset + len(hits)
     return SearchResponse(
         query=query.text,
         searched=ranking.searched,
-        above_noise=ranking.above_noise,
-        scale=ranking.scale,
+        above_noise=ranking.above_noise if compare else None,
+        scale=plain(ranking.scale),
         mode="vector",
         notice=None,
         hits=hits,

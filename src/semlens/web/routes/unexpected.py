@@ -12,6 +12,7 @@ from semlens.analysis.class_relevance import MINIMUM
 from semlens.analysis.classes import class_name
 from semlens.analysis.describe.unexpected import Unexpected, unexpected
 from semlens.analysis.resolve_concepts import concepts_by_class
+from semlens.analysis.result import plain
 from semlens.web.app_state import Context, State
 from semlens.web.routes.classes import class_samples
 from semlens.web.routes.verdicts import class_verdicts
@@ -57,8 +58,8 @@ class UnexpectedComponent(BaseModel):
     clarity: float | None
     nearest: list[NearConcept]
     examples: int
-    of_class: int
-    """Examples that are of the class."""
+    of_class: int | None
+    """Examples that are of the class; null if no class of theirs is known."""
     classes: list[DrivenClass]
     """Classes that it is most relevant for; always includes the class itself."""
     files: list[ExampleFile]
@@ -130,7 +131,7 @@ def _component(result: Unexpected, row: dict[Any, Any]) -> UnexpectedComponent:
         clarity=None if row["clarity"] != row["clarity"] else row["clarity"],
         nearest=[NearConcept(concept=concept, score=score) for concept, score in nearest],
         examples=row["examples"],
-        of_class=row["of_class"],
+        of_class=plain(row["of_class"]),
         classes=[
             DrivenClass(target=one["logit"], name=one["class"], mean=one["mean"])
             for one in driven.to_dict("records")

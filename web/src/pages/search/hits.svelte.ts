@@ -6,6 +6,8 @@ import { firstPage, nextPage, type SearchQuery } from "./search-query";
 
 export interface Hits {
   readonly first: Resource<SearchResponse>;
+  /** The first page by alignment alone, until what noise reaches is measured. */
+  readonly early: SearchResponse | null;
   /** All results so far, each component once. */
   readonly list: readonly SearchHit[];
   readonly more: boolean;
@@ -18,6 +20,10 @@ export interface Hits {
 export function hits(model: () => ModelInfo, query: () => SearchQuery): Hits {
   // the last results stay while the next are searched, so that typing does not flicker
   const first = resource<SearchResponse>(() => firstPage(model(), query()), { keep: true });
+  const measuring = $derived(first.value === null && first.progress !== null);
+  const early = resource<SearchResponse>(() =>
+    measuring ? firstPage(model(), { ...query(), compare: false }) : null,
+  );
   let later = $state.raw<readonly SearchResponse[]>([]);
   let loading = $state(false);
   let error = $state.raw<ApiError | null>(null);
@@ -36,7 +42,7 @@ export function hits(model: () => ModelInfo, query: () => SearchQuery): Hits {
 
   const last = $derived(later.at(-1) ?? first.value);
   const list = $derived.by(() => {
-    const all = [first.value, ...later].flatMap((response) => response?.hits ?? []);
+    const all = [first.value ?? early.value, ...later].flatMap((response) => response?.hits ?? []);
     // the list is keyed by row, so rows must be unique
     return [...new Map(all.map((hit) => [hit.row, hit])).values()];
   });
@@ -59,6 +65,9 @@ export function hits(model: () => ModelInfo, query: () => SearchQuery): Hits {
 
   return {
     first,
+    get early() {
+      return early.value;
+    },
     get list() {
       return list;
     },

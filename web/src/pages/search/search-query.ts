@@ -20,6 +20,8 @@ export interface SearchQuery {
   /** Id of an earlier query with an image or components. */
   queryId: string | null;
   layers: readonly string[];
+  /** False: ranked at once, without what noise reaches. */
+  compare?: boolean;
 }
 
 type Job = (signal: AbortSignal, progress: (status: JobStatus) => void) => Promise<SearchResponse>;
@@ -75,7 +77,7 @@ export function change(model: ModelInfo, query: SearchQuery, terms: readonly Ter
 }
 
 /** The request of the first page; null without included terms. */
-export function firstPage(model: ModelInfo, { terms, queryId, layers }: SearchQuery): Job | null {
+export function firstPage(model: ModelInfo, { terms, queryId, layers, compare }: SearchQuery): Job | null {
   if (!terms.some((term) => !term.negative)) return null;
   const path = `models/${model.number}/search`;
   const of = (kind: TermKind, negative: boolean) =>
@@ -85,7 +87,7 @@ export function firstPage(model: ModelInfo, { terms, queryId, layers }: SearchQu
   if (queryId || !terms.some((term) => term.kind === "component")) {
     const params = queryId ? { query_id: queryId } : { q, without };
     return (signal, progress) =>
-      get(path, { params: { ...params, k: PAGE, layer: layers }, signal, progress });
+      get(path, { params: { ...params, k: PAGE, layer: layers, compare }, signal, progress });
   }
   return async (signal, progress) => {
     const body: SearchRequest = {
