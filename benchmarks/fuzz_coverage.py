@@ -84,6 +84,7 @@ def _fuzz(reader: Any, folder: Path, seconds: float) -> None:
         "-max_len=4096",
         "-len_control=0",
         "-rss_limit_mb=0",
+        f"-artifact_prefix={folder}/",
     ]
     atheris.Setup([sys.argv[0], *options, str(corpus)], fuzzer(reader, see))
     atheris.Fuzz()
