@@ -42,7 +42,7 @@ def changes(bench: Bench, content: bytes) -> Iterator[tuple[str, Change]]:
     yield "with another byte at its end", write(content + b"\0")
     yield "replaced by a folder", as_folder
     yield "replaced by a pipe", as_pipe
-    for _ in range(bench.flips):
+    for _ in range(bench.extent.flips):
         flipped = bytearray(content)
         flipped[int(bench.draw.integers(len(content)))] ^= 1 << int(bench.draw.integers(8))
         yield "with a changed bit", write(bytes(flipped))
@@ -56,9 +56,10 @@ def damaged_files(bench: Bench) -> Iterator[Trial]:
     for name in contents(path):
         file = path / name
         kept = "a cached result" if name.startswith("analysis/") else "a file"
-        for kind, change in changes(bench, file.read_bytes()):
+        for kind, change in bench.some(list(changes(bench, file.read_bytes()))):
+            asked = bench.some(ASKED)
             with changed(file, change):
-                for question, ending in answers(bench, path, ASKED).items():
+                for question, ending in answers(bench, path, asked).items():
                     where = f"{name} {kind}, {question}"
                     yield judge(f"{kept} {kind}", where, ending, expected[question])
 
@@ -121,9 +122,9 @@ def served(bench: Bench) -> Iterator[Trial]:
         "left without its manifest": lambda path: (path / "manifest.json").unlink(),
     }
     path = bench.target()
-    for kind, change in kinds.items():
+    for kind, change in bench.some(list(kinds.items()), 2):
         known = dict[str, tuple[int, bytes]]()
-        for _ in range(2):  # a second server is asked for nothing before
+        for _ in bench.some(range(2)):  # a second server is asked for nothing before
             _remove(path)
             shutil.copytree(bench.one_layer, path)
             yield from _served(f"a served database {kind}", path, change, known)

@@ -6,14 +6,18 @@ import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from fault_inputs import LAYERS, Inputs, contents, small_shards
-from fault_process import Child, Ending, run
+from fault_process import Child, Ending, Stop, run
+
+T = TypeVar("T")
 
 IDENTICAL, RIGHT, REFUSED, WRONG = "identical database", "right answer", "clear refusal", "WRONG"
 OUTCOMES = (IDENTICAL, RIGHT, REFUSED, WRONG)
@@ -29,31 +33,76 @@ class Trial:
     """What went wrong, if it did."""
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How many trials there are."""
+
+    points: int = 50
+    """Kills in each stage."""
+    slow_points: int = 50
+    """Kills of builds with LRP, in parts and of merges."""
+    interruptions: int = 5
+    """Interruptions in each stage, and trials of each kind with worker processes."""
+    flips: int = 2
+    """Changed bits in each file."""
+    sampled: bool = False
+    """Whether only some of the other cases are tried, drawn at random."""
+
+    @property
+    def slow_stops(self) -> list[tuple[signal.Signals, str, int]]:
+        """Signals that stop slow builds, what they do, and how often each is sent."""
+        stops = [(signal.SIGKILL, "killed", self.slow_points)]
+        return stops + [(signal.SIGINT, "interrupted", self.interruptions)] * (not self.sampled)
+
+
+QUICK = Extent(points=5, slow_points=1, interruptions=1, flips=1, sampled=True)
+
+
 class Bench:
     """Inputs, and the databases that undisturbed commands make of them.
 
     Parameters
     ----------
-    points
-        Random points at which each stage is stopped.
-    flips
-        Changed bits in each file.
     lrp
         Whether relevance is that of LRP, see :class:`fault_inputs.Inputs`.
     """
 
-    def __init__(self, work: Path, points: int, flips: int, *, lrp: bool = False) -> None:
+    def __init__(self, work: Path, extent: Extent, *, lrp: bool = False) -> None:
         shutil.rmtree(work, ignore_errors=True)
-        self.work, self.points, self.flips = work, points, flips
+        self.work, self.extent = work, extent
         self.draw, self._numbers = np.random.default_rng(0), itertools.count()
         self.inputs = Inputs(work, lrp=lrp)
-        self.whole, self.one_layer = work / "whole", work / "one-layer"
-        self.baseline = self.child(self.inputs.build(self.whole), self.whole)
-        self.must_finish(self.baseline)
-        self.must_finish(self.child(self.build_one_layer(self.one_layer), self.one_layer))
-        self.extended = self.target(self.one_layer)
-        self.extension = self.child(self.inputs.build(self.extended), self.extended)
-        self.must_finish(self.extension)
+        self.whole = work / "whole"
+        self.baseline = self.must_finish(self.child(self.inputs.build(self.whole), self.whole))
+
+    @cached_property
+    def one_layer(self) -> Path:
+        """A database of one layer without class relevance."""
+        path = self.work / "one-layer"
+        build = self.inputs.build(path, LAYERS[:1], relevance=False)
+        self.must_finish(self.child(build, path))
+        return path
+
+    @property
+    def extended(self) -> Path:
+        """It with the other layer and class relevance."""
+        return self._extension[0]
+
+    @property
+    def extension(self) -> Child:
+        """The command that added them."""
+        return self._extension[1]
+
+    @cached_property
+    def _extension(self) -> tuple[Path, Child]:
+        path = self.target(self.one_layer)
+        return path, self.must_finish(self.build(path))
+
+    def some(self, cases: Sequence[T], few: int = 1) -> list[T]:
+        """Return all cases, or a few at random if the extent says so."""
+        if not self.extent.sampled or len(cases) <= few:
+            return list(cases)
+        return [cases[i] for i in sorted(self.draw.choice(len(cases), few, replace=False))]
 
     def must_finish(self, child: Child) -> Child:
         """Wait for a child whose command is not disturbed, and note when it ended."""
@@ -61,10 +110,6 @@ class Bench:
         assert ending.finished, ending  # noqa: S101
         child.stages["end"] = child.seconds
         return child
-
-    def build_one_layer(self, path: Path) -> list[str | Path]:
-        """Return the arguments of a build of one layer without class relevance."""
-        return self.inputs.build(path, LAYERS[:1], relevance=False)
 
     def target(self, start: Path | None = None) -> Path:
         """Return a new path, with a copy of a database or with nothing."""
@@ -79,6 +124,7 @@ class Bench:
         database: Path,
         prepare: Callable[[], object] = lambda: None,
         end_at: int | None = None,
+        stop: Stop | None = None,
     ) -> Child:
         """Start a command that builds a database in small shards."""
 
@@ -86,11 +132,16 @@ class Bench:
             small_shards()
             prepare()
 
-        return Child(arguments, both, database=database, end_at=end_at)
+        return Child(arguments, both, database=database, end_at=end_at, stop=stop)
 
-    def build(self, path: Path, prepare: Callable[[], object] = lambda: None) -> Child:
+    def build(
+        self,
+        path: Path,
+        prepare: Callable[[], object] = lambda: None,
+        stop: Stop | None = None,
+    ) -> Child:
         """Start to build the whole database, or what it lacks."""
-        return self.child(self.inputs.build(path), path, prepare)
+        return self.child(self.inputs.build(path), path, prepare, stop=stop)
 
     def again(
         self,
@@ -148,15 +199,6 @@ def _values(output: str) -> object:
         return json.loads(output)
     except json.JSONDecodeError:
         return output
-
-
-def replace_table(document: Path, name: str, result: Mapping[str, Any], text: str) -> None:
-    """Put a table, with the date and duration of its measurement, between two marks in Markdown."""
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, _, rest = document.read_text("utf-8").partition(start)
-    _, _, after = rest.partition(end)
-    said = f"Measured on {result['date']}, in {result['seconds'] / 60:.0f} minutes."
-    document.write_text(f"{before}{start}\n{said}\n\n{text}\n{end}{after}", "utf-8")
 
 
 @contextlib.contextmanager

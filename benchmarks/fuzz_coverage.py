@@ -25,10 +25,11 @@ from typing import Any
 import atheris  # pyright: ignore[reportMissingImports]
 
 with atheris.instrument_imports(include=["semlens"]):
-    from fuzz import READ, REFUSED, Attempt, fuzzer, readers
+    from fuzz import CODE, READ, REFUSED, Attempt, fuzzer, readers
 
-from fault_trials import WRONG, replace_table
+from fault_trials import WRONG
 from harness import command, log, table
+from measured import measurement, replace_table
 
 LEFT_OUT = ("HTTP requests", "SPECs of models", "SPECs of embedders", "SPECs of images")
 """Too slow for many inputs, as they load libraries or start jobs."""
@@ -52,8 +53,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         failures += wrong
         log(f"{name}: {found[name]}")
     result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "seconds": round(time.monotonic() - started),
+        **measurement(started, CODE),
         "readers": found,
         "failures": failures,
     }
