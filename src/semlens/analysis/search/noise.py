@@ -144,7 +144,8 @@ def null_alignments(
         vectors = mixtures(database, layer, count).astype(np.float32)
         return vectors @ direction / np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
     drawn = remembered(database, ("drawn", layer, count), lambda: _draw(database, layer, count))
-    products = drawn.crops.astype(np.float32) @ direction
+    # torch converts many times faster than numpy, and as exactly
+    products = torch.from_numpy(drawn.crops).float().numpy() @ direction
     return (products[drawn.picked] * drawn.weight).sum(1) / np.maximum(drawn.norm, 1e-12)
 
 
