@@ -1,4 +1,4 @@
-"""Builds and labels that are killed, interrupted, starved of disk, or given changing inputs."""
+"""Builds that are starved of disk, or given changing inputs, and two that write at once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from fault_inputs import IMAGES
-from fault_process import Child, Stop, run
+from fault_process import run
+from fault_stops import STAGES
 from fault_trials import (
     IDENTICAL,
     REFUSED,
@@ -27,98 +28,6 @@ from fault_trials import (
     judge,
 )
 from harness import log
-
-OPERATIONS = 0.2
-"""Share of all changes of files before which a build is killed."""
-STAGES = ("hash", "collect", "crop", "embed", "merge", "relate")
-NAMES = {"hash": "hashing", "collect": "collecting", "crop": "cropping", "embed": "embedding",
-         "merge": "merging", "relate": "class relevance"}  # fmt: skip
-
-
-# -- stopped ----------------------------------------------------------------------------------
-
-
-def stopped(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
-    """Stop a build at random points of each stage, and an extension and labelling anywhere."""
-    for stage, span in stage_spans(bench.baseline).items():
-        fault = f"{verb} while {NAMES[stage]}" if stage != "relate" else f"{verb} in {NAMES[stage]}"
-        landed = 0
-        for _ in range(2 * points):  # some end before they are hit
-            path = bench.target()
-            child = bench.build(path, stop=Stop(stage, bench.draw.uniform(0, span), number))
-            trial, hit = after_stop(bench, fault, child, number, path), child.stage == stage
-            if hit or trial.outcome == WRONG:
-                yield trial
-                landed += 1
-            if landed == points:
-                break
-    duration = bench.extension.stages["end"]
-    for _ in range(points):
-        path = bench.target(bench.one_layer)
-        stop = Stop("command", bench.draw.uniform(0, duration), number)
-        child = bench.build(path, stop=stop)
-        yield after_stop(bench, f"{verb} in an extension", child, number, path, bench.extended)
-    yield from stopped_labels(bench, number, verb, points)
-
-
-def stage_spans(child: Child) -> dict[str, float]:
-    """Return the seconds that an undisturbed build spends in each stage."""
-    times = sorted(child.stages.items(), key=lambda entry: entry[1])
-    spans = {name: after - at for (name, at), (_, after) in pairwise(times)}
-    return {stage: spans[stage] for stage in STAGES}
-
-
-def after_stop(
-    bench: Bench,
-    fault: str,
-    child: Child,
-    number: signal.Signals,
-    path: Path,
-    expected: Path | None = None,
-    commands: Sequence[list[str | Path]] = (),
-) -> Trial:
-    """Check how a child ended that was stopped, and complete the database."""
-    ending = child.ending()
-    killed = number == signal.SIGKILL and ending.code in (-signal.SIGKILL, -signal.SIGALRM)
-    interrupted = number == signal.SIGINT and ending.interrupted
-    if not (killed or interrupted or ending.finished):
-        shutil.rmtree(path, ignore_errors=True)
-        return Trial(fault, WRONG, str(ending))
-    return bench.again(fault, path, expected, commands)
-
-
-def stopped_labels(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
-    """Stop the labelling of a database that holds no cached result; then label it again."""
-    path = bench.target(bench.whole)
-    question = bench.inputs.questions(path, bench.work / "picture.png")["label"]
-    first = Child(question)
-    expected = first.ending()
-    for _ in range(points):
-        shutil.rmtree(path / "analysis", ignore_errors=True)
-        stop = Stop("command", bench.draw.uniform(0, first.seconds), number)
-        ending = Child(question, stop=stop).ending()
-        fault = f"{verb} while labelling"
-        if number == signal.SIGINT and not (ending.interrupted or ending.finished):
-            yield Trial(fault, WRONG, str(ending))
-        elif different := [n for n in differences(bench.whole, path) if "analysis" not in n]:
-            yield Trial(fault, WRONG, f"labelling changed {different}")
-        else:
-            yield judge(fault, "labelling again", run(question), expected)
-
-
-def before_operations(bench: Bench) -> Iterator[Trial]:
-    """Kill a build just before some of its changes of files: opening, renaming, removing."""
-    for name, start, expected, total in (
-        ("a build", None, bench.whole, bench.baseline.operations),
-        ("an extension", bench.one_layer, bench.extended, bench.extension.operations),
-    ):
-        count = round(OPERATIONS * total)
-        for operation in bench.some(np.linspace(1, total, count).astype(int).tolist()):
-            path = bench.target(start)
-            child = bench.child(bench.inputs.build(path), path, end_at=operation)
-            fault = f"killed before a change of a file by {name}"
-            yield after_stop(bench, fault, child, signal.SIGKILL, path, expected)
-
 
 # -- disks ------------------------------------------------------------------------------------
 
@@ -166,7 +75,8 @@ def full_disks(bench: Bench) -> Iterator[Trial]:
 
 def changed_images(bench: Bench) -> Iterator[Trial]:
     """Images that change, vanish or are emptied in some stage of a build."""
-    images = bench.inputs.images
+    own = Bench(bench.work.with_name("trials-images"), bench.extent)  # others read theirs
+    images = own.inputs.images
     other = (images / "ape" / "00.png").read_bytes() + b"x"
     kinds: dict[str, Callable[[Path], object]] = {
         "is replaced": lambda path: path.write_bytes(other),
@@ -176,8 +86,8 @@ def changed_images(bench: Bench) -> Iterator[Trial]:
     }
     for kind, change in kinds.items():
         for stage in bench.some(("command", *STAGES) * 2):
-            chosen = sorted(images.rglob("*.png"))[int(bench.draw.integers(1, IMAGES))]
-            yield _changed_image(bench, f"an image that {kind}", stage, chosen, change)
+            chosen = sorted(images.rglob("*.png"))[int(own.draw.integers(1, IMAGES))]
+            yield _changed_image(own, f"an image that {kind}", stage, chosen, change)
 
 
 def _changed_image(
@@ -266,8 +176,8 @@ def damaged_shards(bench: Bench) -> Iterator[Trial]:
 def read_only(bench: Bench) -> Iterator[Trial]:
     """Ask, and extend, a database on a file system that cannot be written."""
     path = bench.target(bench.whole)
-    questions = bench.inputs.questions(path, bench.work / "picture.png")
-    questions |= bench.inputs.keeping_questions(path, bench.work)
+    questions = bench.inputs.questions(path, bench.picture)
+    questions |= bench.inputs.keeping_questions(path, bench.picture.parent)
     questions = dict(bench.some(list(questions.items()), 3))
     expected = {name: run(question) for name, question in questions.items()}
     shutil.rmtree(path / "analysis", ignore_errors=True)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from fault_builds import after_stop
 from fault_process import Child, Ending, Stop
+from fault_stops import after_stop
 from fault_trials import WRONG, Bench, Trial
 
 STEPS = 3

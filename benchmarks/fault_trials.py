@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import shutil
@@ -69,7 +70,7 @@ class Bench:
 
     def __init__(self, work: Path, extent: Extent, *, lrp: bool = False) -> None:
         shutil.rmtree(work, ignore_errors=True)
-        self.work, self.extent = work, extent
+        self.work, self._trials, self.extent = work, work, extent
         self.draw, self._numbers = np.random.default_rng(0), itertools.count()
         self.inputs = Inputs(work, lrp=lrp)
         self.whole = work / "whole"
@@ -98,6 +99,18 @@ class Bench:
         path = self.target(self.one_layer)
         return path, self.must_finish(self.build(path))
 
+    @property
+    def picture(self) -> Path:
+        """File for the picture of a question."""
+        return self._trials / "picture.png"
+
+    def beside(self, name: str) -> Bench:
+        """Return a bench for trials in another process at the same time, of the same databases."""
+        other = copy.copy(self)
+        other._trials = self.work / f"of-{name}"
+        other._trials.mkdir()
+        return other
+
     def some(self, cases: Sequence[T], few: int = 1) -> list[T]:
         """Return all cases, or a few at random if the extent says so."""
         if not self.extent.sampled or len(cases) <= few:
@@ -113,7 +126,7 @@ class Bench:
 
     def target(self, start: Path | None = None) -> Path:
         """Return a new path, with a copy of a database or with nothing."""
-        path = self.work / f"trial{next(self._numbers)}"
+        path = self._trials / f"trial{next(self._numbers)}"
         if start is not None:
             shutil.copytree(start, path)
         return path
@@ -181,7 +194,7 @@ def differences(expected: Path, path: Path) -> list[str]:
 
 def answers(bench: Bench, path: Path, names: Sequence[str] = ()) -> dict[str, Ending]:
     """Ask questions of a database: those named, or all."""
-    questions = bench.inputs.questions(path, bench.work / "picture.png")
+    questions = bench.inputs.questions(path, bench.picture)
     return {name: run(questions[name]) for name in names or questions}
 
 

@@ -31,8 +31,10 @@ goes on with the parts that were not measured at this commit.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -42,6 +44,7 @@ from typing import Any
 import fault_builds as builds
 import fault_files as files
 import fault_parts as parts
+import fault_stops as stops
 from fault_imports import import_all, settle
 from fault_inputs import Inputs
 from fault_trials import OUTCOMES, QUICK, WRONG, Bench, Extent, Trial
@@ -51,14 +54,12 @@ from measured import PartResults, replace_table, together
 CODE = ("src", "benchmarks/fault*.py")
 """What is measured."""
 PARTS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
-    "killed": lambda b: builds.stopped(b, signal.SIGKILL, "killed", b.extent.points),
-    "interrupted": lambda b: builds.stopped(
-        b, signal.SIGINT, "interrupted", b.extent.interruptions
-    ),
+    "killed": lambda b: stops.stopped(b, signal.SIGKILL, "killed", b.extent.points),
+    "interrupted": lambda b: stops.stopped(b, signal.SIGINT, "interrupted", b.extent.interruptions),
     "lrp": parts.stopped_with_lrp,
     "parts": parts.stopped_parts,
     "workers": parts.workers,
-    "operations": builds.before_operations,
+    "operations": stops.before_operations,
     "limited": builds.limited_files,
     "disks": builds.full_disks,
     "read-only": builds.read_only,
@@ -78,7 +79,9 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         extent = replace(extent, points=options.points, slow_points=options.points)
     chosen = options.parts or list(PARTS)
     results = PartResults(work / "results", asdict(extent), CODE)
-    run_trials([part for part in chosen if not results.has(part)], results, extent, work)
+    missing = [part for part in chosen if not results.has(part)]
+    if missing:
+        run_trials(missing, results, extent, work, options.jobs)
     found = results.of(list(PARTS) if options.document else chosen)
     result: dict[str, Any] = {
         **together(found),
@@ -90,10 +93,10 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return result
 
 
-def run_trials(chosen: Sequence[str], results: PartResults, extent: Extent, work: Path) -> None:
-    """Run the trials of some parts."""
-    if not chosen:
-        return
+def run_trials(
+    chosen: Sequence[str], results: PartResults, extent: Extent, work: Path, jobs: int
+) -> None:
+    """Run the trials of some parts, so many at the same time, each in a fork of this process."""
     inputs, first = Inputs(work / "imports"), work / "imports" / "db"
     merge = ["merge", first, "--model", inputs.spec]
     commands = [[*inputs.build(first), "--shard", "1/1"], merge]
@@ -102,8 +105,32 @@ def run_trials(chosen: Sequence[str], results: PartResults, extent: Extent, work
         commands.append(Inputs(work / "imports", lrp=True).build(work / "imports" / "lrp"))
     import_all(commands)
     bench = Bench(work / "trials", extent)
-    for part in chosen:
+    _ = bench.extended  # built here, once for all parts
+    waiting, running, failed = list(chosen), dict[int, str](), list[str]()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            part = waiting.pop(0)
+            pid = os.fork()
+            if pid == 0:
+                _be(part, bench.beside(part), results)
+            running[pid] = part
+        pid, status = os.wait()
+        part = running.pop(pid)
+        failed += [part] * bool(status)
+    if failed:
+        raise SystemExit(f"Stopped by an error: {', '.join(failed)}.")
+
+
+def _be(part: str, bench: Bench, results: PartResults) -> None:
+    """Run a part in this process and never return."""
+    code = 1
+    try:
         run_part(part, bench, results)
+        code = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def run_part(part: str, bench: Bench, results: PartResults) -> None:
@@ -151,6 +178,7 @@ if __name__ == "__main__":
         show,
         {
             "--parts": {"nargs": "+", "choices": list(PARTS), "help": "only these parts"},
+            "--jobs": {"type": int, "default": os.cpu_count(), "help": "parts at the same time"},
             "--points": {"type": int, "help": "kills in each stage, instead of 50"},
             "--document": {"type": Path, "help": "Markdown file whose table is replaced"},
         },

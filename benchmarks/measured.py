@@ -10,7 +10,7 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class PartResults:
         result = PartResult(
             part, time.strftime("%Y-%m-%d"), self._commit, seconds, self._settings, complete, values
         )
-        self._file(part).write_text(json.dumps(asdict(result)), "utf-8")
+        self._file(part).write_text(json.dumps(vars(result)), "utf-8")
 
     def of(self, parts: Sequence[str]) -> list[PartResult]:
         """Return the saved results of some parts, in their order."""

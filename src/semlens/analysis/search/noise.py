@@ -146,7 +146,9 @@ def null_alignments(
     drawn = remembered(database, ("drawn", layer, count), lambda: _draw(database, layer, count))
     # torch converts many times faster than numpy, and as exactly
     products = torch.from_numpy(drawn.crops).float().numpy() @ direction
-    return (products[drawn.picked] * drawn.weight).sum(1) / np.maximum(drawn.norm, 1e-12)
+    picked = np.take(products, drawn.picked, mode="clip")  # all are inside; faster than to check
+    weight = np.broadcast_to(drawn.weight, picked.shape)
+    return np.einsum("mn,mn->m", picked, weight) / np.maximum(drawn.norm, 1e-12)
 
 
 @dataclass(frozen=True, eq=False)
