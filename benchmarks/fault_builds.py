@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from fault_inputs import IMAGES
-from fault_process import run
+from fault_process import Ending, run
 from fault_stops import STAGES
 from fault_trials import (
     IDENTICAL,
@@ -84,8 +84,8 @@ def changed_images(bench: Bench) -> Iterator[Trial]:
         "is emptied": lambda path: path.write_bytes(b""),
         "vanishes": Path.unlink,
     }
-    for kind, change in kinds.items():
-        for stage in bench.some(("command", *STAGES) * 2):
+    for (kind, change), stage in bench.some(list(product(kinds.items(), ("command", *STAGES))), 2):
+        for _ in bench.some(range(2)):
             chosen = sorted(images.rglob("*.png"))[int(own.draw.integers(1, IMAGES))]
             yield _changed_image(own, f"an image that {kind}", stage, chosen, change)
 
@@ -150,7 +150,7 @@ def two_writers(bench: Bench) -> Iterator[Trial]:
 
 def damaged_shards(bench: Bench) -> Iterator[Trial]:
     """Shards of an interrupted build that are damaged before it goes on."""
-    for kind in ("emptied", "truncated", "with a changed bit", "removed"):
+    for kind in bench.some(("emptied", "truncated", "with a changed bit", "removed"), 2):
         for _ in bench.some(range(10)):
             path = bench.target()
             child = bench.build(path)
@@ -179,8 +179,10 @@ def read_only(bench: Bench) -> Iterator[Trial]:
     questions = bench.inputs.questions(path, bench.picture)
     questions |= bench.inputs.keeping_questions(path, bench.picture.parent)
     questions = dict(bench.some(list(questions.items()), 3))
-    expected = {name: run(question) for name, question in questions.items()}
-    shutil.rmtree(path / "analysis", ignore_errors=True)
+    expected = dict[str, Ending]()
+    for name, question in questions.items():
+        expected[name] = run(question)
+        shutil.rmtree(path / "analysis", ignore_errors=True)  # none has results of another
     if may_mount():
         bind = [["mount", "--bind", path, path], ["mount", "-o", "remount,ro,bind", path]]
         undo: Callable[[], object] = partial(subprocess.run, ["umount", path], check=True)

@@ -48,9 +48,9 @@ def stopped_with_lrp(bench: Bench) -> Iterator[Trial]:
 
     cases = {"in class relevance by LRP": adds, "while LRP is merged": merges,
              "while LRP crops": crops}  # fmt: skip
-    for name, prepare in lrp.some(list(cases.items())):
+    for name, prepare in cases.items():
         start, stage, span, expected = prepare()
-        for number, verb, points in bench.extent.slow_stops:
+        for number, verb, points in bench.extent.stops:
             for _ in range(points):
                 path = lrp.target(start)
                 child = lrp.build(path, stop=Stop(stage, lrp.draw.uniform(0, span), number))
@@ -79,7 +79,7 @@ def stopped_parts(bench: Bench) -> Iterator[Trial]:
         bench.must_finish(bench.child(part(path, "2/2"), path))
         states.append(bench.target(path))
     span = bench.must_finish(bench.child(merge(path), path)).seconds
-    for number, verb, points in bench.extent.slow_stops:
+    for number, verb, points in bench.extent.stops:
         for _ in range(points):
             step = int(bench.draw.integers(STEPS))
             path = bench.target(states[step])
@@ -108,7 +108,7 @@ def _wait(child: Child, seconds: float) -> None:
 
 def workers(bench: Bench) -> Iterator[Trial]:
     """Kill a worker process, the main process with its workers alive, and press Ctrl-C."""
-    for _ in range(0 if bench.extent.sampled else bench.extent.interruptions):
+    for _ in range(bench.extent.interruptions):
         yield _with_workers(bench, "a worker process killed")
         yield _with_workers(bench, "the main process of workers killed", main=signal.SIGKILL)
         yield _with_workers(bench, "Ctrl-C with worker processes", group=signal.SIGINT)

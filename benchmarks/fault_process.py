@@ -163,6 +163,11 @@ class Child:
         self.pump(0)
         return self.stage == stage
 
+    @property
+    def furthest(self) -> str:
+        """The stage that it entered last: an earlier one may report again."""
+        return max(self.stages, key=lambda stage: self.stages[stage])
+
     def said(self, number: int = 0) -> str:
         """Return what it has printed so far: standard output (0) or standard error (1)."""
         return self._texts[number].decode("utf-8", "replace")

@@ -22,16 +22,9 @@ NAMES = {"hash": "hashing", "collect": "collecting", "crop": "cropping", "embed"
 
 def stopped(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
     """Stop a build at random points of each stage, and an extension and labelling anywhere."""
-    if bench.extent.sampled:
-        yield from stopped_in_turn(bench, number, verb, points)
-    else:
-        yield from stopped_once(bench, number, verb, points)
-    duration = bench.extension.stages["end"]
-    for _ in range(points):
-        path = bench.target(bench.one_layer)
-        stop = Stop("command", bench.draw.uniform(0, duration), number)
-        child = bench.build(path, stop=stop)
-        yield after_stop(bench, f"{verb} in an extension", child, number, path, bench.extended)
+    stop_builds = stopped_in_turn if bench.extent.sampled else stopped_once
+    yield from stop_builds(bench, number, verb, points)
+    yield from stopped_extension(bench, number, verb, points)
     yield from stopped_labels(bench, number, verb, points)
 
 
@@ -43,7 +36,7 @@ def stopped_once(bench: Bench, number: signal.Signals, verb: str, points: int) -
             path = bench.target()
             child = bench.build(path, stop=Stop(stage, bench.draw.uniform(0, span), number))
             trial = after_stop(bench, _fault(verb, stage), child, number, path)
-            hit = child.stage == stage
+            hit = child.furthest == stage
             if hit or trial.outcome == WRONG:
                 yield trial
                 landed += 1
@@ -63,13 +56,24 @@ def stopped_in_turn(
         for child, faults in zip(children, stopped.values(), strict=True):
             ending = child.ending()
             if not may_end_so(ending, number):
-                yield Trial(_fault(verb, child.stage), WRONG, str(ending))
+                yield Trial(_fault(verb, child.furthest), WRONG, str(ending))
             elif not ending.finished:
-                faults.append(_fault(verb, child.stage))
+                faults.append(_fault(verb, child.furthest))
     for path, faults in stopped.items():
         trial = bench.again(f"{verb} in each stage in turn", path)
         for fault in faults:
             yield replace(trial, fault=fault)
+
+
+def stopped_extension(
+    bench: Bench, number: signal.Signals, verb: str, points: int
+) -> Iterator[Trial]:
+    """Stop the addition of a layer and class relevance anywhere."""
+    duration = bench.extension.stages["end"]
+    for _ in range(points):
+        path = bench.target(bench.one_layer)
+        child = bench.build(path, stop=Stop("command", bench.draw.uniform(0, duration), number))
+        yield after_stop(bench, f"{verb} in an extension", child, number, path, bench.extended)
 
 
 def _fault(verb: str, stage: str) -> str:

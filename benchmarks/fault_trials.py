@@ -40,8 +40,6 @@ class Extent:
 
     points: int = 50
     """Kills in each stage."""
-    slow_points: int = 50
-    """Kills of builds with LRP, in parts and of merges."""
     interruptions: int = 5
     """Interruptions in each stage, and trials of each kind with worker processes."""
     flips: int = 2
@@ -50,13 +48,15 @@ class Extent:
     """Whether only some of the other cases are tried, drawn at random."""
 
     @property
-    def slow_stops(self) -> list[tuple[signal.Signals, str, int]]:
-        """Signals that stop slow builds, what they do, and how often each is sent."""
-        stops = [(signal.SIGKILL, "killed", self.slow_points)]
-        return stops + [(signal.SIGINT, "interrupted", self.interruptions)] * (not self.sampled)
+    def stops(self) -> list[tuple[signal.Signals, str, int]]:
+        """Signals that stop builds, what they do, and how often each is sent in a stage."""
+        return [
+            (signal.SIGKILL, "killed", self.points),
+            (signal.SIGINT, "interrupted", self.interruptions),
+        ]
 
 
-QUICK = Extent(points=5, slow_points=1, interruptions=1, flips=1, sampled=True)
+QUICK = Extent(points=5, interruptions=1, flips=1, sampled=True)
 
 
 class Bench:

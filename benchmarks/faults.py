@@ -70,17 +70,19 @@ PARTS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
     "files": files.damaged_files,
     "served": files.served,
 }
+SLOW = ("lrp", "parts", "workers")
+"""Parts that a quick run leaves out."""
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run the trials of all parts that were not run at this commit; return what all found."""
     extent = QUICK if options.quick else Extent()
     if options.points is not None:
-        extent = replace(extent, points=options.points, slow_points=options.points)
-    chosen = options.parts or list(PARTS)
+        extent = replace(extent, points=options.points)
+    chosen = options.parts or [p for p in PARTS if not (options.quick and p in SLOW)]
     results = PartResults(work / "results", asdict(extent), CODE)
     missing = [part for part in chosen if not results.has(part)]
-    if missing:
+    if missing and not options.saved:
         run_trials(missing, results, extent, work, options.jobs)
     found = results.of(list(PARTS) if options.document else chosen)
     result: dict[str, Any] = {
@@ -179,6 +181,7 @@ if __name__ == "__main__":
         {
             "--parts": {"nargs": "+", "choices": list(PARTS), "help": "only these parts"},
             "--jobs": {"type": int, "default": os.cpu_count(), "help": "parts at the same time"},
+            "--saved": {"action": "store_true", "help": "run nothing: show what --work holds"},
             "--points": {"type": int, "help": "kills in each stage, instead of 50"},
             "--document": {"type": Path, "help": "Markdown file whose table is replaced"},
         },
