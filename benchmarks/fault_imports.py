@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -55,3 +56,5 @@ def import_all(commands: Sequence[Sequence[str | Path]]) -> None:
             for name in json.loads(file.read()):
                 with contextlib.suppress(Exception):  # made by an import, not importable itself
                     importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each child copies the memory of all modules when it looks for garbage

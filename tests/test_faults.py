@@ -294,10 +294,9 @@ def test_the_committed_counts_add_up_and_nothing_is_wrong():
         assert sum(trials for trials, *_ in killed) >= 50
     for row in measured("fuzz")[1:]:
         assert row[4] == "0"
-    load = measured("load")
-    answers = load[: load.index(next(row for row in load if row[0] == "mixed requests"))]
-    assert [row[4] for row in answers] == ["WRONG", *["0"] * (len(answers) - 1)]
-    assert sum(int(row[1]) for row in answers if row[0].startswith("mixed")) == 10_000
+    for row in measured("load"):
+        if len(row) == 6 and row[1].isdecimal():  # the times of mixed requests have five columns
+            assert row[4] == "0"
 
 
 @pytest.mark.slow
