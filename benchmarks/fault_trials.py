@@ -164,17 +164,16 @@ class Bench:
         commands: Sequence[list[str | Path]] = (),
     ) -> Trial:
         """Run commands, by default the build, without a fault; compare with what is expected."""
-        expected = expected or self.whole
+        trial = None
         for command in commands or [self.inputs.build(path)]:
             ending = self.child(command, path).ending()
             if not ending.finished:
+                trial = Trial(fault, WRONG, f"not resumed: {ending}")
                 break
-        if not ending.finished:
-            trial = Trial(fault, WRONG, f"not resumed: {ending}")
-        elif different := differences(expected, path):
-            trial = Trial(fault, WRONG, f"differs in {different}")
-        else:
-            trial = Trial(fault, IDENTICAL)
+        if trial is None:
+            different = differences(expected or self.whole, path)
+            outcome = WRONG if different else IDENTICAL
+            trial = Trial(fault, outcome, f"differs in {different}" if different else "")
         shutil.rmtree(path, ignore_errors=True)
         return trial
 
