@@ -1,4 +1,4 @@
-"""Builds and labels that are killed, interrupted, starved of disk, or given changing inputs."""
+"""Builds that are starved of disk, or given changing inputs, and two that write at once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from fault_inputs import IMAGES
-from fault_process import Child, run
+from fault_process import Ending, run
+from fault_stops import STAGES
 from fault_trials import (
     IDENTICAL,
     REFUSED,
@@ -28,102 +29,6 @@ from fault_trials import (
 )
 from harness import log
 
-STAGES = ("hash", "collect", "crop", "embed", "merge", "relate")
-NAMES = {"hash": "hashing", "collect": "collecting", "crop": "cropping", "embed": "embedding",
-         "merge": "merging", "relate": "class relevance"}  # fmt: skip
-
-
-# -- stopped ----------------------------------------------------------------------------------
-
-
-def stopped(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
-    """Stop a build at random points of each stage, and an extension and labelling anywhere."""
-    for stage in STAGES:
-        fault = f"{verb} while {NAMES[stage]}" if stage != "relate" else f"{verb} in {NAMES[stage]}"
-        span = stage_spans(bench.baseline)[stage]
-        landed = 0
-        for _ in range(4 * points):  # some end before they are hit
-            path = bench.target()
-            child = bench.build(path)
-            hit = child.wait_for(stage, bench.draw.uniform(0, span))
-            child.send(number)
-            trial = after_stop(bench, fault, child, number, path)
-            span *= 1.05 if hit else 0.8  # the machine may be faster now than it was
-            if hit or trial.outcome == WRONG:
-                yield trial
-                landed += 1
-            if landed == points:
-                break
-    duration = bench.extension.stages["end"]
-    for _ in range(points):
-        path = bench.target(bench.one_layer)
-        child = bench.build(path)
-        child.wait_for("command", bench.draw.uniform(0, duration))
-        child.send(number)
-        yield after_stop(bench, f"{verb} in an extension", child, number, path, bench.extended)
-    yield from stopped_labels(bench, number, verb, points)
-
-
-def stage_spans(child: Child) -> dict[str, float]:
-    """Return the seconds that an undisturbed build spends in each stage."""
-    times = sorted(child.stages.items(), key=lambda entry: entry[1])
-    return {name: after - at for (name, at), (_, after) in pairwise(times)}
-
-
-def after_stop(
-    bench: Bench,
-    fault: str,
-    child: Child,
-    number: signal.Signals,
-    path: Path,
-    expected: Path | None = None,
-    commands: Sequence[list[str | Path]] = (),
-) -> Trial:
-    """Check how a child ended that was stopped, and complete the database."""
-    ending = child.ending()
-    killed = number == signal.SIGKILL and ending.code == -signal.SIGKILL
-    interrupted = number == signal.SIGINT and ending.interrupted
-    if not (killed or interrupted or ending.finished):
-        shutil.rmtree(path, ignore_errors=True)
-        return Trial(fault, WRONG, str(ending))
-    return bench.again(fault, path, expected, commands)
-
-
-def stopped_labels(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
-    """Stop the labelling of a database that holds no cached result; then label it again."""
-    path = bench.target(bench.whole)
-    question = bench.inputs.questions(path, bench.work / "picture.png")["label"]
-    first = Child(question)
-    expected = first.ending()
-    for _ in range(points):
-        shutil.rmtree(path / "analysis", ignore_errors=True)
-        child = Child(question)
-        child.wait_for("command", bench.draw.uniform(0, first.seconds))
-        child.send(number)
-        ending = child.ending()
-        fault = f"{verb} while labelling"
-        if number == signal.SIGINT and not (ending.interrupted or ending.finished):
-            yield Trial(fault, WRONG, str(ending))
-        elif different := [n for n in differences(bench.whole, path) if "analysis" not in n]:
-            yield Trial(fault, WRONG, f"labelling changed {different}")
-        else:
-            yield judge(fault, "labelling again", run(question), expected)
-
-
-def at_each_operation(bench: Bench, share: float) -> Iterator[Trial]:
-    """Kill a build just before each change of a file: opening, renaming, removing."""
-    for name, start, expected, total in (
-        ("a build", None, bench.whole, bench.baseline.operations),
-        ("an extension", bench.one_layer, bench.extended, bench.extension.operations),
-    ):
-        count = max(1, round(share * total))
-        for operation in np.unique(np.linspace(1, total, count).astype(int)).tolist():
-            path = bench.target(start)
-            child = bench.child(bench.inputs.build(path), path, end_at=operation)
-            fault = f"killed before a change of a file by {name}"
-            yield after_stop(bench, fault, child, signal.SIGKILL, path, expected)
-
-
 # -- disks ------------------------------------------------------------------------------------
 
 
@@ -134,7 +39,7 @@ def limited_files(bench: Bench) -> Iterator[Trial]:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    for size in np.geomspace(100, 60_000, -(-bench.points // 2)).astype(int).tolist():
+    for size in bench.some(np.geomspace(100, 60_000, 25).astype(int).tolist()):
         path = bench.target()
         ending = bench.build(path, partial(limit, size)).ending()
         yield bench.after_refusal("files that may not grow", ending, path)
@@ -149,7 +54,7 @@ def full_disks(bench: Bench) -> Iterator[Trial]:
     """Build on a file system that is full before the end, then let it grow."""
     if not may_mount():
         return
-    for size in np.linspace(16, 300, -(-bench.points // 2)).astype(int).tolist():
+    for size in bench.some(np.linspace(16, 300, 25).astype(int).tolist()):
         folder = bench.target()
         folder.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)]
@@ -170,7 +75,8 @@ def full_disks(bench: Bench) -> Iterator[Trial]:
 
 def changed_images(bench: Bench) -> Iterator[Trial]:
     """Images that change, vanish or are emptied in some stage of a build."""
-    images = bench.inputs.images
+    own = Bench(bench.work.with_name("trials-images"), bench.extent)  # others read theirs
+    images = own.inputs.images
     other = (images / "ape" / "00.png").read_bytes() + b"x"
     kinds: dict[str, Callable[[Path], object]] = {
         "is replaced": lambda path: path.write_bytes(other),
@@ -178,12 +84,10 @@ def changed_images(bench: Bench) -> Iterator[Trial]:
         "is emptied": lambda path: path.write_bytes(b""),
         "vanishes": Path.unlink,
     }
-    repeats = 1 if bench.points <= 5 else 2
-    for stage in ("command", *STAGES):
-        for kind, change in kinds.items():
-            for _ in range(repeats):
-                chosen = sorted(images.rglob("*.png"))[int(bench.draw.integers(1, IMAGES))]
-                yield _changed_image(bench, f"an image that {kind}", stage, chosen, change)
+    for (kind, change), stage in bench.some(list(product(kinds.items(), ("command", *STAGES))), 2):
+        for _ in bench.some(range(2)):
+            chosen = sorted(images.rglob("*.png"))[int(own.draw.integers(1, IMAGES))]
+            yield _changed_image(own, f"an image that {kind}", stage, chosen, change)
 
 
 def _changed_image(
@@ -222,20 +126,16 @@ def failing_models(bench: Bench) -> Iterator[Trial]:
     names = {"model": "a model that raises", "preprocessing": "a worker that raises"}
     calls = {"model": (1, 2, 3, 6), "preprocessing": (1, 3, 12, 20, 40)}
     for place, fault in names.items():
-        for call in calls[place]:
-            for error in errors if bench.points > 5 else errors[:2]:
-                path = bench.target()
-                setting = f"{place}:{call}:{error}"
-                ending = bench.build(
-                    path, partial(os.environ.__setitem__, "FAULT", setting)
-                ).ending()
-                trial = bench.after_refusal(fault, ending, path)
-                yield Trial(trial.fault, trial.outcome, f"{setting}: {trial.detail}")
+        for call, error in bench.some(list(product(calls[place], errors))):
+            path, setting = bench.target(), f"{place}:{call}:{error}"
+            ending = bench.build(path, partial(os.environ.__setitem__, "FAULT", setting)).ending()
+            trial = bench.after_refusal(fault, ending, path)
+            yield Trial(trial.fault, trial.outcome, f"{setting}: {trial.detail}")
 
 
 def two_writers(bench: Bench) -> Iterator[Trial]:
     """Two processes that build the same database at the same time."""
-    for _ in range(max(2, bench.points // 2)):
+    for _ in bench.some(range(25)):
         path = bench.target()
         children = [bench.build(path)]
         children[0].wait_for("command", bench.draw.uniform(0, 0.5))
@@ -250,8 +150,8 @@ def two_writers(bench: Bench) -> Iterator[Trial]:
 
 def damaged_shards(bench: Bench) -> Iterator[Trial]:
     """Shards of an interrupted build that are damaged before it goes on."""
-    for kind in ("emptied", "truncated", "with a changed bit", "removed"):
-        for _ in range(max(2, bench.points // 5)):
+    for kind in bench.some(("emptied", "truncated", "with a changed bit", "removed"), 2):
+        for _ in bench.some(range(10)):
             path = bench.target()
             child = bench.build(path)
             child.wait_for("relate" if bench.draw.random() < 0.5 else "merge")
@@ -276,11 +176,13 @@ def damaged_shards(bench: Bench) -> Iterator[Trial]:
 def read_only(bench: Bench) -> Iterator[Trial]:
     """Ask, and extend, a database on a file system that cannot be written."""
     path = bench.target(bench.whole)
-    questions = bench.inputs.questions(path, bench.work / "picture.png")
-    if bench.points > 5:
-        questions |= bench.inputs.keeping_questions(path, bench.work)
-    expected = {name: run(question) for name, question in questions.items()}
-    shutil.rmtree(path / "analysis", ignore_errors=True)
+    questions = bench.inputs.questions(path, bench.picture)
+    questions |= bench.inputs.keeping_questions(path, bench.picture.parent)
+    questions = dict(bench.some(list(questions.items()), 3))
+    expected = dict[str, Ending]()
+    for name, question in questions.items():
+        expected[name] = run(question)
+        shutil.rmtree(path / "analysis", ignore_errors=True)  # none has results of another
     if may_mount():
         bind = [["mount", "--bind", path, path], ["mount", "-o", "remount,ro,bind", path]]
         undo: Callable[[], object] = partial(subprocess.run, ["umount", path], check=True)

@@ -146,6 +146,7 @@ class Inputs:
             "map": ["map", database, "--query", "red", *concepts, "--save", folder / "map.png"],
             "dissect": ["dissect", database, *concepts],
             "senses": ["senses", database, "--layer", "first", *concepts],
+            "label-stability": ["label-stability", database, *concepts],
             "unexpected": ["unexpected", database, "--target", "ape", *concepts],
             "audit --all": ["audit", database, "--all", *concepts],
             "compare": ["compare", database, "--by-layer", *concepts],

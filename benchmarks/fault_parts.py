@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from fault_builds import after_stop
-from fault_process import Child, Ending
+from fault_process import Child, Ending, Stop
+from fault_stops import after_stop
 from fault_trials import WRONG, Bench, Trial
 
 STEPS = 3
@@ -23,48 +23,44 @@ GONE = 5.0
 
 # -- LRP ----------------------------------------------------------------------------------------
 
+Case = tuple[Path | None, str, float, Path]
+"""Database to start from, stage in which a build is stopped, its seconds, database to arrive at."""
 
-def stopped_with_lrp(
-    bench: Bench, number: signal.Signals, verb: str, points: int
-) -> Iterator[Trial]:
+
+def stopped_with_lrp(bench: Bench) -> Iterator[Trial]:
     """Stop a build of a residual network while LRP captures it, computes and is merged."""
-    times = bench.baseline.stages
-    ready, without, added = bench.target(), bench.target(), bench.target()
-    child = bench.build(ready)
-    child.wait_for("merge")
-    child.send(signal.SIGKILL)
-    child.ending()
-    bench.must_finish(bench.child(bench.inputs.build(without, relevance=False), without))
-    shutil.copytree(without, added)
-    addition = bench.must_finish(bench.build(added))
-    cases: tuple[tuple[str, Path | None, str, float, Path], ...] = (
-        ("in class relevance by LRP", without, "command", addition.seconds, added),
-        ("while LRP is merged", ready, "merge", times["end"] - times["merge"], bench.whole),
-        ("while LRP crops", None, "collect", times["merge"] - times["collect"], bench.whole),
-    )
-    for name, start, stage, span, expected in cases:
-        for _ in range(points):
-            path = bench.target(start)
-            child = bench.build(path)
-            child.wait_for(stage)
-            _wait(child, bench.draw.uniform(0, span))
-            child.send(number)
-            yield after_stop(bench, f"{verb} {name}", child, number, path, expected)
+    lrp = Bench(bench.work.with_name("trials-lrp"), bench.extent, lrp=True)
+    times = lrp.baseline.stages
 
+    def adds() -> Case:
+        without, added = lrp.target(), lrp.target()
+        lrp.must_finish(lrp.child(lrp.inputs.build(without, relevance=False), without))
+        shutil.copytree(without, added)
+        return without, "command", lrp.must_finish(lrp.build(added)).seconds, added
 
-def _wait(child: Child, seconds: float) -> bool:
-    """Wait while a child runs; False once it has ended."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        if not child.pump(left):
-            return False
-    return True
+    def merges() -> Case:
+        ready = lrp.target()
+        lrp.build(ready, stop=Stop("merge", 0, signal.SIGKILL)).ending()
+        return ready, "merge", times["end"] - times["merge"], lrp.whole
+
+    def crops() -> Case:
+        return None, "collect", times["merge"] - times["collect"], lrp.whole
+
+    cases = {"in class relevance by LRP": adds, "while LRP is merged": merges,
+             "while LRP crops": crops}  # fmt: skip
+    for name, prepare in cases.items():
+        start, stage, span, expected = prepare()
+        for number, verb, points in bench.extent.stops:
+            for _ in range(points):
+                path = lrp.target(start)
+                child = lrp.build(path, stop=Stop(stage, lrp.draw.uniform(0, span), number))
+                yield after_stop(lrp, f"{verb} {name}", child, number, path, expected)
 
 
 # -- parts --------------------------------------------------------------------------------------
 
 
-def stopped_parts(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
+def stopped_parts(bench: Bench) -> Iterator[Trial]:
     """Stop one of two parts of a build, at each of its steps, and the merge of both."""
 
     def part(path: Path, which: str) -> list[str | Path]:
@@ -73,6 +69,9 @@ def stopped_parts(bench: Bench, number: signal.Signals, verb: str, points: int) 
     def merge(path: Path) -> list[str | Path]:
         return ["merge", path, "--model", bench.inputs.spec]
 
+    def stop(seconds: float, number: signal.Signals) -> Stop:
+        return Stop("command", bench.draw.uniform(0, seconds), number)
+
     path, states, spans = bench.target(), [bench.target()], list[float]()
     states[0].mkdir()
     for _ in range(STEPS):
@@ -80,31 +79,36 @@ def stopped_parts(bench: Bench, number: signal.Signals, verb: str, points: int) 
         bench.must_finish(bench.child(part(path, "2/2"), path))
         states.append(bench.target(path))
     span = bench.must_finish(bench.child(merge(path), path)).seconds
-    for _ in range(points):
-        step = int(bench.draw.integers(STEPS))
-        path = bench.target(states[step])
-        child = bench.child(part(path, "1/2"), path)
-        _wait(child, bench.draw.uniform(0, spans[step]))
-        child.send(number)
-        rest = [part(path, "1/1"), merge(path)]
-        yield after_stop(bench, f"{verb} in a part", child, number, path, commands=rest)
-    for trial in range(points):
-        together = trial % 2 == 0
-        path = bench.target(states[-1] if together else None)
-        command = merge(path) if together else [*merge(path), states[-1]]
-        child = bench.child(command, path)
-        _wait(child, bench.draw.uniform(0, span))
-        child.send(number)
-        fault = f"{verb} while merging parts"
-        yield after_stop(bench, fault, child, number, path, commands=[command])
+    for number, verb, points in bench.extent.stops:
+        for _ in range(points):
+            step = int(bench.draw.integers(STEPS))
+            path = bench.target(states[step])
+            child = bench.child(part(path, "1/2"), path, stop=stop(spans[step], number))
+            rest = [part(path, "1/1"), merge(path)]
+            fault = f"{verb} in a part"
+            yield after_stop(bench, fault, child, number, path, commands=rest)
+        for trial in range(points):
+            together = trial % 2 == 0
+            path = bench.target(states[-1] if together else None)
+            command = merge(path) if together else [*merge(path), states[-1]]
+            child = bench.child(command, path, stop=stop(span, number))
+            fault = f"{verb} while merging parts"
+            yield after_stop(bench, fault, child, number, path, commands=[command])
 
 
 # -- worker processes -----------------------------------------------------------------------------
 
 
-def workers(bench: Bench, trials: int) -> Iterator[Trial]:
+def _wait(child: Child, seconds: float) -> None:
+    """Wait while a child runs."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and child.pump(left):
+        pass
+
+
+def workers(bench: Bench) -> Iterator[Trial]:
     """Kill a worker process, the main process with its workers alive, and press Ctrl-C."""
-    for _ in range(trials):
+    for _ in range(bench.extent.interruptions):
         yield _with_workers(bench, "a worker process killed")
         yield _with_workers(bench, "the main process of workers killed", main=signal.SIGKILL)
         yield _with_workers(bench, "Ctrl-C with worker processes", group=signal.SIGINT)

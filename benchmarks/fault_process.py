@@ -7,15 +7,12 @@ build of a few images then takes a second, and a child inherits no lock that a t
 from __future__ import annotations
 
 import contextlib
-import importlib
-import json
 import os
 import re
 import resource
 import selectors
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +24,6 @@ MEMORY = 6 * 2**30
 """Bytes of address space of a child; what takes more ends in an error and not in a dead machine."""
 REFUSAL = re.compile(r"^\w+Error: \S.*\n  \S.*\n  \S.*$", re.MULTILINE)
 """An error as the command line prints it: value, expectation and remedy."""
-_NO_THREADS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,30 @@ class Ending:
         return f"code {self.code} in '{self.stage}': {self.errors[-1500:] or self.output[-500:]}"
 
 
+@dataclass(frozen=True)
+class Stop:
+    """A signal that a child gets some seconds after it has entered a stage, by its own clock.
+
+    A busy machine then delays the signal as it delays the child. In place of SIGKILL it is an
+    alarm that nothing handles, which the system answers in the same way.
+    """
+
+    stage: str
+    seconds: float
+    number: signal.Signals
+
+    def prepare(self) -> None:
+        """Decide what the alarm does in this process."""
+        if self.number == signal.SIGKILL:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        else:
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), self.number))
+
+    def start(self) -> None:
+        """Set the alarm."""
+        signal.setitimer(signal.ITIMER_REAL, max(self.seconds, 1e-6))
+
+
 class Child:
     """A command in a forked process.
 
@@ -76,6 +96,8 @@ class Child:
         Folder that the command writes to; its file operations are counted and may end it.
     end_at
         Number of the file operation before which the child kills itself.
+    stop
+        A signal in some stage.
     """
 
     def __init__(
@@ -85,6 +107,7 @@ class Child:
         *,
         database: Path | None = None,
         end_at: int | None = None,
+        stop: Stop | None = None,
     ) -> None:
         threads = list(Path("/proc/self/task").glob("*"))
         assert len(threads) <= 1, "a fork of several threads may inherit a lock for ever"  # noqa: S101
@@ -95,7 +118,8 @@ class Child:
         if self.pid == 0:
             for reader, _ in pipes:
                 os.close(reader)
-            _become(list(map(str, arguments)), prepare, [w for _, w in pipes], database, end_at)
+            writers = [writer for _, writer in pipes]
+            _become(list(map(str, arguments)), prepare, writers, database, end_at, stop)
         self._selector = selectors.DefaultSelector()
         self._texts = [bytearray() for _ in pipes]
         for number, (reader, writer) in enumerate(pipes):
@@ -139,6 +163,11 @@ class Child:
         self.pump(0)
         return self.stage == stage
 
+    @property
+    def furthest(self) -> str:
+        """The stage that it entered last: an earlier one may report again."""
+        return max(self.stages, key=lambda stage: self.stages[stage])
+
     def said(self, number: int = 0) -> str:
         """Return what it has printed so far: standard output (0) or standard error (1)."""
         return self._texts[number].decode("utf-8", "replace")
@@ -171,6 +200,7 @@ def _become(
     writers: list[int],
     database: Path | None,
     end_at: int | None,
+    stop: Stop | None,
 ) -> None:
     """Be the command and never return."""
     os.setpgid(0, 0)  # a Ctrl-C for the benchmark is none for the child
@@ -186,7 +216,7 @@ def _become(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with contextlib.suppress(ValueError):
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        code = _command(arguments, prepare, writers[2], database, end_at)
+        code = _command(arguments, prepare, writers[2], database, end_at, stop)
     except BaseException:  # noqa: BLE001  # what Python does with an error that nobody caught
         sys.excepthook(*sys.exc_info())  # pyright: ignore[reportArgumentType]
         code = 1
@@ -202,13 +232,21 @@ def _command(
     reports: int,
     database: Path | None,
     end_at: int | None,
+    stop: Stop | None,
 ) -> int:
     from semlens.cli.main import main
     from semlens.progress import progress_listener
 
+    seen = set[object]()
+
     def report(kind: str, value: object) -> None:
         os.write(reports, f"{kind} {value}\n".encode())
+        if stop is not None and value == stop.stage and value not in seen:
+            stop.start()
+        seen.add(value)
 
+    if stop is not None:
+        stop.prepare()
     if database is not None:
         sys.addaudithook(_file_operations(str(database), report, end_at))
     prepare()
@@ -261,42 +299,3 @@ def _file_operations(
 def run(arguments: Sequence[str | Path], prepare: Callable[[], object] = lambda: None) -> Ending:
     """Run a command to its end."""
     return Child(arguments, prepare).ending()
-
-
-# -- before the first fork ------------------------------------------------------------------------
-
-
-def settle() -> None:
-    """Start this script again with an environment in which libraries start no threads."""
-    if any(os.environ.get(name) != value for name, value in _NO_THREADS.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_NO_THREADS})
-
-
-def import_all(commands: Sequence[Sequence[str | Path]]) -> None:
-    """Import here what commands import in a child, where it is lost.
-
-    Only imports: who has run a network once has threads, and children would inherit their locks.
-    """
-    importlib.import_module("semlens.cli.app")
-    for command in commands:
-        with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
-            before = set(sys.modules)
-
-            def leave_list(path: str = file.name, before: set[str] = before) -> None:
-                import atexit
-
-                flush = os._exit
-
-                def exit_with_list(code: int) -> None:
-                    atexit._clear()
-                    names = [n for n in sys.modules if n not in before]
-                    Path(path).write_text(json.dumps(names), "utf-8")
-                    flush(code)
-
-                os._exit = exit_with_list  # type: ignore[assignment]
-
-            ending = run(command, leave_list)
-            assert ending.finished, ending  # noqa: S101
-            for name in json.loads(file.read()):
-                with contextlib.suppress(Exception):  # made by an import, not importable itself
-                    importlib.import_module(name)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from fault_inputs import LAYERS, Inputs, contents, small_shards
-from fault_process import Child, Ending, run
+from fault_process import Child, Ending, Stop, run
+
+T = TypeVar("T")
 
 IDENTICAL, RIGHT, REFUSED, WRONG = "identical database", "right answer", "clear refusal", "WRONG"
 OUTCOMES = (IDENTICAL, RIGHT, REFUSED, WRONG)
@@ -29,31 +34,88 @@ class Trial:
     """What went wrong, if it did."""
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How many trials there are."""
+
+    points: int = 50
+    """Kills in each stage."""
+    interruptions: int = 5
+    """Interruptions in each stage, and trials of each kind with worker processes."""
+    flips: int = 2
+    """Changed bits in each file."""
+    sampled: bool = False
+    """Whether only some of the other cases are tried, drawn at random."""
+
+    @property
+    def stops(self) -> list[tuple[signal.Signals, str, int]]:
+        """Signals that stop builds, what they do, and how often each is sent in a stage."""
+        return [
+            (signal.SIGKILL, "killed", self.points),
+            (signal.SIGINT, "interrupted", self.interruptions),
+        ]
+
+
+QUICK = Extent(points=5, interruptions=1, flips=1, sampled=True)
+
+
 class Bench:
     """Inputs, and the databases that undisturbed commands make of them.
 
     Parameters
     ----------
-    points
-        Random points at which each stage is stopped.
-    flips
-        Changed bits in each file.
     lrp
         Whether relevance is that of LRP, see :class:`fault_inputs.Inputs`.
     """
 
-    def __init__(self, work: Path, points: int, flips: int, *, lrp: bool = False) -> None:
+    def __init__(self, work: Path, extent: Extent, *, lrp: bool = False) -> None:
         shutil.rmtree(work, ignore_errors=True)
-        self.work, self.points, self.flips = work, points, flips
+        self.work, self._trials, self.extent = work, work, extent
         self.draw, self._numbers = np.random.default_rng(0), itertools.count()
         self.inputs = Inputs(work, lrp=lrp)
-        self.whole, self.one_layer = work / "whole", work / "one-layer"
-        self.baseline = self.child(self.inputs.build(self.whole), self.whole)
-        self.must_finish(self.baseline)
-        self.must_finish(self.child(self.build_one_layer(self.one_layer), self.one_layer))
-        self.extended = self.target(self.one_layer)
-        self.extension = self.child(self.inputs.build(self.extended), self.extended)
-        self.must_finish(self.extension)
+        self.whole = work / "whole"
+        self.baseline = self.must_finish(self.child(self.inputs.build(self.whole), self.whole))
+
+    @cached_property
+    def one_layer(self) -> Path:
+        """A database of one layer without class relevance."""
+        path = self.work / "one-layer"
+        build = self.inputs.build(path, LAYERS[:1], relevance=False)
+        self.must_finish(self.child(build, path))
+        return path
+
+    @property
+    def extended(self) -> Path:
+        """It with the other layer and class relevance."""
+        return self._extension[0]
+
+    @property
+    def extension(self) -> Child:
+        """The command that added them."""
+        return self._extension[1]
+
+    @cached_property
+    def _extension(self) -> tuple[Path, Child]:
+        path = self.target(self.one_layer)
+        return path, self.must_finish(self.build(path))
+
+    @property
+    def picture(self) -> Path:
+        """File for the picture of a question."""
+        return self._trials / "picture.png"
+
+    def beside(self, name: str) -> Bench:
+        """Return a bench for trials in another process at the same time, of the same databases."""
+        other = copy.copy(self)
+        other._trials = self.work / f"of-{name}"
+        other._trials.mkdir()
+        return other
+
+    def some(self, cases: Sequence[T], few: int = 1) -> list[T]:
+        """Return all cases, or a few at random if the extent says so."""
+        if not self.extent.sampled or len(cases) <= few:
+            return list(cases)
+        return [cases[i] for i in sorted(self.draw.choice(len(cases), few, replace=False))]
 
     def must_finish(self, child: Child) -> Child:
         """Wait for a child whose command is not disturbed, and note when it ended."""
@@ -62,13 +124,9 @@ class Bench:
         child.stages["end"] = child.seconds
         return child
 
-    def build_one_layer(self, path: Path) -> list[str | Path]:
-        """Return the arguments of a build of one layer without class relevance."""
-        return self.inputs.build(path, LAYERS[:1], relevance=False)
-
     def target(self, start: Path | None = None) -> Path:
         """Return a new path, with a copy of a database or with nothing."""
-        path = self.work / f"trial{next(self._numbers)}"
+        path = self._trials / f"trial{next(self._numbers)}"
         if start is not None:
             shutil.copytree(start, path)
         return path
@@ -79,6 +137,7 @@ class Bench:
         database: Path,
         prepare: Callable[[], object] = lambda: None,
         end_at: int | None = None,
+        stop: Stop | None = None,
     ) -> Child:
         """Start a command that builds a database in small shards."""
 
@@ -86,11 +145,16 @@ class Bench:
             small_shards()
             prepare()
 
-        return Child(arguments, both, database=database, end_at=end_at)
+        return Child(arguments, both, database=database, end_at=end_at, stop=stop)
 
-    def build(self, path: Path, prepare: Callable[[], object] = lambda: None) -> Child:
+    def build(
+        self,
+        path: Path,
+        prepare: Callable[[], object] = lambda: None,
+        stop: Stop | None = None,
+    ) -> Child:
         """Start to build the whole database, or what it lacks."""
-        return self.child(self.inputs.build(path), path, prepare)
+        return self.child(self.inputs.build(path), path, prepare, stop=stop)
 
     def again(
         self,
@@ -100,17 +164,16 @@ class Bench:
         commands: Sequence[list[str | Path]] = (),
     ) -> Trial:
         """Run commands, by default the build, without a fault; compare with what is expected."""
-        expected = expected or self.whole
+        trial = None
         for command in commands or [self.inputs.build(path)]:
             ending = self.child(command, path).ending()
             if not ending.finished:
+                trial = Trial(fault, WRONG, f"not resumed: {ending}")
                 break
-        if not ending.finished:
-            trial = Trial(fault, WRONG, f"not resumed: {ending}")
-        elif different := differences(expected, path):
-            trial = Trial(fault, WRONG, f"differs in {different}")
-        else:
-            trial = Trial(fault, IDENTICAL)
+        if trial is None:
+            different = differences(expected or self.whole, path)
+            outcome = WRONG if different else IDENTICAL
+            trial = Trial(fault, outcome, f"differs in {different}" if different else "")
         shutil.rmtree(path, ignore_errors=True)
         return trial
 
@@ -130,7 +193,7 @@ def differences(expected: Path, path: Path) -> list[str]:
 
 def answers(bench: Bench, path: Path, names: Sequence[str] = ()) -> dict[str, Ending]:
     """Ask questions of a database: those named, or all."""
-    questions = bench.inputs.questions(path, bench.work / "picture.png")
+    questions = bench.inputs.questions(path, bench.picture)
     return {name: run(questions[name]) for name in names or questions}
 
 
@@ -148,15 +211,6 @@ def _values(output: str) -> object:
         return json.loads(output)
     except json.JSONDecodeError:
         return output
-
-
-def replace_table(document: Path, name: str, result: Mapping[str, Any], text: str) -> None:
-    """Put a table, with the date and duration of its measurement, between two marks in Markdown."""
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, _, rest = document.read_text("utf-8").partition(start)
-    _, _, after = rest.partition(end)
-    said = f"Measured on {result['date']}, in {result['seconds'] / 60:.0f} minutes."
-    document.write_text(f"{before}{start}\n{said}\n\n{text}\n{end}{after}", "utf-8")
 
 
 @contextlib.contextmanager

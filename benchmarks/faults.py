@@ -4,8 +4,8 @@ Tiny databases are built, asked and served by the command line while something g
 
 - A build is killed (``SIGKILL``) and interrupted (Ctrl-C) at random points of each stage, and
   killed just before changes of files; also with the rules of LRP, in parts, and with worker
-  processes. It meets a full disk, images that change, a model that
-  raises, and a second writer. Then the same command runs again.
+  processes. It meets a full disk, images that change, a model that raises, and a second writer.
+  Then the same command runs again.
 - Each file of a finished database is removed, truncated, replaced and changed by single bits, and
   all questions are asked.
 - A server's database is deleted, replaced and damaged.
@@ -20,122 +20,139 @@ clear refusal
     An error with value, expectation and remedy, exit code 1 (from a server: status 4xx), and no
     traceback.
 
-    python benchmarks/faults.py                  # two hours on two slow cores
+    python benchmarks/faults.py --work FOLDER --document docs/reliability.md
     python benchmarks/faults.py --parts killed files
-    python benchmarks/faults.py --json --document docs/reliability.md
-    python benchmarks/faults.py --quick          # five kills in each stage
+    python benchmarks/faults.py --quick          # five kills in each stage, a few of the rest
+
+The first takes two hours on two slow cores. It can be stopped: run again with the same FOLDER, it
+goes on with the parts that were not measured at this commit.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import fault_builds as builds
 import fault_files as files
 import fault_parts as parts
+import fault_stops as stops
+from fault_imports import import_all, settle
 from fault_inputs import Inputs
-from fault_process import import_all, settle
-from fault_trials import OUTCOMES, WRONG, Bench, Trial, replace_table
+from fault_trials import OUTCOMES, QUICK, WRONG, Bench, Extent, Trial
 from harness import command, log, table
+from measured import PartResults, replace_table, together
 
-POINTS, QUICK_POINTS = 50, 5
-"""Kills in each stage."""
-FLIPS, QUICK_FLIPS = 2, 1
-"""Changed bits in each file."""
-OPERATIONS, QUICK_OPERATIONS = 0.2, 0.05
-"""Share of all changes of files before which a build is killed."""
-PARTS: dict[str, Callable[[Bench, bool], Iterator[Trial]]] = {
-    "killed": lambda b, quick: builds.stopped(b, signal.SIGKILL, "killed", b.points),
-    "interrupted": lambda b, quick: builds.stopped(
-        b, signal.SIGINT, "interrupted", 1 if quick else b.points // 10
-    ),
-    "lrp": lambda b, quick: _stopped(parts.stopped_with_lrp, _with_lrp(b), quick),
-    "parts": lambda b, quick: _stopped(parts.stopped_parts, b, quick),
-    "workers": lambda b, quick: parts.workers(b, 0 if quick else b.points // 10),
-    "operations": lambda b, quick: builds.at_each_operation(
-        b, QUICK_OPERATIONS if quick else OPERATIONS
-    ),
-    "limited": lambda b, quick: builds.limited_files(b),
-    "disks": lambda b, quick: builds.full_disks(b),
-    "read-only": lambda b, quick: builds.read_only(b),
-    "images": lambda b, quick: builds.changed_images(b),
-    "models": lambda b, quick: builds.failing_models(b),
-    "writers": lambda b, quick: builds.two_writers(b),
-    "shards": lambda b, quick: builds.damaged_shards(b),
-    "files": lambda b, quick: files.damaged_files(b),
-    "served": lambda b, quick: files.served(b),
+CODE = ("src", "benchmarks/fault*.py")
+"""What is measured."""
+PARTS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
+    "killed": lambda b: stops.stopped(b, signal.SIGKILL, "killed", b.extent.points),
+    "interrupted": lambda b: stops.stopped(b, signal.SIGINT, "interrupted", b.extent.interruptions),
+    "lrp": parts.stopped_with_lrp,
+    "parts": parts.stopped_parts,
+    "workers": parts.workers,
+    "operations": stops.before_operations,
+    "limited": builds.limited_files,
+    "disks": builds.full_disks,
+    "read-only": builds.read_only,
+    "images": builds.changed_images,
+    "models": builds.failing_models,
+    "writers": builds.two_writers,
+    "shards": builds.damaged_shards,
+    "files": files.damaged_files,
+    "served": files.served,
 }
-
-
-def _with_lrp(bench: Bench) -> Bench:
-    return Bench(bench.work.with_name("trials-lrp"), bench.points, bench.flips, lrp=True)
-
-
-def _stopped(
-    stop: Callable[[Bench, signal.Signals, str, int], Iterator[Trial]], bench: Bench, quick: bool
-) -> Iterator[Trial]:
-    """Kill and interrupt: one interruption for ten kills."""
-    yield from stop(bench, signal.SIGKILL, "killed", 2 if quick else bench.points)
-    yield from stop(bench, signal.SIGINT, "interrupted", 0 if quick else bench.points // 10)
+SLOW = ("lrp", "parts", "workers")
+"""Parts that a quick run leaves out."""
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Run all trials, or read the results of earlier runs."""
-    if options.results:
-        saved = [json.loads(path.read_text("utf-8")) for path in options.results]
-        result = {
-            "date": max(one["date"] for one in saved),
-            "seconds": sum(one["seconds"] for one in saved),
-            "counts": {k: Counter(v) for one in saved for k, v in one["counts"].items()},
-            "failures": [failure for one in saved for failure in one["failures"]],
-        }
-    else:
-        result = run_trials(options, work)
+    """Run the trials of all parts that were not run at this commit; return what all found."""
+    extent = QUICK if options.quick else Extent()
+    if options.points is not None:
+        extent = replace(extent, points=options.points)
+    chosen = options.parts or [p for p in PARTS if not (options.quick and p in SLOW)]
+    results = PartResults(work / "results", asdict(extent), CODE)
+    missing = [part for part in chosen if not results.has(part)]
+    if missing and not options.saved:
+        run_trials(missing, results, extent, work, options.jobs)
+    found = results.of(list(PARTS) if options.document else chosen)
+    result: dict[str, Any] = {
+        **together(found),
+        "counts": {k: Counter(v) for one in found for k, v in one.values["counts"].items()},
+        "failures": [failure for one in found for failure in one.values["failures"]],
+    }
     if options.document:
         replace_table(options.document, "faults", result, outcome_table(result["counts"]))
     return result
 
 
-def run_trials(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Run the trials of all parts, and count their outcomes by fault."""
-    inputs, started = Inputs(work / "imports"), time.monotonic()
-    first = work / "imports" / "db"
-    lrp = Inputs(work / "imports", lrp=True).build(work / "imports" / "lrp")
+def run_trials(
+    chosen: Sequence[str], results: PartResults, extent: Extent, work: Path, jobs: int
+) -> None:
+    """Run the trials of some parts, so many at the same time, each in a fork of this process."""
+    inputs, first = Inputs(work / "imports"), work / "imports" / "db"
     merge = ["merge", first, "--model", inputs.spec]
-    questions = inputs.questions(first, work / "picture.png").values()
-    import_all([[*inputs.build(first), "--shard", "1/1"], merge, *questions, lrp])
-    points, flips = (QUICK_POINTS, QUICK_FLIPS) if options.quick else (options.points, FLIPS)
-    bench = Bench(work / "trials", points, flips)
-    counts: dict[str, Counter[str]] = {}
+    commands = [[*inputs.build(first), "--shard", "1/1"], merge]
+    commands += inputs.questions(first, work / "picture.png").values()
+    if "lrp" in chosen:
+        commands.append(Inputs(work / "imports", lrp=True).build(work / "imports" / "lrp"))
+    import_all(commands)
+    bench = Bench(work / "trials", extent)
+    _ = bench.extended  # built here, once for all parts
+    waiting, running, failed = list(chosen), dict[int, str](), list[str]()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            part = waiting.pop(0)
+            pid = os.fork()
+            if pid == 0:
+                _be(part, bench.beside(part), results)
+            running[pid] = part
+        pid, status = os.wait()
+        part = running.pop(pid)
+        failed += [part] * bool(status)
+    if failed:
+        raise SystemExit(f"Stopped by an error: {', '.join(failed)}.")
+
+
+def _be(part: str, bench: Bench, results: PartResults) -> None:
+    """Run a part in this process and never return."""
+    code = 1
+    try:
+        run_part(part, bench, results)
+        code = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def run_part(part: str, bench: Bench, results: PartResults) -> None:
+    """Run the trials of a part, and save their outcomes after each."""
+    begin, counts = time.monotonic(), dict[str, Counter[str]]()
     failures: list[dict[str, str]] = []
-    path = work / "results.json"
 
-    def result() -> dict[str, Any]:
-        found = {
-            "date": time.strftime("%Y-%m-%d"),
-            "seconds": round(time.monotonic() - started),
-            "counts": counts,
-            "failures": failures,
-        }
-        path.write_text(json.dumps(found), "utf-8")
-        return found
+    def save(complete: bool) -> None:
+        seconds = round(time.monotonic() - begin, 1)
+        values = {"counts": counts, "failures": failures}
+        results.save(part, seconds, values, complete=complete)
 
-    for part in options.parts or PARTS:
-        for trial in PARTS[part](bench, options.quick):
-            counts.setdefault(trial.fault, Counter())[trial.outcome] += 1
-            if trial.outcome == WRONG:
-                failures.append({"fault": trial.fault, "detail": trial.detail})
-                log(f"{trial.fault}: {WRONG}\n{trial.detail}")
-            result()
-        log(f"{part}: {time.monotonic() - started:.0f} s")
-    return result()
+    for trial in PARTS[part](bench):
+        counts.setdefault(trial.fault, Counter())[trial.outcome] += 1
+        if trial.outcome == WRONG:
+            failures.append({"fault": trial.fault, "detail": trial.detail})
+            log(f"{trial.fault}: {WRONG}\n{trial.detail}")
+        save(complete=False)
+    save(complete=True)
+    log(f"{part}: {time.monotonic() - begin:.0f} s")
 
 
 def outcome_table(counts: dict[str, Counter[str]]) -> str:
@@ -163,12 +180,9 @@ if __name__ == "__main__":
         show,
         {
             "--parts": {"nargs": "+", "choices": list(PARTS), "help": "only these parts"},
-            "--points": {"type": int, "default": POINTS, "help": "kills in each stage"},
-            "--results": {
-                "nargs": "+",
-                "type": Path,
-                "help": "show what --json printed, or results.json in --work, and run nothing",
-            },
+            "--jobs": {"type": int, "default": os.cpu_count(), "help": "parts at the same time"},
+            "--saved": {"action": "store_true", "help": "run nothing: show what --work holds"},
+            "--points": {"type": int, "help": "kills in each stage, instead of 50"},
             "--document": {"type": Path, "help": "Markdown file whose table is replaced"},
         },
     )

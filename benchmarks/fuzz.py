@@ -26,11 +26,12 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"  # before a library reads it: a SPEC may name anything
 
 import hypothesis
-from fault_trials import WRONG, replace_table
+from fault_trials import WRONG
 from fuzz_http import finish_jobs, request_reader
 from fuzz_readers import Reader, database_readers, file_readers, small_database
 from harness import command, log, peak_mib, reset_peak, table
 from hypothesis import HealthCheck, Phase, settings
+from measured import measurement, replace_table
 
 import semlens as sl
 from semlens.errors import SemlensError
@@ -39,6 +40,8 @@ INPUTS, QUICK_INPUTS = 400, 20
 SECONDS = 5.0
 """Bound on the CPU time of one input."""
 READ, REFUSED = "read", "clear refusal"
+CODE = ("src", "benchmarks/fuzz*.py")
+"""What is measured."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         log(f"{name}: {time.monotonic() - started:.0f} s")
     finish_jobs()
     result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "seconds": round(time.monotonic() - started),
+        **measurement(started, CODE),
         "readers": found,
         "failures": list(failures.values()),
     }

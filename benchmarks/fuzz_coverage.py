@@ -25,10 +25,11 @@ from typing import Any
 import atheris  # pyright: ignore[reportMissingImports]
 
 with atheris.instrument_imports(include=["semlens"]):
-    from fuzz import READ, REFUSED, Attempt, fuzzer, readers
+    from fuzz import CODE, READ, REFUSED, Attempt, fuzzer, readers
 
-from fault_trials import WRONG, replace_table
+from fault_trials import WRONG
 from harness import command, log, table
+from measured import measurement, replace_table
 
 LEFT_OUT = ("HTTP requests", "SPECs of models", "SPECs of embedders", "SPECs of images")
 """Too slow for many inputs, as they load libraries or start jobs."""
@@ -52,8 +53,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         failures += wrong
         log(f"{name}: {found[name]}")
     result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "seconds": round(time.monotonic() - started),
+        **measurement(started, CODE),
         "readers": found,
         "failures": failures,
     }
@@ -84,6 +84,7 @@ def _fuzz(reader: Any, folder: Path, seconds: float) -> None:
         "-max_len=4096",
         "-len_control=0",
         "-rss_limit_mb=0",
+        f"-artifact_prefix={folder}/",
     ]
     atheris.Setup([sys.argv[0], *options, str(corpus)], fuzzer(reader, see))
     atheris.Fuzz()

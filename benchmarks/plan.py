@@ -19,7 +19,6 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from build_inputs import make_images
-from fault_trials import replace_table
 from harness import Clock, command, table
+from measured import measurement, replace_table
 
 import semlens as sl
 from semlens.models.load import load_model
@@ -220,7 +219,7 @@ def apart(what: str, folder: Path, *numbers: int) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure the constants, run the merge and the database, and compute the plan."""
-    begin = time.perf_counter()
+    begin = time.monotonic()
     runs = 100 if options.quick else 10_000
     constants = {
         **build_constants(work, 16 if options.quick else 24),
@@ -228,7 +227,6 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         **merge_constants(200 if options.quick else 20_000),
     }
     result = {
-        "date": datetime.now(UTC).date().isoformat(),
         "constants": constants,
         "merge": apart("merge", work / "merge", runs, 64),
         "store": apart("store", work / "store", runs),
@@ -236,7 +234,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "plan": plan(constants, options),
         "options": {k: getattr(options, k) for k in ("shards", "memory", "price", "network")},
     }
-    result["seconds"] = time.perf_counter() - begin
+    result |= measurement(begin, ("src", "benchmarks/plan*.py"))
     if options.document:
         parts = {
             "constants": constants_table,

@@ -1,8 +1,10 @@
 """The server under load and attack: its memory, its errors, and a database that is replaced.
 
-    python benchmarks/web_load.py                     # about half an hour
+    python benchmarks/web_load.py --work FOLDER --document docs/reliability.md   # half an hour
     python benchmarks/web_load.py --parts replaced --json
     python benchmarks/web_load.py --quick
+
+Parts that were measured at this commit, in the same FOLDER, are not measured again.
 
 Parts: ``mixed`` (10,000 valid, wrong and hostile requests of one client: memory after each
 thousand), ``clients`` (50 clients for ten minutes, while slow connections are held open),
@@ -16,7 +18,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import random
 import shutil
 import socket
 import threading
@@ -24,49 +25,56 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 from harness import command, log
+from measured import PartResults, replace_table, together
 from PIL import Image
 from web_inputs import database
+from web_load_tables import tables
 from web_parts import crowd
-from web_requests import Asker, picture, requests
+from web_requests import PNG, Asker, get, picture, post, requests
 from web_server import Client, RunningServer, serving
 
-PARTS = ("mixed", "clients", "uploads", "replaced")
-OPTIONS: dict[str, dict[str, Any]] = {
-    "--parts": {"nargs": "+", "choices": PARTS, "default": list(PARTS)},
-    "--minutes": {"type": float, "default": 10.0, "help": "duration of the part clients"},
-}
+CODE = ("src", "benchmarks/web*.py")
+"""What is measured."""
 SLOW_CONNECTIONS = 100
 GROWTH = 0.05
 """Share of the memory after the first half that may be added in the second."""
 
 
-def mixed(work: Path, page: Path, quick: bool) -> dict[str, Any]:
+def mixed(work: Path, page: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Send requests of all kinds, and read the memory of the server now and then."""
-    count = 200 if quick else 10_000
-    step = count // 10
-    with serving(_database(work, quick), page=page) as server:
+    total = 200 if options.quick else options.requests
+    step = total // 10
+    with serving(_database(work, options.quick), page=page) as server:
         layers = Client(server.url).json("")["layers"]
         client, memory, start = Asker(server.url), [server.memory()["rss"]], time.perf_counter()
-        for number, request in enumerate(requests(layers, count, 0), start=1):
-            client.ask(request)
+        for number, (name, request) in enumerate(islice(requests(layers, 0), total), start=1):
+            client.ask(request, name)
             if number % step == 0:
                 memory.append(server.memory()["rss"])
                 log(f"{number} requests, {memory[-1]:.0f} MiB, {time.perf_counter() - start:.0f} s")
         seconds = time.perf_counter() - start
-    half, last = memory[len(memory) // 2], memory[-1]
     return {
-        "requests": count,
-        "requests_per_s": count / seconds,
         "answers": dict(sorted(client.answers.items())),
-        "rss_mib": [round(value, 1) for value in memory],
-        "grown_in_second_half": last / half - 1,
-        "flat": last / half - 1 <= GROWTH,
+        "requests_per_s": total / seconds,
+        "times": client.times(),
+        **_memory(memory),
+    }
+
+
+def _memory(values: list[float]) -> dict[str, Any]:
+    """Describe readings of the server's memory at equal distances."""
+    growth = values[-1] / values[len(values) // 2] - 1
+    return {
+        "rss_mib": [round(value, 1) for value in values],
+        "grown_in_second_half": growth,
+        "flat": growth <= GROWTH,
     }
 
 
@@ -104,10 +112,12 @@ def slow_connections(server: RunningServer, count: int) -> Iterator[list[socket.
         thread.join()
 
 
-def clients(work: Path, page: Path, quick: bool, minutes: float) -> dict[str, Any]:
+def clients(work: Path, page: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Let 50 clients browse while slow connections are held open."""
-    count, seconds, slow = (4, 2.0, 5) if quick else (50, 60 * minutes, SLOW_CONNECTIONS)
-    with serving(_database(work, quick), page=page) as server:
+    count, seconds, slow = 50, 60 * options.minutes, SLOW_CONNECTIONS
+    if options.quick:
+        count, seconds, slow = 4, 2.0, 5
+    with serving(_database(work, options.quick), page=page) as server:
         Client(server.url).json("/search?q=anything")
         memory = [server.memory()["rss"]]
         with slow_connections(server, slow) as opened:
@@ -115,37 +125,39 @@ def clients(work: Path, page: Path, quick: bool, minutes: float) -> dict[str, An
             memory.append(server.memory()["rss"])
             second = crowd(server, count, seconds / 2, 1.0)
             memory.append(server.memory()["rss"])
+    requests = first["requests"] + second["requests"]
+    errors = Counter(first["which_errors"]) + Counter(second["which_errors"])
     return {
         "clients": count,
         "seconds": seconds,
         "slow_connections": slow,
         "slow_connections_ended": len(opened) - slow,
-        "requests": first["requests"] + second["requests"],
-        "errors": first["errors"] + second["errors"],
-        "which_errors": {**first["which_errors"], **second["which_errors"]},
+        "answers": {
+            "result": requests - first["errors"] - second["errors"],
+            **{f"WRONG: {error}": number for error, number in errors.items()},
+        },
         "median_ms": second["median_ms"],
         "p95_ms": second["p95_ms"],
-        "rss_mib": [round(value, 1) for value in memory],
-        "grown_in_second_half": memory[2] / memory[1] - 1,
+        **_memory(memory),
     }
 
 
-def uploads(work: Path, page: Path, quick: bool) -> dict[str, Any]:
+def uploads(work: Path, page: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Send many large images at the same time, in turn to be searched for and to be explained."""
-    count, side = (20, 500) if quick else (500, 4000)
+    count, side = (20, 500) if options.quick else (500, 4000)
     noise = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(noise).resize((side, side)).save(stream, "PNG")
+    Image.fromarray(noise).resize((side, side)).save(stream, "JPEG", quality=90)
     body, together = stream.getvalue(), threading.Barrier(count)
     routes = ("/search/image?k=8", "/explanations/image")
-    with serving(_database(work, quick), page=page) as server:
-        Asker(server.url).ask(("POST", routes[0], picture(random.Random(0)), "image/png"))  # noqa: S311
+    with serving(_database(work, options.quick), page=page) as server:
+        Asker(server.url).ask(post(routes[0], picture((1, 2, 3)), PNG))
         before = server.memory()["rss"]
-        askers = [Asker(server.url) for _ in range(count)]
+        askers = [Asker(server.url, timeout=280) for _ in range(count)]
 
         def send(number: int) -> None:
             together.wait()
-            askers[number].ask(("POST", routes[number % 2], body, "image/png"))
+            askers[number].ask(post(routes[number % 2], body, "image/jpeg"))
 
         threads = [threading.Thread(target=send, args=(number,)) for number in range(count)]
         for thread in threads:
@@ -154,12 +166,13 @@ def uploads(work: Path, page: Path, quick: bool) -> dict[str, Any]:
         while any(thread.is_alive() for thread in threads):
             peaks.append(server.memory()["rss"])
             time.sleep(0.05)
+        for asker in askers:
+            asker.close()
         after = Asker(server.url)
         for route in routes:
-            after.ask(("POST", route, body, "image/png"))
+            after.ask(post(route, body, "image/jpeg"))
         memory = server.memory()["rss"]
     return {
-        "uploads": count,
         "mb_each": len(body) / 1e6,
         "answers": dict(sorted(sum((a.answers for a in askers), Counter[str]()).items())),
         "afterwards": dict(after.answers),
@@ -167,7 +180,7 @@ def uploads(work: Path, page: Path, quick: bool) -> dict[str, Any]:
     }
 
 
-def replaced(work: Path, page: Path, quick: bool) -> dict[str, Any]:
+def replaced(work: Path, page: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Delete a database, and replace it by another build, while clients ask about it."""
     other = database(work, 400, 100, True)
 
@@ -179,54 +192,57 @@ def replaced(work: Path, page: Path, quick: bool) -> dict[str, Any]:
         delete(path)
         shutil.copytree(other, path)
 
-    def replace_by_renaming(path: Path) -> None:
+    def rename(path: Path) -> None:
         new = shutil.copytree(other, path.with_suffix(".new"))
         path.rename(path.with_suffix(".old"))
         new.rename(path)
 
-    changes = (delete, replace, replace_by_renaming)
-    return {change.__name__: _while_served(work, page, change, quick) for change in changes}
+    changes = {"deleted": delete, "replaced": replace, "replaced by renaming": rename}
+    return {
+        name: _while_served(work, page, change, options.quick) for name, change in changes.items()
+    }
 
 
 def _while_served(
     work: Path, page: Path, change: Callable[[Path], None], quick: bool
 ) -> dict[str, Any]:
     """Return the answers before and after a change of the served database, by kind."""
-    folder = work / f"served-{change.__name__}"
+    folder, count, enough = work / "served", 2 if quick else 8, 20 if quick else 400
     shutil.rmtree(folder, ignore_errors=True)
     path = shutil.copytree(database(work, 200, 400, True), folder / "db.semlens")
     with serving(path, page=page) as server:
         layers = Client(server.url).json("")["layers"]
-        after = Asker(server.url)
-        changed = threading.Event()
+        askers, stop = [Asker(server.url) for _ in range(count)], threading.Event()
 
-        def browse(seed: int) -> Counter[str]:
-            client = Asker(server.url)
-            for request in requests(layers, 10**9, seed):
-                client.ask(request)
-                if changed.is_set():
-                    return client.answers
-            return client.answers
+        def browse(number: int) -> None:
+            for name, request in requests(layers, number):
+                askers[number].ask(request, name)
+                if stop.is_set():
+                    return
 
-        threads, during = list[threading.Thread](), Counter[str]()
-        for seed in range(2 if quick else 8):
-            threads.append(threading.Thread(target=lambda s=seed: during.update(browse(s))))
-            threads[-1].start()
-        time.sleep(0.5 if quick else 5)
+        def answered(least: int) -> Counter[str]:
+            while (found := sum((a.answers for a in askers), Counter[str]())).total() < least:
+                time.sleep(0.1)
+            return found
+
+        threads = [threading.Thread(target=browse, args=(number,)) for number in range(count)]
+        for thread in threads:
+            thread.start()
+        before = answered(enough)
         change(path)
-        time.sleep(0.5 if quick else 5)
-        changed.set()
+        answered(before.total() + enough)
+        stop.set()
         for thread in threads:
             thread.join()
+        after = Asker(server.url)
         for _ in range(20):
-            after.ask(("GET", "/search?q=dog", None, ""))
+            after.ask(get("/search?q=dog"))
     shutil.rmtree(folder, ignore_errors=True)
-    answers = during + after.answers
+    during = sum((asker.answers for asker in askers), Counter[str]()) - before
     return {
-        "requests": answers.total(),
-        "while_it_changed": dict(sorted(during.items())),
+        "before": dict(sorted(before.items())),
+        "answers": dict(sorted(during.items())),
         "afterwards": dict(after.answers),
-        "wrong": sum(count for kind, count in answers.items() if kind.startswith("WRONG")),
     }
 
 
@@ -234,22 +250,27 @@ def _database(work: Path, quick: bool) -> Path:
     return database(work, 200 if quick else 5000, 400 if quick else 5000, quick)
 
 
+PARTS = {"mixed": mixed, "clients": clients, "uploads": uploads, "replaced": replaced}
+
+
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Measure the parts in sequence."""
+    """Measure the parts that were not measured at this commit, in sequence."""
     page = work / "page"
     page.mkdir(exist_ok=True)
     (page / "index.html").write_text("<!doctype html><title>semlens</title>", "utf-8")
-    measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "mixed": lambda: mixed(work, page, options.quick),
-        "clients": lambda: clients(work, page, options.quick, options.minutes),
-        "uploads": lambda: uploads(work, page, options.quick),
-        "replaced": lambda: replaced(work, page, options.quick),
-    }
-    result: dict[str, Any] = {}
-    for part in options.parts:
-        result[part] = measures[part]()
-        log(f"{part} {json.dumps(result[part])}")
-    return result
+    chosen = options.parts or list(PARTS)
+    settings = {name: getattr(options, name) for name in ("quick", "minutes", "requests")}
+    results = PartResults(work / "results", settings, CODE)
+    for part in chosen:
+        if not results.has(part):
+            begin = time.monotonic()
+            values = PARTS[part](work, page, options)
+            results.save(part, round(time.monotonic() - begin, 1), values)
+            log(f"{part} {json.dumps(values)}")
+    found = results.of(list(PARTS) if options.document else chosen)
+    if options.document:
+        replace_table(options.document, "load", together(found), tables(found))
+    return {**together(found), **{one.part: one.values for one in found}}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -259,4 +280,14 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    command(__doc__, measure, show, OPTIONS)
+    command(
+        __doc__,
+        measure,
+        show,
+        {
+            "--parts": {"nargs": "+", "choices": list(PARTS), "help": "only these parts"},
+            "--requests": {"type": int, "default": 10_000, "help": "of the part mixed"},
+            "--minutes": {"type": float, "default": 10.0, "help": "duration of the part clients"},
+            "--document": {"type": Path, "help": "Markdown file whose table is replaced"},
+        },
+    )

@@ -6,79 +6,145 @@ import http.client
 import io
 import json
 import random
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from PIL import Image
-from web_parts import WORDS
+from web_parts import WORDS, in_milliseconds
 from web_server import API
 
-Request = tuple[str, str, bytes | None, str]
-"""Method, path, body and its content type."""
+JSON, PNG = "application/json", "image/png"
 
 
-def picture(rng: random.Random) -> bytes:
-    """Return a small PNG of one random colour."""
+@dataclass(frozen=True)
+class Request:
+    """A request to the server, below the address of the first model."""
+
+    path: str
+    method: str = "GET"
+    body: bytes | None = None
+    content_type: str = ""
+
+
+def get(path: str) -> Request:
+    """Return a request without a body."""
+    return Request(path)
+
+
+def post(path: str, body: bytes, content_type: str = JSON) -> Request:
+    """Return a request with a body."""
+    return Request(path, "POST", body, content_type)
+
+
+def picture(colour: tuple[int, int, int]) -> bytes:
+    """Return a small PNG of one colour."""
     stream = io.BytesIO()
-    Image.new("RGB", (32, 32), tuple(rng.randrange(256) for _ in range(3))).save(stream, "PNG")
+    Image.new("RGB", (32, 32), colour).save(stream, "PNG")
     return stream.getvalue()
 
 
-def requests(layers: list[dict[str, Any]], count: int, seed: int) -> Iterator[Request]:
-    """Yield requests of all kinds: two of three are valid, the others are wrong or hostile."""
-    rng = random.Random(seed)  # noqa: S311  # no secret
-    as_json, as_image = "application/json", "image/png"
-    for number in range(count):
+BRACKETS, SPACES, LETTERS = b"[" * 100_000, b" " * 3_000_000, "x" * 3000
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the next request is about."""
+
+    component: str
+    """Its name."""
+    word: str
+    number: int
+    colour: tuple[int, int, int]
+
+    @property
+    def path(self) -> str:
+        """Address of the component."""
+        return f"/components/{quote(self.component)}"
+
+    @property
+    def terms(self) -> bytes:
+        """A search for both, as JSON."""
+        return json.dumps({"like": [self.component], "q": [self.word], "k": 8}).encode()
+
+
+VALID: dict[str, Callable[[Values], Request]] = {
+    "search by words": lambda v: get(f"/search?q={quote(v.word)}&k=8"),
+    "search by components": lambda v: post("/search/components", v.terms),
+    "search by image": lambda v: post("/search/image?k=8", picture(v.colour), PNG),
+    "neighbours": lambda v: get(f"{v.path}/neighbours"),
+    "table of components": lambda v: get(f"/components?k=50&cursor={v.number % 100}"),
+    "strip of examples": lambda v: get(f"{v.path}/strip.webp"),
+    "crop of an example": lambda v: get(f"{v.path}/crops/0.webp"),
+    "model": lambda v: get(""),
+}
+INVALID: dict[str, Callable[[Values], Request]] = {
+    "a name of 4,000 digits": lambda v: get(f"{v.path}{'9' * 4000}"),
+    "100,000 brackets": lambda v: post("/search/components", BRACKETS),
+    "3 MB of spaces": lambda v: post("/audits", SPACES),
+    "a word of 3,000 letters": lambda v: get(f"/search?q={LETTERS}"),
+    "an upload that is no image": lambda v: post("/search/image", b"x" * 5000, PNG),
+    "true as a class": lambda v: post("/audits", b'{"target": true}'),
+    "a path outside": lambda v: get("/..%2f..%2fetc/passwd"),
+    "an unknown explanation": lambda v: get(f"/explanations/{v.number}"),
+}
+WEIGHTS = [2] * len(VALID) + [1] * len(INVALID)
+
+
+def requests(layers: list[dict[str, Any]], seed: int) -> Iterator[tuple[str, Request]]:
+    """Yield names and requests of all kinds without end; a third is wrong or hostile."""
+    rng, kinds = random.Random(seed), {**VALID, **INVALID}  # noqa: S311  # no secret
+    for number in count():
         layer = rng.choice(layers)
-        name = f"{layer['name']}:{rng.randrange(layer['channels'])}"
-        one, word = f"/components/{quote(name)}", f"{rng.choice(WORDS)} {number}"
-        body = json.dumps({"like": [name], "q": [word], "k": 8}).encode()
-        kinds: list[Request] = [
-            ("GET", f"/search?q={quote(word)}&k=8", None, ""),
-            ("GET", f"{one}/strip.webp", None, ""),
-            ("GET", f"{one}/crops/0.webp", None, ""),
-            ("GET", f"{one}/neighbours", None, ""),
-            ("GET", f"/components?k=50&cursor={rng.randrange(100)}", None, ""),
-            ("POST", "/search/components", body, as_json),
-            ("POST", "/search/image?k=8", picture(rng), as_image),
-            ("GET", "", None, ""),
-            ("GET", f"{one}{'9' * 4000}", None, ""),
-            ("POST", "/search/components", b"[" * 100_000, as_json),
-            ("POST", "/search/image", b"x" * 5000, as_image),
-            ("POST", "/audits", b'{"target": true}', as_json),
-            ("POST", "/audits", b" " * 3_000_000, as_json),
-            ("GET", f"/search?q={'x' * 3000}", None, ""),
-            ("GET", "/..%2f..%2fetc/passwd", None, ""),
-            ("GET", f"/explanations/{rng.randrange(10**9)}", None, ""),
-        ]
-        weights = [4] * 8 + [2] * 8
-        yield rng.choices(kinds, weights)[0]
+        component = f"{layer['name']}:{rng.randrange(layer['channels'])}"
+        colour = rng.randrange(256), rng.randrange(256), rng.randrange(256)
+        name = rng.choices(list(kinds), WEIGHTS)[0]
+        word = f"{rng.choice(WORDS)} {number}"
+        yield name, kinds[name](Values(component, word, rng.randrange(10**9), colour))
 
 
 class Asker:
     """One persistent connection that counts the answers by kind."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = 60) -> None:
         self._host = urlsplit(url).netloc
-        self._connection = http.client.HTTPConnection(self._host, timeout=60)
+        self._connection = http.client.HTTPConnection(self._host, timeout=timeout)
         self.answers: Counter[str] = Counter()
+        self.seconds: dict[str, list[float]] = {}
+        """Response times by name of the request."""
 
-    def ask(self, request: Request) -> str:
+    def ask(self, request: Request, name: str = "") -> str:
         """Send a request and return what kind of answer came."""
-        method, path, body, kind = request
-        headers = {"content-type": kind} if body is not None else {}
+        headers = {"content-type": request.content_type} if request.body is not None else {}
+        begin = time.perf_counter()
         try:
-            self._connection.request(method, API + path, body, headers)
+            self._connection.request(request.method, API + request.path, request.body, headers)
             answer = self._connection.getresponse()
             found = _kind(answer.status, answer.getheader("content-type") or "", answer.read())
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             found = f"WRONG: {type(error).__name__}"
+        self.seconds.setdefault(name, []).append(time.perf_counter() - begin)
         self.answers[found] += 1
         return found
+
+    def close(self) -> None:
+        """Close the connection; another request opens a new one."""
+        self._connection.close()
+
+    def times(self) -> dict[str, dict[str, float]]:
+        """Return the response times by name of the request, what takes the longest first."""
+        total = sum(map(sum, self.seconds.values()))
+        found = {
+            name: {"requests": len(one), "share_of_time": sum(one) / total, **in_milliseconds(one)}
+            for name, one in self.seconds.items()
+        }
+        return dict(sorted(found.items(), key=lambda entry: -entry[1]["share_of_time"]))
 
 
 def _kind(status: int, content_type: str, content: bytes) -> str:

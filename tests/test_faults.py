@@ -221,6 +221,56 @@ def test_changes_are_undone(harness, tmp_path):
         assert file.read_bytes() == b"content"
 
 
+def test_a_part_is_measured_once_at_each_commit_and_each_setting(harness, monkeypatch, tmp_path):
+    module = harness("measured")
+    code = tmp_path / "code"
+    code.mkdir()
+
+    def git(*arguments):
+        author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", code, *author, *arguments], check=True, capture_output=True)
+
+    def commit(text):
+        (code / "module.py").write_text(text)
+        (code / "notes.md").write_text(text)
+        git("add", ".")
+        git("commit", "-m", text)
+
+    def results(**settings):
+        return module.PartResults(tmp_path / "results", settings, ["*.py"])
+
+    monkeypatch.setattr(module, "ROOT", code)
+    git("init")
+    commit("one")
+    first = results(points=5)
+    assert not first.has("a")
+    first.save("a", 60, {"n": 1}, complete=False)
+    assert not first.has("a")
+    first.save("a", 60, {"n": 2})
+    assert first.has("a")
+    assert not results(points=6).has("a")
+    (code / "notes.md").write_text("two")  # is not measured
+    assert results(points=5).has("a")
+    (code / "module.py").write_text("two")
+    assert not results(points=5).has("a")
+    commit("two")
+    second = results(points=5)
+    assert not second.has("a")
+    second.save("b", 120, {"n": 3}, complete=False)
+    found = module.together(second.of(["a", "b", "c"]))
+    commits = [one.commit for one in second.of(["a", "b"])]
+    assert found["commit"] == f"{commits[0]} (a), {commits[1]} (b)" and len(set(commits)) == 2
+    assert (found["seconds"], found["incomplete"]) == (180, ["b"])
+
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- x -->\nold\n<!-- end of x -->\nafter\n")
+    module.replace_table(page, "x", found, "| a |")
+    text = page.read_text()
+    assert text.startswith("before\n<!-- x -->\nMeasured on ") and text.endswith("-->\nafter\n")
+    assert f"at commit {found['commit']}, in 3 minutes. Stopped before their end: b." in text
+    assert "old" not in text and "| a |" in text
+
+
 def measured(name: str) -> list[list[str]]:
     """Return the cells of a table that a benchmark wrote, by row, the header first."""
     text = (ROOT / "docs" / "reliability.md").read_text()
@@ -244,6 +294,9 @@ def test_the_committed_counts_add_up_and_nothing_is_wrong():
         assert sum(trials for trials, *_ in killed) >= 50
     for row in measured("fuzz")[1:]:
         assert row[4] == "0"
+    for row in measured("load"):
+        if len(row) == 6 and row[1].isdecimal():  # the times of mixed requests have five columns
+            assert row[4] == "0"
 
 
 @pytest.mark.slow

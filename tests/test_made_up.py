@@ -12,6 +12,7 @@ from semlens.analysis.noise import LEVEL
 from semlens.analysis.query_embedding import SEARCH_TEMPLATES
 from semlens.analysis.search.made_up import (
     FEWEST,
+    REACHES,
     WORDS,
     made_up_thresholds,
     made_up_words,
@@ -126,6 +127,19 @@ def test_an_embedder_that_refuses_made_up_words_needs_no_threshold(db, monkeypat
     again = sl.open(db.path, embedder=WordEmbedder())
     assert measured_reach(again, (1, 0), SEARCH_TEMPLATES) is None
     assert len(again.search("dog", top=3)) == 3
+
+
+def test_only_the_last_kinds_of_searches_are_remembered(db):
+    first = measured_reach(db, (1, 0), SEARCH_TEMPLATES)
+    assert measured_reach(db, (1, 0), SEARCH_TEMPLATES) is first
+    for terms in range(2, REACHES + 1):
+        measured_reach(db, (terms, 0), SEARCH_TEMPLATES)
+    assert measured_reach(db, (1, 0), SEARCH_TEMPLATES) is first  # used last
+    for terms in range(REACHES + 1, 2 * REACHES + 1):
+        measured_reach(db, (terms, 0), SEARCH_TEMPLATES)
+    again = measured_reach(db, (1, 0), SEARCH_TEMPLATES)
+    assert again is not first
+    np.testing.assert_array_equal(again.mean, first.mean)
 
 
 def test_hits_above_noise_come_first_on_every_page(db):

@@ -12,7 +12,9 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
+from semlens.analysis.labelling.confidence import as_shown
 from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, embed_texts
+from semlens.analysis.saved_labels import saved_labels
 from semlens.errors import ConceptError, DataError, EmbedderError, LayerError, StaleError
 
 LAYERS = ["first", "second"]
@@ -215,6 +217,22 @@ def test_labels_are_saved_with_the_build_that_they_belong_to(db, subject, images
     assert db.load_analysis("labels-mine")["label"].equals(labels.to_pandas()["label"])
     sl.build(db.path, subject, images, words, ["head"], examples=6)
     assert sl.open(db.path, embedder=words).load_analysis("labels-mine") is None
+
+
+def test_hits_show_the_labels_that_were_saved_last(db):
+    def shown():
+        return {hit.row: hit.label for hit in db.search("dog", top=100).hits}
+
+    assert not any(shown().values())
+    for words in (["dog", "car"], ["red", "blue"]):
+        db.label(ConceptSet.of(words), threshold=-9.0).save_to_database("mine")
+        saved = saved_labels(db)
+        columns = zip(saved["label"], saved["confidence"], saved["rival"], strict=True)
+        expected = [as_shown(*one) for one in columns]
+        assert any(expected)
+        assert shown() == {row: expected[row] for row in shown()}
+    (db.path / "analysis" / "labels-mine.parquet").unlink()
+    assert not any(shown().values())
 
 
 def test_image_concepts(db, words, tmp_path):

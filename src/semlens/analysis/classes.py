@@ -31,20 +31,16 @@ def find_class(database: Database, target: str | int) -> int:
     RelevanceError
         If there is no such class, or several classes have the name.
     """
-    names = database.manifest.classes
-    # an int is always an index, even if the name of another class is that number
-    matches = [i for i, name in enumerate(names or ()) if name == target]
-    if len(matches) > 1:
+    matches = classes_named(database, target)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise RelevanceError(
             f"The classes {', '.join(map(str, matches))} are all named '{target}'.",
             "Expected a name that only one class has.",
             "Use the index.",
         )
-    if matches:
-        return matches[0]
-    index = int(target) if str(target).isdecimal() else -1
-    if index >= 0 and (names is None or index < len(names)):
-        return index
+    names = database.manifest.classes
     raise RelevanceError(
         f"Unknown class '{target}'.",
         "The database has no class names: expected a logit index, from 0."
@@ -53,6 +49,20 @@ def find_class(database: Database, target: str | int) -> int:
         f"{nearest(str(target), names)}.",
         "Use the index." if names is None else "Choose one of them.",
     )
+
+
+def classes_named(database: Database, target: str | int) -> list[int]:
+    """Return the logit indices of the classes of a name, or the one of an index; there may be none.
+
+    Without an error, whose nearest names take long to find among many.
+    """
+    names = database.manifest.classes
+    # an int is always an index, even if the name of another class is that number
+    matches = [i for i, name in enumerate(names or ()) if name == target]
+    index = int(target) if str(target).isdecimal() else -1
+    if not matches and index >= 0 and (names is None or index < len(names)):
+        return [index]
+    return matches
 
 
 def class_name(database: Database, target: int) -> str:

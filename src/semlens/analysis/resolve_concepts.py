@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from semlens.analysis.audit.audit_records import AuditRecord, audit_records
-from semlens.analysis.classes import class_name, find_class
+from semlens.analysis.classes import class_name, classes_named, find_class
 from semlens.analysis.concepts import (
     SET_SUFFIXES,
     Concepts,
@@ -111,10 +111,10 @@ def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -
 
 def class_of(database: Database, concept_set: ConceptSet) -> int | None:
     """Return the class that a set names, or None if it names none or the database lacks it."""
-    try:
-        return None if concept_set.target is None else find_class(database, concept_set.target)
-    except RelevanceError:
+    if concept_set.target is None:
         return None
+    matches = classes_named(database, concept_set.target)
+    return matches[0] if len(matches) == 1 else None
 
 
 def class_and_concepts(

@@ -15,6 +15,8 @@ random letters. Each component's alignment is standardised by its own with these
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -37,6 +39,8 @@ WORDS = 192
 """Made-up words of each kind."""
 FEWEST = 32
 """An embedder that knows parts of fewer of one kind refuses such words by itself."""
+REACHES = 8
+"""Kinds of searches that are remembered, by their numbers of terms: each takes megabytes."""
 _CONSONANTS, _VOWELS = list("bcdfghjklmnprstvwz"), list("aeiou")
 _SMALL = 1e-6
 
@@ -132,12 +136,20 @@ def measured_reach(
 ) -> Reach | None:
     """Compare all components with made-up queries of as many positive and negative terms.
 
-    None if the embedder refuses made-up words. The result is remembered, and the vectors of the
-    words are kept in the database.
+    None if the embedder refuses made-up words. The results of the last few kinds of searches are
+    remembered, and the vectors of the words are kept in the database.
     """
-    return remembered(
-        database, ("made-up", terms, templates), lambda: _measure(database, terms, templates)
-    )
+    last: OrderedDict[object, tuple[Reach | None]]
+    last = remembered(database, ("made-up",), OrderedDict)
+    key = terms, templates
+    found = last.get(key)
+    if found is None:
+        found = last[key] = (_measure(database, terms, templates),)
+    with suppress(KeyError):  # another thread may have removed it
+        last.move_to_end(key)
+        while len(last) > REACHES:
+            last.popitem(last=False)
+    return found[0]
 
 
 def _measure(

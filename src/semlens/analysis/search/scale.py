@@ -32,22 +32,23 @@ def words_scale(database: Database) -> float:
     The largest alignment of any component with any of 68 words, rounded up to a plain number.
     """
 
-    def compute() -> pd.DataFrame:
-        embedder = database.embedder
-        vectors = embed_texts(embedder, words, SEARCH_TEMPLATES)
-        null = null_vector(embedder, SEARCH_TEMPLATES)
-        query = QueryEmbedding(vectors, tuple(words), null, embedder.fingerprint)
-        rows = np.flatnonzero(database.has_examples)
-        largest = database.products(directions(query), rows).max(initial=0)
-        return pd.DataFrame({"largest": [float(largest)]})
+    def largest() -> float:
+        words = [concept.name for concept in ConceptSet.load(VOCABULARY).concepts[::STEP]]
 
-    words = [concept.name for concept in ConceptSet.load(VOCABULARY).concepts[::STEP]]
-    digests = [digest for name in database.layers for digest in database.digests(name)]
-    key = [database.manifest.embedder.fingerprint, words, list(SEARCH_TEMPLATES), digests]
-    frame = remembered(
-        database, ("search-scale",), lambda: database.cached("search-scale", key, compute)
-    )
-    return plain_number(float(frame["largest"].iloc[0]))
+        def compute() -> pd.DataFrame:
+            embedder = database.embedder
+            vectors = embed_texts(embedder, words, SEARCH_TEMPLATES)
+            null = null_vector(embedder, SEARCH_TEMPLATES)
+            query = QueryEmbedding(vectors, tuple(words), null, embedder.fingerprint)
+            rows = np.flatnonzero(database.has_examples)
+            products = database.products(directions(query), rows)
+            return pd.DataFrame({"largest": [float(products.max(initial=0))]})
+
+        digests = [digest for name in database.layers for digest in database.digests(name)]
+        key = [database.manifest.embedder.fingerprint, words, list(SEARCH_TEMPLATES), digests]
+        return float(database.cached("search-scale", key, compute)["largest"].iloc[0])
+
+    return plain_number(remembered(database, ("search-scale",), largest))
 
 
 def plain_number(value: float) -> float:

@@ -14,9 +14,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.labelling.confidence import as_shown
+from semlens.analysis.noise import remembered
 from semlens.analysis.query_embedding import SEARCH_TEMPLATES, ImageLike, unit
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
-from semlens.analysis.saved_labels import saved_labels
+from semlens.analysis.saved_labels import PREFIX, saved_labels
 from semlens.analysis.search.made_up import made_up_thresholds
 from semlens.analysis.search.noise import search_thresholds
 from semlens.analysis.search.query import Query, make_query
@@ -149,6 +150,7 @@ class Hits(Result):
         )
 
 
+_TablesAndLabels = tuple[list[tuple[str, float]], list[str | None] | None]
 TRY = "Try another word, or show what you mean as an image; the examples may still be right."
 """What to do if no hit is above noise."""
 
@@ -254,14 +256,21 @@ def rank(
 
 
 def _shown_labels(database: Database) -> list[str | None] | None:
-    """Return the newest saved labels by row, as people see them; None without any."""
-    saved = saved_labels(database)
-    if saved is None:
-        return None
-    return [
-        as_shown(*one)
-        for one in zip(saved["label"], saved["confidence"], saved["rival"], strict=True)
-    ]
+    """Return the newest saved labels by row, as people see them; None without any.
+
+    They are read again once a table was saved, changed or removed.
+    """
+    tables = database.list_analyses(PREFIX)
+    last: dict[str, _TablesAndLabels] = remembered(database, ("shown-labels",), dict)
+    known = last.get("labels")
+    if known is None or known[0] != tables:
+        saved = saved_labels(database) if tables else None
+        labels = saved is not None and [
+            as_shown(*one)
+            for one in zip(saved["label"], saved["confidence"], saved["rival"], strict=True)
+        ]
+        known = last["labels"] = tables, labels or None
+    return known[1]
 
 
 def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:

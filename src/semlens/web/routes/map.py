@@ -127,8 +127,15 @@ class LabelledMap:
     notice: str | None
 
 
-def labelled_map(context: ModelContext, state: AppState) -> LabelledMap:
+def labelled_map(
+    context: ModelContext, state: AppState, *, background: bool = False
+) -> LabelledMap:
     """Return the map of a model; the first computation may take UMAP minutes.
+
+    Parameters
+    ----------
+    background
+        Whether nobody waits for it yet; it is then computed at low priority.
 
     Raises
     ------
@@ -154,18 +161,19 @@ def labelled_map(context: ModelContext, state: AppState) -> LabelledMap:
         _ = result.map.atlas  # computed here, not while a request waits
         return result
 
-    return jobs.result(f"map/{number}", description, compute)
+    return jobs.result(f"map/{number}", description, compute, background=background)
 
 
 def prepare_maps(state: AppState) -> None:
     """Compute the maps of small databases one after the other, if they can be saved.
 
-    Errors are raised when the map is requested.
+    At low priority, so that searches do not wait for it. Errors are raised when the map is
+    requested.
     """
     for context in state.models:
         while _components(context) <= SMALL and context.db.is_writable:
             try:
-                labelled_map(context, state)
+                labelled_map(context, state, background=True)
             except JobPending:
                 continue  # each attempt waits for a while
             except SemlensError:

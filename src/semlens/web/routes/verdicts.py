@@ -251,14 +251,15 @@ def prepare_verdicts(state: AppState) -> None:
     for context in state.models:
         if context.db.manifest.relevance is None or not context.db.embedder.has_text:
             continue
-        while True:
-            try:
-                _verdicts(context, state, _resolved(context)[0], background=True)
-            except JobPending:
-                continue  # each attempt waits for a while
-            except SemlensError:
-                pass
-            break
+        with suppress(SemlensError):
+            resolved = _resolved(context)[0]
+            key = _key(context, resolved)
+            while True:
+                try:
+                    _audited(context, state, resolved, key, background=True)
+                    break
+                except JobPending:
+                    continue  # each attempt waits for a while
 
 
 def _resolved(context: ModelContext) -> tuple[dict[int, ResolvedConcepts], dict[str, SemlensError]]:
@@ -266,21 +267,32 @@ def _resolved(context: ModelContext) -> tuple[dict[int, ResolvedConcepts], dict[
 
 
 def _verdicts(
+    context: ModelContext, state: AppState, resolved: dict[int, ResolvedConcepts]
+) -> Verdicts:
+    """Return the verdicts, or raise JobPending while classes are being audited."""
+    result = _audited(context, state, resolved, _key(context, resolved))
+    return with_marks(context.db, result)  # not a part of the job: marks change without it
+
+
+def _key(context: ModelContext, resolved: dict[int, ResolvedConcepts]) -> str:
+    """Return a text that determines the verdicts."""
+    keys = [key for key, _ in verdict_keys(context.db, resolved).values()]
+    return f"verdicts/{context.number}/{fingerprint([*keys, str(edition(context.db))])}"
+
+
+def _audited(
     context: ModelContext,
     state: AppState,
     resolved: dict[int, ResolvedConcepts],
+    key: str,
     background: bool = False,
 ) -> Verdicts:
-    """Return the verdicts, or raise JobPending while classes are being audited."""
-    keys = [key for key, _ in verdict_keys(context.db, resolved).values()]
-    keys.append(str(edition(context.db)))
-    result = state.jobs.result(
-        f"verdicts/{context.number}/{fingerprint(keys)}",
+    return state.jobs.result(
+        key,
         f"Auditing {len(resolved)} classes",
         lambda: kept_verdicts(context.db, resolved),
         background=background,
     )
-    return with_marks(context.db, result)  # not a part of the job: marks change without it
 
 
 def _strongest(result: Verdicts, target: int) -> list[ComponentVerdict]:
