@@ -1,6 +1,6 @@
 """Builds on several workers: the same bytes, their speed, and the overhead per shard.
 
-    python benchmarks/machines.py            # three minutes on two cores, eight on busy ones
+    python benchmarks/machines.py            # six minutes on two cores
     python benchmarks/machines.py --json
     python benchmarks/machines.py --only identity
 
@@ -293,7 +293,7 @@ if __name__ == "__main__":
     command(
         __doc__, measure, show,
         {
-            "--count": {"type": int, "default": 160, "help": "images that are timed"},
+            "--count": {"type": int, "default": 400, "help": "images that are timed"},
             "--only": {"choices": ("identity", "speed"), "help": "one of the two tables"},
         },
         rounds=2,
