@@ -234,7 +234,7 @@ def test_samples_of_a_class(tmp_path, model, words):
     assert list(class_samples(db, 0, 3)) == [mine[0], mine[2], mine[4]]
     with pytest.raises(DataError) as error:
         class_samples(db, 2)
-    assert_says(error.value, "'c'", "class0", "samples=[")
+    assert_says(error.value, "'c'", "class0", "Choose one of them")
 
 
 def test_classes_by_name_and_number(db):

@@ -180,7 +180,7 @@ Samples = Annotated[
 """Largest number of samples of the class, or the indices of any samples."""
 Pictures = Images | ImageLike | Sequence[ImageLike] | None
 """Images to use instead of the database's."""
-OTHER_IMAGES = "pass images or samples"
+OTHER_IMAGES = "pass samples=[0, 1, ...] or images=..."
 """What can be given in place of samples of a class."""
 
 
