@@ -49,7 +49,8 @@ def request_reader(database: sl.ConceptDatabase) -> Reader:
 
     def send(request: tuple[str, str, dict[str, str], bytes]) -> None:
         method, address, headers, body = request
-        answer = client.request(method, address, headers=headers, content=body)
+        sent = {name: value.encode("latin-1") for name, value in headers.items()}
+        answer = client.request(method, address, headers=sent, content=body)
         assert answer.status_code < 500, (answer.status_code, answer.text[:500])  # noqa: S101
         if answer.status_code >= 400:
             error = answer.json()
