@@ -125,10 +125,10 @@ def test_thresholds_are_moved_by_mouse_and_keyboard(page_at, served):
     assert start[0] is None
     settle(page)
     line = page.get_by_role("slider", name="Threshold for spurious concepts")
-    line.scroll_into_view_if_needed()
+    size = line.bounding_box()
+    line.hover(position={"x": size["width"] / 3, "y": size["height"] / 2})  # once it stands still
     box = line.bounding_box()
     across, middle = box["x"] + box["width"] / 3, box["y"] + box["height"] / 2
-    page.mouse.move(across, middle)
     page.mouse.down()
     page.mouse.move(across, middle - 40, steps=4)
     shown = page.locator("td button", has_text="spurious").locator("xpath=../../td[last()]")
