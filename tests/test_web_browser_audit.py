@@ -7,7 +7,7 @@ import re
 import urllib.request
 
 import pytest
-from web_browser import axe, expect, settle
+from web_browser import axe, expect, settle, still
 
 from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.concepts import ConceptSet
@@ -125,13 +125,14 @@ def test_thresholds_are_moved_by_mouse_and_keyboard(page_at, served):
     assert start[0] is None
     settle(page)
     line = page.get_by_role("slider", name="Threshold for spurious concepts")
-    size = line.bounding_box()
-    line.hover(position={"x": size["width"] / 3, "y": size["height"] / 2})  # once it stands still
-    box = line.bounding_box()
+    box = still(line)
     across, middle = box["x"] + box["width"] / 3, box["y"] + box["height"] / 2
+    page.mouse.move(across, middle)
+    line_at = line.get_attribute("aria-valuenow")
     page.mouse.down()
     page.mouse.move(across, middle - 40, steps=4)
     shown = page.locator("td button", has_text="spurious").locator("xpath=../../td[last()]")
+    expect(line).not_to_have_attribute("aria-valuenow", line_at)
     value = float(line.get_attribute("aria-valuenow"))
     assert value > start[1]
     frame = db.audits.run(number).frame

@@ -16,6 +16,7 @@ Write browser tests in ``tests/test_web_browser_NAME.py``, with these fixtures::
 - ``served`` is the address of a server of the module's own, and its database: for tests that write.
 - ``expect(locator)`` is Playwright's, imported on first use; ``fits(page)`` asserts that nothing
   is wider than the window.
+- ``still(locator)`` returns the box of an element once it stands still: for drags by the mouse.
 - ``axe(page)`` returns what axe-core finds that is serious or critical: assert that it is ``[]``.
 
 A test fails by itself, at its end, when the page logged an error, threw, broke the content
@@ -38,6 +39,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import (
         Browser,
         ConsoleMessage,
+        FloatRect,
         Locator,
         LocatorAssertions,
         Page,
@@ -272,6 +275,20 @@ def settle(page: Page, seconds: float = 120) -> None:
     page.wait_for_load_state("networkidle", timeout=1000 * seconds)
     while (waiting := page.locator("main .waiting, aside .waiting")).count():
         waiting.first.wait_for(state="detached", timeout=1000 * seconds)
+
+
+def still(locator: Locator, seconds: float = 60) -> FloatRect:
+    """Scroll to an element, wait until it stands in one place for half a second; return its box."""
+    locator.scroll_into_view_if_needed()
+    box, since, until = locator.bounding_box(), time.monotonic(), time.monotonic() + seconds
+    while time.monotonic() < until:
+        locator.page.wait_for_timeout(50)
+        now = locator.bounding_box()
+        if now != box:
+            box, since = now, time.monotonic()
+        elif now is not None and time.monotonic() - since > 0.5:
+            return now
+    raise AssertionError(f"{locator} still moves after {seconds:g} s")
 
 
 def expect(locator: Locator) -> LocatorAssertions:

@@ -148,8 +148,8 @@ def samples_of(database: Database, target: int) -> tuple[int, str]:
     if has_true_classes(database):
         count = int((true_classes(database) == target).sum())
         return count, f"{count} of them of '{name}'"
-    relevance = database.relevance_classes.set_index("class")["samples"]
-    count = int(relevance.get(target, 0))
+    relevance = database.relevance_classes
+    count = int(relevance.loc[relevance["class"] == target, "samples"].sum())
     return count, f"{count} of which the model takes for '{name}': no true classes are known"
 
 
