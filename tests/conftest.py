@@ -174,7 +174,7 @@ def when_done(
     end = time.monotonic() + seconds
     while (answer := request()).status_code == 202:
         waiting = answer.json()
-        assert set(waiting) == {"description", "done", "total", "seconds"}
+        assert set(waiting) == {"description", "done", "total", "seconds", "waiting"}
         assert time.monotonic() < end, f"not done after {seconds} s: {waiting}"
         seen(waiting)
         time.sleep(0.01)

@@ -225,7 +225,7 @@ def test_an_older_tab_is_told_and_can_load_the_newer(page_at, served):
 def test_empty_lists_say_what_to_do(page_at, served):
     page = page_at(f"{served[0]}{AUDIT}?class=0")
     page.get_by_role("button", name="Start with empty lists").click()
-    expect(page.locator("main")).to_contain_text("Both lists are empty")
+    expect(page.locator("main")).to_contain_text("Both concept lists are empty")
     field = page.get_by_label("Add a spurious concept")
     field.fill("letters")
     field.press("Enter")

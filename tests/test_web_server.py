@@ -415,6 +415,35 @@ def test_short_work_does_not_wait_for_long_work() -> None:
     go.set()
 
 
+def test_work_says_what_it_waits_for(folder: Path) -> None:
+    served = AppState.of([sl.open(folder / "one.semlens")]).models[0]
+    work, go, begun = JobQueue(parallel=2), threading.Event(), threading.Event()
+
+    def use(purpose: str, then) -> str:
+        with served.run_model(purpose):
+            then()
+        return purpose
+
+    def first() -> str:
+        return use("The swap", lambda: begun.set() or go.wait())
+
+    def status(key: str, make) -> JobStatus:
+        with pytest.raises(JobPending) as caught:
+            work.result(key, key, make)
+        return caught.value.status
+
+    def second() -> str:
+        begun.wait()
+        return use("Before and after", lambda: None)
+
+    assert status("swap", first).waiting is None
+    assert status("repair", second).waiting == "the model (the swap)"
+    assert status("graph", lambda: "traced").waiting == "other work on this server"
+    go.set()
+    assert wait_for(work, "repair", second, "repair") == "Before and after"
+    assert wait_for(work, "graph", lambda: "traced", "graph") == "traced"
+
+
 def test_few_large_results_are_kept() -> None:
     work = JobQueue(max_results=10, max_large=2)
     for number in range(4):
@@ -456,7 +485,7 @@ def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
     client = TestClient(app, base_url="http://localhost")
     answer = client.get("/slow")
     assert answer.status_code == 202
-    assert answer.json().keys() == {"description", "done", "total", "seconds"}
+    assert answer.json().keys() == {"description", "done", "total", "seconds", "waiting"}
     assert answer.json()["description"] == "thinking"
     go.set()
     while client.get("/slow").status_code == 202:

@@ -28,7 +28,7 @@ from semlens.store.manifest import MANIFEST_NAME
 from semlens.types import Component
 from semlens.web.embedder import SharedEmbedder, share
 from semlens.web.errors import HttpError, not_found
-from semlens.web.jobs import JobQueue
+from semlens.web.jobs import JobQueue, waiting_for
 from semlens.web.uploaded_images import UploadedImages
 
 M = TypeVar("M", bound=BaseModel)
@@ -49,6 +49,8 @@ class ModelContext:
     db: ConceptDatabase
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Held while the subject model runs."""
+    model_used_for: str = "another run"
+    """Purpose of the run that holds ``lock``."""
     save_lock: threading.Lock = field(default_factory=threading.Lock)
     """Held briefly while a table that two requests may compute at the same time is saved."""
     model_tests: dict[int, ModelTest] = field(default_factory=dict)
@@ -82,19 +84,19 @@ class ModelContext:
 
     @contextlib.contextmanager
     def run_model(self, purpose: str) -> Iterator[None]:
-        """Hold the lock while the subject model runs.
+        """Hold the lock while the subject model runs; a job says that it waits for it.
 
         Parameters
         ----------
         purpose
-            What needs the model, for the error: "Tracing a graph".
+            What needs the model, for the error and for jobs that wait: "Tracing a graph".
 
         Raises
         ------
         ModelError
             If the model cannot be loaded, or is not the one that the database was built with.
         """
-        with self.lock:
+        with self._model_lock(purpose):
             try:
                 yield
             except (ModelError, StaleError) as error:
@@ -111,6 +113,18 @@ class ModelContext:
                     f"{error.expected} Pages that only read the database work without it.",
                     f"Serve the database with its model: {command} {source}",
                 ) from error
+
+    @contextlib.contextmanager
+    def _model_lock(self, purpose: str) -> Iterator[None]:
+        if not self.lock.acquire(blocking=False):
+            other = self.model_used_for
+            with waiting_for(f"the model ({other[:1].lower()}{other[1:]})"):
+                self.lock.acquire()
+        self.model_used_for = purpose
+        try:
+            yield
+        finally:
+            self.lock.release()
 
 
 MAX_QUERIES = 500

@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar, cast
 
 from pydantic import BaseModel
@@ -39,6 +41,8 @@ class JobStatus(BaseModel):
     total: int
     """0 while unknown."""
     seconds: float
+    waiting: str | None
+    """What it waits for before it goes on, or null while it runs: "the model (the swap)"."""
 
 
 class JobPending(Exception):
@@ -59,6 +63,7 @@ class _Job:
         self.start = time.monotonic()
         self.done = 0
         self.total = 0
+        self.waiting: str | None = None
         self.future = Future[object]()
 
     def report(self, _: str, done: int, total: int) -> None:
@@ -68,9 +73,29 @@ class _Job:
         seconds = round(time.monotonic() - self.start, 1)
         return JobPending(
             JobStatus(
-                description=self.description, done=self.done, total=self.total, seconds=seconds
+                description=self.description,
+                done=self.done,
+                total=self.total,
+                seconds=seconds,
+                waiting=self.waiting,
             )
         )
+
+
+_current: ContextVar[_Job | None] = ContextVar("job", default=None)
+
+
+@contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Say in the status of the job that runs this, if one does, that it waits."""
+    job = _current.get()
+    if job is not None:
+        job.waiting = what
+    try:
+        yield
+    finally:
+        if job is not None:
+            job.waiting = None
 
 
 class JobQueue:
@@ -158,11 +183,16 @@ class JobQueue:
     def _run(self, job: _Job, compute: Callable[[], T], slot: threading.Semaphore) -> None:
         if job.background:
             lower_priority()
-        with slot, progress_listener(job.report):
+        _current.set(job)  # of this thread alone
+        with waiting_for("other work on this server"):
+            slot.acquire()
+        with progress_listener(job.report):
             try:
                 job.future.set_result(compute())
             except BaseException as error:  # raised in the request
                 job.future.set_exception(error)
+            finally:
+                slot.release()
 
     def _evict(self) -> None:
         """Drop the least recently used results; never a running job."""

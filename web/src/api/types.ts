@@ -497,6 +497,7 @@ export interface components {
             done: number;
             total: number;
             seconds: number;
+            waiting: string | null;
         };
         /** @description A swap that was run, and the classes that were tested. */
         KeptSwap: {

@@ -31,7 +31,7 @@ def audit_report(context: Context, state: State, number: int) -> Response:
     contrast = _contrast(context, state, record.target)
 
     def compute() -> str:
-        with context.lock:
+        with context.run_model("The report"):
             return report(
                 context.db, saved=record, audit=result, model_test=test, contrast=contrast,
                 date=today,
