@@ -28,8 +28,8 @@ import semlens as sl
 from semlens.demo.bundled_images import DemoWorld
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.models.load import load_model
+from semlens.regular_files import file_digest
 from semlens.run.plan import Execution
-from semlens.store.atomic_files import file_digest
 
 BATCH = 32
 

@@ -202,7 +202,7 @@ def database_readers(
     path: Path, open_database: Callable[[Path], sl.ConceptDatabase] = sl.open
 ) -> dict[str, Reader]:
     """Return the readers of a database: its manifest, its files, and what it is asked for."""
-    from semlens.store.atomic_files import file_digest
+    from semlens.regular_files import file_digest
 
     manifest = json.loads((path / "manifest.json").read_text("utf-8"))
     contents = {name: (path / name).read_bytes() for name in manifest["files"]}

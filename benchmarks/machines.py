@@ -29,6 +29,7 @@ from semlens.api import make_plan
 from semlens.embedders.load import load_embedder
 from semlens.models.load import load_model
 from semlens.progress import progress_listener
+from semlens.regular_files import file_digest
 from semlens.run.build_database import build_database
 from semlens.run.executors.executor import Executor, Inputs, ThisProcess
 from semlens.run.executors.local_processes import LocalProcesses
@@ -39,7 +40,6 @@ from semlens.run.parts import Part, build_part, merge_parts
 from semlens.run.plan import Execution, Plan
 from semlens.run.shards import Shards
 from semlens.stages.collect import layer_layouts
-from semlens.store.atomic_files import file_digest
 
 LAYERS, BATCH = ["0", "2"], 4
 MODEL = """

@@ -29,8 +29,9 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.query_embedding import LABEL_TEMPLATES, embed_texts
 from semlens.embedders.embedder import Embedder
 from semlens.recipe import Recipe
+from semlens.regular_files import file_digest
 from semlens.store import file_names
-from semlens.store.atomic_files import file_digest, save_table, save_tensors
+from semlens.store.atomic_files import save_table, save_tensors
 from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry, Source
 from semlens.store.schema import COMPONENTS, RELEVANCE_CLASSES, THUMBNAILS
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 import semlens as sl
 from semlens.analysis.compare.component_sets import component_sets
 from semlens.analysis.describe.concept_map import cluster_cache, layout_cache
-from semlens.embedders.demo_towers import DemoEmbedder
+from semlens.embedders.demo import DemoEmbedder
 from semlens.embedders.embedder import Embedder
 
 DIM = 512

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +14,18 @@ from demo_world.captions import EVALUATION, HELD_OUT
 from demo_world.rasterise import load_pictures
 from demo_world.search import embed_images
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_towers import DemoTowers, ImageTower
+from semlens.embedders.demo_image_tower import ImageTower
+from semlens.embedders.demo_text_tower import TextTower
 
 RECALL_AT = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class DemoTowers:
+    """Both towers of ``semlens/demo``, in evaluation mode, float32."""
+
+    image: ImageTower
+    text: TextTower
 
 
 def recalls(images: Tensor, concept: Tensor, texts: Tensor) -> dict[str, float]:

@@ -16,7 +16,8 @@ from demo_world.features import is_subsampled, sample_kinds
 from demo_world.overlays import overlay_bank
 from demo_world.rasterise import Picture, load_pictures, rasterise
 from demo_world.workspace import Workspace
-from semlens.embedders.photo_towers import SIDE, imagenet_classifier
+from semlens.embedders.photo import SIDE
+from semlens.embedders.photo_image_tower import imagenet_classifier
 
 PASSES = 1
 BANK_SIZE = 3000

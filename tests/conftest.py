@@ -31,9 +31,9 @@ from semlens.data.image_folder import ImageFolder
 from semlens.embedders.embedder import Embedder
 from semlens.models.subject import SubjectModel, weights_digest
 from semlens.recipe import fingerprint
+from semlens.regular_files import file_digest
 from semlens.relevance import captured_graph, lrp_engine
 from semlens.relevance.captured_graph import CapturedGraph
-from semlens.store.atomic_files import file_digest
 
 pytest_plugins = ["lanes", "web_browser"]
 

@@ -234,8 +234,14 @@ def test_importing_semlens_is_quick_and_loads_no_torch():
     assert out.stdout.split() == ["False", "False"]
 
 
-def test_opening_a_database_imports_only_what_it_needs():
-    heavy = ["matplotlib", "sklearn", "scipy.stats", "torchvision", "umap", "fastapi"]
-    code = f"import sys, semlens; semlens.open; print([m for m in {heavy} if m in sys.modules])"
+HEAVY = ["matplotlib", "sklearn", "scipy.stats", "torchvision", "timm", "umap", "fastapi"]
+
+
+@pytest.mark.parametrize(
+    "asked", ["semlens.open", "semlens.open({path!r}).search('red fruit', top=3)"]
+)
+def test_opening_and_searching_a_database_import_only_what_they_need(built, asked):
+    code = asked.format(path=str(built[0] / "db"))
+    code = f"import sys, semlens; {code}; print([m for m in {HEAVY} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert out.stdout.splitlines()[-1] == "[]"

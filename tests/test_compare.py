@@ -40,7 +40,7 @@ from semlens.errors import (
 )
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
-from semlens.store.atomic_files import file_digest
+from semlens.regular_files import file_digest
 from semlens.store.file_names import theta_file
 from semlens.store.manifest import Manifest
 

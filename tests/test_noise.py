@@ -205,6 +205,17 @@ def test_a_bounded_tail_is_not_lighter_than_a_normal_one():
     assert tail.p_value(np.array([0.99]))[0] == pytest.approx(0.01, abs=0.002)
 
 
+@pytest.mark.parametrize("shape", [-0.1, -1e-3, 0.0, 1e-3, 0.25, 1.0])
+def test_the_tail_is_the_generalised_pareto_distribution(shape):
+    sample = np.sort(np.random.default_rng(0).normal(size=1000))
+    tail = Tail(sample, start=2.0, share=0.02, shape=shape, scale=0.3)
+    true = stats.genpareto(shape, scale=0.3)
+    values = np.array([2.001, 2.1, 2.5, 3.0, 5.5, 80.0])  # with -0.1, it ends at 5
+    np.testing.assert_allclose(tail.p_value(values), 0.02 * true.sf(values - 2), rtol=1e-9)
+    for p_value in (0.019, 1e-3, 1e-7):
+        assert tail.quantile(p_value) == pytest.approx(2 + true.isf(p_value / 0.02), rel=1e-9)
+
+
 def test_discoveries_are_those_of_benjamini_and_hochberg():
     rng = np.random.default_rng(0)
     for _ in range(50):

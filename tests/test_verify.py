@@ -21,7 +21,7 @@ import semlens as sl
 from semlens.cli.app import app
 from semlens.errors import StoreError
 from semlens.models.subject import SubjectModel
-from semlens.store.atomic_files import file_digest
+from semlens.regular_files import file_digest
 
 COMPONENTS, SAMPLES = "components.parquet", "samples.parquet"
 EXAMPLES, THETA = "examples/first.parquet", "vectors/second.safetensors"

@@ -8,7 +8,7 @@ import torch
 from measure import interval
 from PIL import Image
 
-from semlens.embedders.photo_towers import PhotoEmbedder
+from semlens.embedders.photo import PhotoEmbedder
 
 WORD = "carton"
 MARKS = ("chinese", "latin-lines")

@@ -43,11 +43,11 @@ def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embed
             f"Run: pip install 'semlens[{extra}]'",
         )
     if spec == "semlens/demo":
-        from semlens.embedders.demo_towers import DemoEmbedder
+        from semlens.embedders.demo import DemoEmbedder
 
         return DemoEmbedder(device)
     if spec == "semlens/photo":
-        from semlens.embedders.photo_towers import PhotoEmbedder
+        from semlens.embedders.photo import PhotoEmbedder
 
         return PhotoEmbedder(device)
     if library == "open_clip" and name:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from semlens.errors import StoreError
-from semlens.regular_files import open_file, read_bytes
+from semlens.regular_files import read_bytes
 
 _DISK_FULL_REASONS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 _DISK_FULL_REASONS[errno.EFBIG] = "the file-size limit is reached"
@@ -168,12 +167,6 @@ def damaged(path: Path, error: Exception) -> StoreError:
         "Expected a file that semlens wrote.",
         "Restore it, or remove the database and build it again.",
     )
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_version(path: Path) -> tuple[int, ...] | None:

@@ -16,16 +16,9 @@ from torch import Tensor
 from semlens.data.prefetch import prefetch
 from semlens.data.remote_images import PARALLEL_READS
 from semlens.errors import StoreError
-from semlens.regular_files import open_file
+from semlens.regular_files import file_digest, open_file
 from semlens.store import file_names, schema
-from semlens.store.atomic_files import (
-    damaged,
-    file_digest,
-    file_version,
-    load_table,
-    load_tensors,
-    read_tensors,
-)
+from semlens.store.atomic_files import damaged, file_version, load_table, load_tensors, read_tensors
 from semlens.store.manifest import Manifest
 from semlens.store.remote_database import RemoteDatabase
 

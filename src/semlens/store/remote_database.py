@@ -13,9 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from semlens.errors import SemlensError, StoreError
+from semlens.regular_files import file_digest
 from semlens.remote_files import RemoteFolder
 from semlens.store import file_names
-from semlens.store.atomic_files import file_digest, write_atomic
+from semlens.store.atomic_files import write_atomic
 from semlens.store.manifest import MANIFEST_NAME
 
 CACHE = "SEMLENS_CACHE"

@@ -10,10 +10,10 @@ from typing import Any
 
 from semlens.errors import StoreError
 from semlens.progress import progress_bars, report_progress
-from semlens.regular_files import user_path
+from semlens.regular_files import file_digest, user_path
 from semlens.remote_files import remote_url
 from semlens.store import file_names
-from semlens.store.atomic_files import file_digest, load_tensors
+from semlens.store.atomic_files import load_tensors
 from semlens.store.checked_files import (
     BuildFiles,
     Expected,

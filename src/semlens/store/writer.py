@@ -12,9 +12,10 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from semlens.errors import BusyError, StoreError, shortened
+from semlens.regular_files import file_digest
 from semlens.remote_files import remote_url
 from semlens.store import file_names
-from semlens.store.atomic_files import file_digest, save_table, save_tensors
+from semlens.store.atomic_files import save_table, save_tensors
 from semlens.store.manifest import MANIFEST_NAME, Manifest
 
 

@@ -23,7 +23,7 @@ from semlens.analysis.result import plain
 from semlens.analysis.search.query import Query
 from semlens.api import ConceptDatabase
 from semlens.errors import ModelError, SemlensError, ServeError, StaleError
-from semlens.store.atomic_files import file_digest
+from semlens.regular_files import file_digest
 from semlens.store.manifest import MANIFEST_NAME
 from semlens.types import Component
 from semlens.web.embedder import SharedEmbedder, share

@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from scipy.stats import rankdata
 
 from semlens.analysis.labelling.evidence import Evidence
 from semlens.analysis.labelling.labeller import Labeller, Need
@@ -59,6 +58,8 @@ class AnnotatedInvert(Labeller):
 def _area(evidence: Evidence, concepts: Bool[np.ndarray, "s q"]) -> Float32[np.ndarray, "n q"]:
     """Return the area under the curve by the sum of ranks (Mann and Whitney)."""
     readouts = evidence.sample[1]
+    from scipy.stats import rankdata  # slow to import, and other methods do not need it
+
     inside = concepts.sum(0, dtype=np.float64)
     pairs = inside * (len(concepts) - inside)
     columns = concepts.astype(np.float32)

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float16, Float32, Float64, Int64, UInt16
+from scipy.special import boxcox, inv_boxcox
 
 from semlens.analysis.noise import (
     LEVEL,
@@ -76,10 +77,8 @@ class Tail:
 
     def p_value(self, values: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
         """Return the probability of each value or a larger one."""
-        from scipy.stats import genpareto  # slow to import, and not every search needs it
-
         reached = len(self.sample) - np.searchsorted(self.sample, values, side="left")
-        beyond = genpareto.sf(values - self.start, self.shape, scale=self.scale)
+        beyond = self._beyond(values - self.start)
         return np.where(
             values > self.start,
             self.share * beyond,
@@ -90,10 +89,17 @@ class Tail:
         """Return the value that is reached with a probability of at most ``p_value``."""
         if p_value >= self.share:
             return float(np.quantile(self.sample, 1 - p_value, method="higher"))
-        from scipy.stats import genpareto
+        return self.start - self.scale * float(boxcox(p_value / self.share, -self.shape))
 
-        excess = genpareto.isf(p_value / self.share, self.shape, scale=self.scale)
-        return self.start + float(excess)
+    def _beyond(self, excess: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+        """Return the survival function of the generalised Pareto distribution at each excess.
+
+        As in ``scipy.stats.genpareto``, which takes a second to import.
+        """
+        scaled = np.maximum(excess, 0) / self.scale
+        if self.shape < 0:
+            scaled = np.minimum(scaled, -1 / self.shape)  # its upper end
+        return inv_boxcox(-scaled, -self.shape)
 
 
 def search_thresholds(
