@@ -276,6 +276,15 @@ def test_label_confidence_quick(tmp_path):
 
 
 @pytest.mark.slow
+def test_start_quick(tmp_path, demo):
+    shutil.copytree(demo, tmp_path / "demo" / "demo.semlens")  # it would build one
+    printed = run("start.py", "--work", str(tmp_path))
+    assert {"import torch and pandas", "semlens --help", "semlens search"} < set(printed["parts"])
+    assert all(one["cpu_seconds"] > 0 for one in printed["parts"].values())
+    assert printed["search_over_bare"] > 0
+
+
+@pytest.mark.slow
 def test_defect_query_quick(tmp_path, demo):
     shutil.copytree(demo, tmp_path / "demo" / "demo.semlens")  # it would build one
     printed = run("defect_query.py", "--work", str(tmp_path))

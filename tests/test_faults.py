@@ -294,9 +294,10 @@ def test_the_committed_counts_add_up_and_nothing_is_wrong():
         assert sum(trials for trials, *_ in killed) >= 50
     for row in measured("fuzz")[1:]:
         assert row[4] == "0"
-    for row in measured("load"):
-        if len(row) == 6 and row[1].isdecimal():  # the times of mixed requests have five columns
-            assert row[4] == "0"
+    # the times of mixed requests have five columns
+    load = {row[0]: row[1:] for row in measured("load") if len(row) == 6 and row[1].isdecimal()}
+    assert load["mixed requests of one client"][0] == "10000"
+    assert {wrong for *_, wrong, _ in load.values()} == {"0"}
 
 
 @pytest.mark.slow
