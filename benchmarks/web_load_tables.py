@@ -11,7 +11,7 @@ from measured import PartResult
 
 TITLES = {
     "mixed": "mixed requests of one client",
-    "clients": "{clients} clients for {minutes:g} minutes, {slow_connections} slow connections",
+    "clients": "{clients} clients, {minutes:g} minutes, {slow_connections} slow connections",
     "uploads": "images of {mb_each:.1f} MB at the same time",
 }
 
@@ -52,4 +52,4 @@ def _memory(values: Mapping[str, Any]) -> str:
     if isinstance(read, dict):
         return f"{read['before']:.0f} before, at most {read['most']:.0f}"
     half, last = read[len(read) // 2], read[-1]
-    return f"{half:.0f} half-way, {last:.0f} at the end ({last / half - 1:+.1%})"
+    return f"{half:.0f} half-way, {last:.0f} at end ({last / half - 1:+.1%})"
