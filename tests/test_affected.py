@@ -97,6 +97,7 @@ def test_all_planted_samples_are_flagged_and_no_other(db, planted):
     assert f"{len(marked)} of 60 samples" in repr(found)
 
 
+@pytest.mark.slow
 def test_without_a_model_there_are_the_concept_examples(db):
     found = affected(db, RED)
     examples = [{e.sample for e in db.examples_of(db.row(component))} for component in RED]
@@ -163,6 +164,7 @@ def test_bad_input(db, planted, images):
         sl.open(db.path, model=other)
 
 
+@pytest.mark.slow
 def test_results_can_be_saved_and_read_back(db, tmp_path):
     found = affected(db, RED, all_data=True)
     found.save(tmp_path / "affected.csv")

@@ -186,6 +186,7 @@ def test_alignments_thresholds_and_verdicts(db, words):
     assert found.unexpected == found.of("unexpected")
 
 
+@pytest.mark.slow
 def test_fixed_thresholds_are_the_papers(db, words):
     found, plain = run_audit(db, threshold=0.0), Oracle(db, words, 1, VALID, SPURIOUS)
     for place, verdict in enumerate(found.frame["verdict"]):
@@ -231,6 +232,7 @@ def test_summary_counts_each_component_at_its_best_concept(db, words):
     assert found.summary["relevance"].is_monotonic_decreasing
 
 
+@pytest.mark.slow
 def test_random_sets_come_from_the_pool_of_both(db, words):
     """With vectors less the mean of their layer's crops."""
     found, plain = run_audit(db, seed=4), Oracle(db, words, 1, VALID, SPURIOUS)
@@ -398,6 +400,7 @@ def seeing(tmp_path_factory, pictures):
     return make(tmp_path_factory.mktemp("seeing") / "db", pictures, ColourEmbedder())
 
 
+@pytest.mark.slow
 def test_images_are_calibrated_with_what_other_classes_show(tmp_path, seeing):
     db = seeing
     found = run_audit(db, concepts=images_of(tmp_path), level=0.05)

@@ -106,6 +106,7 @@ def test_a_pool_matches_what_the_threshold_of_the_random_concepts_does(shift):
     np.testing.assert_array_equal(matched, (listed > least[:, None]).any(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [1.0, 0.02], ids=["normal", "one relevant component"])
 def test_random_lists_are_spurious_as_often_as_the_level_says(spread):
     """Lists, components and background from one distribution.
@@ -211,6 +212,7 @@ SETTINGS = {"background": BACKGROUND, "level": 0.2, "resamples": 5}
 FOR_A = small("for-a", ["dog"], target="a")
 
 
+@pytest.mark.slow
 def test_sets_for_a_class(db):
     assert [c.name for c in set_for(db, "a", [ANY, FOR_A]).concepts] == ["logo", "text", "dog"]
     assert set_for(db, 1, [ANY, FOR_A]).concepts == ANY.concepts
@@ -537,6 +539,7 @@ def test_audits_are_drawn_the_same_each_time(count, layers, sides):
     assert [name.split(" ")[0] for name in names] == list(VERDICTS)
 
 
+@pytest.mark.slow
 def test_sweeps_draw_the_worst_classes_and_the_side_that_there_is():
     table = pd.DataFrame({
         "class": [f"class {i}" for i in range(50)],

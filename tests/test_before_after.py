@@ -67,6 +67,7 @@ def db(built):
     return sl.open(built.path, model=little(), embedder=WordEmbedder())
 
 
+@pytest.mark.slow
 def test_a_class_has_its_share_of_the_images(db):
     samples, right = preview_samples(db, 3, per_class=4, at_most=6)
     assert (right == 3).sum() == 4  # the class itself is not cut
@@ -123,6 +124,7 @@ def test_the_numbers_are_those_of_a_plain_loop(db):
     assert result.effect.after == taken.before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_images(db):
     first, again = (before_after(db, 0, CHOSEN, per_class=4) for _ in range(2))
     shown = first.shown(first.marked, 8)
@@ -281,6 +283,7 @@ def test_the_advice_follows_from_the_steps(real):
     assert hopeless.suggested == ()
 
 
+@pytest.mark.slow
 def test_the_next_components_are_those_whose_relevance_the_mark_raises(db):
     result = before_after(db, 0, CHOSEN[:1], per_class=6, seed=1)
     remaining = result.preview.right != 0
@@ -315,6 +318,7 @@ def test_the_next_components_are_those_whose_relevance_the_mark_raises(db):
     assert steps[0].accuracy.after == both.accuracy(both.sets[0]).after
 
 
+@pytest.mark.slow
 def test_the_way_is_chosen_on_images_that_are_not_reported(db, monkeypatch):
     seen = []
 
@@ -372,6 +376,7 @@ def test_any_components_can_be_removed(db):
     assert post({"target": 2, "components": names}).status_code == 404
 
 
+@pytest.mark.slow
 def test_it_is_kept_until_the_components_change(db, monkeypatch):
     state_client = TestClient(create_app([db]), base_url="http://localhost")
     chosen = [CHOSEN]

@@ -95,6 +95,7 @@ def test_a_planted_border_is_detected_and_no_other_class(worlds):
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_detected_where_nothing_is_planted(worlds):
     assert worlds["clean"].border_swap(count=24).detected == []
 

@@ -54,6 +54,7 @@ CASES = [  # map, input, blur
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cells", "size", "blur"), CASES)
 def test_heat_and_box_are_those_of_the_slow_recipe(cells, size, blur):
     maps = torch.randn(2, *cells, generator=torch.Generator().manual_seed(0))

@@ -295,6 +295,7 @@ def test_two_writers_are_refused(tmp_path, subject, images, embedder):
         make(tmp_path / "db", subject, images, embedder)
 
 
+@pytest.mark.slow
 def test_other_settings_model_data_and_embedder_are_refused(tmp_path, subject, images, embedder):
     path = tmp_path / "db"
     db = make(path, subject, images, embedder)
@@ -392,6 +393,7 @@ def test_files_are_readable_by_others(tmp_path, subject, images, embedder):
         assert {p.stat().st_mode for p in (tmp_path / "db").rglob(kind)} == {usual}
 
 
+@pytest.mark.slow
 def test_names_of_derived_tables_stay_in_the_database(tmp_path, subject, images, embedder):
     db = make(tmp_path / "db", subject, images, embedder)
     with pytest.raises(StoreError, match="is not a valid name"):
@@ -400,6 +402,7 @@ def test_names_of_derived_tables_stay_in_the_database(tmp_path, subject, images,
         db.scores().save("/proc/nothing/here.csv")
 
 
+@pytest.mark.slow
 def test_damage_is_found(tmp_path, subject, images, embedder):
     db = make(tmp_path / "db", subject, images, embedder)
     file = tmp_path / "db" / "vectors" / "second.safetensors"
@@ -416,6 +419,7 @@ def test_damage_is_found(tmp_path, subject, images, embedder):
         sl.open(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", ["mean", "median", "weighted"])
 def test_aggregates_against_float64(tmp_path, subject, images, embedder, aggregate):
     db = make(tmp_path / "db", subject, images, embedder, aggregate=aggregate)

@@ -59,6 +59,7 @@ def repaint(file: Path) -> None:
 # -- images that change ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["hash", "collect", "crop"])
 def test_images_that_are_replaced_stop_the_build_with_their_names(
     tmp_path, subject, embedder, folder, stage
@@ -97,6 +98,7 @@ def test_only_the_images_that_changed_are_named(tmp_path, subject, embedder, fol
     assert_says(error.value, "2 images", "class0/004.png, class1/003.png.")
 
 
+@pytest.mark.slow
 def test_a_failure_that_passes_is_not_baked_in(tmp_path, subject, embedder, folder):
     """Some reads fail while others go on; the file is whole again at the second try."""
     failed: set[int] = set()
@@ -190,6 +192,7 @@ def test_targets_name_the_samples_anew(tmp_path, subject, embedder, folder):
     assert images.targets == [name.split("/")[0] for name in images.ids]  # the data keeps its own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["manifest", "moved", "relate"])
 def test_a_change_of_classes_that_is_stopped_loses_nothing(
     tmp_path, subject, embedder, folder, stop, monkeypatch

@@ -69,6 +69,7 @@ def test_concepts_of_one_topic_are_alike_and_pareto_relevance_is_concentrated():
     assert largest[1] > 1.2 * largest[0]
 
 
+@pytest.mark.slow
 def test_permuting_components_has_the_right_level_only_if_they_are_independent():
     """So that the rate of the permutation in the page is not due to a fault in it."""
     rng = np.random.default_rng(0)

@@ -60,6 +60,7 @@ def rows_with_examples(db):
 # -- who it is, and its examples ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_card_holds_what_the_tables_hold(db):
     table = {name: db.examples(name) for name in LAYERS}
     row = 0
@@ -257,6 +258,7 @@ def test_neighbours_are_the_largest_cosines(db, layers):
         assert [one.cosine for one in got] == pytest.approx([exact[r] for r in best], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_twin_is_the_nearest_of_the_other_model(db, other):
     mutual = set()
     for row in rows_with_examples(db):

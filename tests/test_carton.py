@@ -45,6 +45,7 @@ def test_all_characters_have_a_glyph_and_a_missing_one_is_refused(marks):
         marks.text_mask("电商")
 
 
+@pytest.mark.slow
 def test_controls_have_the_ink_of_the_chinese_mark(marks):
     layers = marks.masks()
     ink = layers["chinese"].mask.sum()

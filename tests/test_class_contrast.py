@@ -238,6 +238,7 @@ def test_a_planted_artefact_raises_an_alarm_for_its_class_only(db):
     assert table.loc["pink", "contrast"] > table.loc["pink", "contrast_others"]
 
 
+@pytest.mark.slow
 def test_contrasts_of_a_database_by_plain_loops(db):
     valid = ConceptSet((Concept("cyan", kind="valid"),))
     result = concept_contrasts(db, 5, SPURIOUS, valid)
@@ -305,6 +306,7 @@ def test_the_best_matches_of_a_component_are_a_share_of_the_vocabulary():
         assert set(np.flatnonzero(match)) == expected
 
 
+@pytest.mark.slow
 def test_suspects_of_a_saved_audit_over_http(db):
     saved = db.audits.add("blue", ConceptSet((Concept("sea", kind="valid"),)))
     client = TestClient(create_app([db]), base_url="http://localhost")
@@ -324,6 +326,7 @@ def test_suspects_of_a_saved_audit_over_http(db):
     assert missing.status_code == 404
 
 
+@pytest.mark.slow
 def test_suspects_need_classes_to_compare(tmp_path):
     sl.build(tmp_path / "db", *few_classes(tmp_path), ["hues"], examples=4, crop="activation",
              relevance=True)  # fmt: skip

@@ -110,6 +110,7 @@ def plain_shares(images, targets):
     return found
 
 
+@pytest.mark.slow
 def test_tables_say_the_same_as_plain_code(tmp_path, subject, images, embedder):
     targets = class_names(images)
     db = build(tmp_path / "db", subject, images, embedder, targets=targets)
@@ -159,6 +160,7 @@ def test_a_layer_that_is_added_gets_relevance_too(tmp_path, subject, images, emb
     assert db.verify().sound
 
 
+@pytest.mark.slow
 def test_without_classes_predictions_are_explained(tmp_path, subject, images, embedder):
     db = build(tmp_path / "db", subject, images, embedder)
     assert db.manifest.relevance.targets == "predictions"
@@ -166,6 +168,7 @@ def test_without_classes_predictions_are_explained(tmp_path, subject, images, em
     assert counts.sum() == len(images)
 
 
+@pytest.mark.slow
 def test_components_come_by_mean_share(tmp_path, subject, images, embedder):
     db = build(tmp_path / "db", subject, images, embedder, targets=class_names(images))
     asked = functools.partial(db.class_relevance, concepts=None)
@@ -238,6 +241,7 @@ def test_classes_of_which_nothing_can_be_read_are_an_error(tmp_path, subject, em
 # -- crops ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_boxes_and_masks_are_those_of_one_heatmap_at_a_time(tmp_path, subject, images, embedder):
     db = build(tmp_path / "db", subject, images, embedder, crop="crp", relevance=False)
     geometry = subject.geometry()
@@ -391,6 +395,7 @@ def test_padding_as_tensorflow_does_it_is_part_of_the_convolution():
         torch.testing.assert_close(heat[n], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_show_darkens_what_a_component_does_not_react_to(tmp_path, subject, images, embedder):
     db = build(tmp_path / "db", subject, images, embedder, crop="crp", thumbnails=True)
     plain, dark = db.show(["second:1"], 4), db.show(["second:1"], 4, mask=True)

@@ -63,6 +63,7 @@ def test_build_prints_one_object(built):
     assert [layer["signs"] for layer in printed["layers"]] == ["both", "+"]
 
 
+@pytest.mark.slow
 def test_search_prints_a_table_json_and_a_picture(built):
     folder, _ = built
     out, _ = semlens("search", "db", "red fruit", "--top", 3, cwd=folder)
@@ -237,6 +238,7 @@ def test_importing_semlens_is_quick_and_loads_no_torch():
 HEAVY = ["matplotlib", "sklearn", "scipy.stats", "torchvision", "timm", "umap", "fastapi"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked", ["semlens.open", "semlens.open({path!r}).search('red fruit', top=3)"]
 )

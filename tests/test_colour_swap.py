@@ -74,6 +74,7 @@ def test_a_planted_cast_is_detected_and_no_other_class(worlds, tmp_path):
     assert result.to_json()["detected"] == ["class0"]
 
 
+@pytest.mark.slow
 def test_nothing_is_detected_where_nothing_is_planted(worlds):
     assert worlds["clean"].colour_swap(count=24).detected == []
 

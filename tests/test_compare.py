@@ -170,6 +170,7 @@ def test_progress_reaches_its_total(databases):
 # -- the matrix --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_matrix_is_eq_5_in_both_directions(databases):
     found = sl.compare(list(databases.values()), centred=True)
     vectors = {name: units(db, living(db)) for name, db in databases.items()}
@@ -463,6 +464,7 @@ def test_many_sets_stay_a_list(databases, tmp_path):
 # -- bad input ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
     other = sl.build(tmp_path / "o", make(LittleNet(0), "one"), images, ColourEmbedder(4),
@@ -522,6 +524,7 @@ def test_names_tell_databases_apart(databases, tmp_path):
     assert database_names([a, b, c]) == [str(one.path.resolve()) for one in (a, b, c)]
 
 
+@pytest.mark.slow
 def test_other_images_and_settings_are_said(databases, tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "pictures", 8, seed=9))
     other = sl.build(tmp_path / "o", make(LittleNet(0), "one"), images, WordEmbedder(), LAYERS,
@@ -608,6 +611,7 @@ def test_drift_of_other_shapes_follows_the_sets_only(databases):
     found.plot()
 
 
+@pytest.mark.slow
 def test_drift_is_text_values_plot_and_files(checkpoints, tmp_path):
     found = sl.drift(checkpoints, steps=["0", "40", "100"], concepts=WORDS)
     for part in ("set similarity", "movement", "moved farthest", "relabelled"):
@@ -663,6 +667,7 @@ def test_compare_on_the_command_line(on_disk, tmp_path):
     assert "labels" not in table.stdout
 
 
+@pytest.mark.slow
 def test_series_on_the_command_line(on_disk):
     done = run("compare", "--series", *on_disk, "--steps", "start,end", "--json")
     assert done.exit_code == 0, done.output

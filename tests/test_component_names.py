@@ -57,6 +57,7 @@ def test_all_surfaces_have_the_same_names(db, saved):
         assert {of_label[name] or "?" for name in node.components} == {node.label}
 
 
+@pytest.mark.slow
 def test_a_name_is_shown_with_its_doubt_or_as_the_id(db):
     names = component_names(db)
     components = db.names(np.flatnonzero(db.has_examples))

@@ -189,6 +189,7 @@ def test_gradient_has_totals_only(net):
     np.testing.assert_allclose(found.pixels, (gradient * x).sum((1, 2, 3)), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_logit_that_is_zero_is_said_and_gives_no_shares():
     module = seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))).float()
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))

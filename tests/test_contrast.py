@@ -87,6 +87,7 @@ def test_aurocs_and_shifts_are_those_of_a_plain_forward_pass(db, groups):
     assert logits["class"].tolist() == CLASSES
 
 
+@pytest.mark.slow
 def test_images_of_equal_name_are_pairs(db, groups):
     marked, plain = groups
     result = contrast(db, marked, plain, draws=200)
@@ -218,6 +219,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_the_command_prints_components_and_logits(groups, pictures, tmp_path):
     (tmp_path / "model.py").write_text(MODEL)
     spec = f"{tmp_path / 'model.py'}:make"

@@ -83,6 +83,7 @@ def test_a_class_goes_by_name_or_number(db, image):
         assert db.unexpected(target, ["dog"]).target == 1
 
 
+@pytest.mark.slow
 def test_an_image_is_a_path_or_a_picture(db, image):
     path, picture = sl.explain(db, image, concepts=None), db.explain(Image.open(image))
     np.testing.assert_allclose(path.heat, picture.heat, atol=1e-6)
@@ -115,6 +116,7 @@ def test_layers_are_a_name_or_several_never_its_characters(db):
         db.search("dog", layers="ab")
 
 
+@pytest.mark.slow
 def test_concepts_are_a_list_a_mapping_a_path_or_a_name(db, tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(LISTS))
@@ -134,6 +136,7 @@ def test_concepts_are_a_list_a_mapping_a_path_or_a_name(db, tmp_path):
     assert_says(error.value, "paper-oks", "paper-ox", ".toml")
 
 
+@pytest.mark.slow
 def test_databases_are_several_or_a_list(databases):
     a, b = databases
     listed = sl.compare([a, b]).to_pandas()

@@ -94,6 +94,7 @@ def row_of(frame, **where):
     return frame.iloc[0]
 
 
+@pytest.mark.slow
 def test_planted_components_are_counted_at_every_level(planted):
     found = sl.dissect(planted, concepts=NESTED, method="semantic-lens")
     first = {"layer": "first"}

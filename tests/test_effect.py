@@ -71,6 +71,7 @@ def by_hand(net, x, target, first=None, second=None):
         return net.head(functional.relu(b).mean((2, 3)))[:, target].double().numpy()
 
 
+@pytest.mark.slow
 def test_behind_a_linear_head_effect_and_relevance_are_one(db, model, images):
     found = effect(db, 1, layer="second", rules="epsilon")
     assert len(found) == 10

@@ -98,6 +98,7 @@ def test_relevance_is_that_of_the_class(db, model, photo):
     assert [score.target for score in found.scores] == logits.argsort(descending=True).tolist()
 
 
+@pytest.mark.slow
 def test_what_passes_through_all_components_is_all_there_is(db, model, photo):
     found = explain(db, photo, 1, top=99)
     assert np.abs(found.heat).max() > 0
@@ -281,6 +282,7 @@ def test_a_database_without_thumbnails_still_makes_a_page(tmp_path, images, word
     assert found.plot().width > 900
 
 
+@pytest.mark.slow
 def test_a_logit_that_is_zero_has_no_components(tmp_path, images, words, photo):
     net = LittleNet()
     nn.init.zeros_(net.head.weight)

@@ -98,6 +98,7 @@ def one_colour(folder, *colours):
     return folder
 
 
+@pytest.mark.slow
 def test_new_images_turn_a_layer_negative(tmp_path):
     bright, dark = one_colour(tmp_path / "a", *range(200, 209)), one_colour(tmp_path / "b", 0, 1)
     module = Flip()

@@ -118,6 +118,7 @@ def test_joined_images_are_read_from_their_sources(tmp_path, folders):
         sl.load_images('joined:["no/such", "folder/at/all"]')
 
 
+@pytest.mark.slow
 def test_an_extended_database_is_opened_searched_audited_and_served(tmp_path, folders):
     embedder, model = WordEmbedder(), model_of(classes=CLASSES)
     build(tmp_path / "db", folders["3"], embedder=embedder, model=model, relevance=True)

@@ -100,6 +100,7 @@ def test_what_spreadsheets_write_is_read():
     assert [(c.name, c.kind) for c in concepts] == [("fur", "valid"), ("grass", "spurious")]
 
 
+@pytest.mark.slow
 def test_many_categories_are_written_in_linear_time():
     count = 20_000  # a comparison of each with each would take minutes
     concepts = tuple(Concept(f"concept {i}", (f"category {i}",)) for i in range(count))

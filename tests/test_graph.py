@@ -90,6 +90,7 @@ def by_hand(model, images, samples, target):
     return tuple(torch.stack(parts).numpy() for parts in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 def test_nodes_and_edges_are_those_of_a_computation_by_hand(db, without_bias, images):
     assert db.layer("second").rows == 20  # both signs
     places = {Component("first", c): f"low {c % 2}" for c in range(5)}
@@ -241,6 +242,7 @@ def test_a_layer_beside_the_way_to_the_logits_is_named(tmp_path, images, words):
         attribution_graph(db, 0, samples=[0], rules="gradient")
 
 
+@pytest.mark.slow
 def test_results_go_to_json_pandas_and_pictures(db, tmp_path):
     graph = attribution_graph(db, 1, samples=SAMPLES)
     value = json.loads(json.dumps(graph.to_json()))

@@ -90,6 +90,7 @@ def test_every_group_is_judged_by_all_its_members(db, graph):
             assert node.verdicts.get(kind, 0) == pytest.approx(sum(of_kind) / total, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_json_and_the_table_have_the_compositions(graph, capsys):
     nodes = json.loads(json.dumps(graph.to_json()))["nodes"]
     assert [node["verdicts"] for node in nodes] == [node.verdicts for node in graph.nodes]

@@ -57,6 +57,7 @@ def swap(p, kind=BorderSwap, sizes=(0.15, 0.25)):
     return kind(frame, components, 64, 3, pasted=((red, blue),))
 
 
+@pytest.mark.slow
 def test_what_was_run_is_read_again(db):
     assert kept_swap(db, BorderSwap) is None
     before = edition(db)

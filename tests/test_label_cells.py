@@ -45,6 +45,7 @@ def test_every_world_is_measured_in_every_regime(cells):
         assert len(cell.kinds) == len(cell.truths) == len(cell.hits["vote"].exact) == 26
 
 
+@pytest.mark.slow
 def test_hits_are_those_of_the_scores(cells):
     _, found = cells
     cell = next(c for c in found if (c.regime.embedder, c.regime.gap) == (EMBEDDERS[1], "none"))

@@ -193,6 +193,7 @@ def world() -> tuple[Evidence, np.ndarray]:
     return made.evidence, made.truth
 
 
+@pytest.mark.slow
 def test_what_is_shipped_belongs_to_the_embedders_and_methods_as_they_are():
     shipped = calibrations()
     specs = {"semlens/demo", "semlens/photo", ANY}

@@ -104,6 +104,7 @@ def coverage(draw: np.random.Generator, *, by_word: bool, times: int = 500) -> f
     return covered / times
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_in_95_percent_of_simulations():
     draw = np.random.default_rng(5)
     assert 0.925 <= coverage(draw, by_word=True) <= 0.975

@@ -75,6 +75,7 @@ def column(images: WorldImages, word: str) -> np.ndarray:
     return images.probe.true[:, images.words.index(word)]
 
 
+@pytest.mark.slow
 def test_annotations_are_what_was_drawn() -> None:
     images = world()
     scenes = images.probe.scenes

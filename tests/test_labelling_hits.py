@@ -62,6 +62,7 @@ def test_truths_are_equal_sets_of_right_words():
     assert truths[0] == truths[2] and len(set(truths.tolist())) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, 20])
 def test_intervals_cover_the_mean_where_components_of_a_truth_agree(count):
     """Truths are right with a probability of .3, and all of their five components with them."""

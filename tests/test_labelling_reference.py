@@ -134,6 +134,7 @@ def test_readouts_of_some_components_in_any_order_are_those_of_all(db):
         )
 
 
+@pytest.mark.slow
 def test_without_a_reference_sample_methods_that_need_it_say_how_to_get_one(tmp_path, pictures):
     db = build(tmp_path / "db", pictures, crop="none", reference=0)
     with pytest.raises(ConceptError) as error:

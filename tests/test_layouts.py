@@ -84,6 +84,7 @@ def test_maps_that_are_not_square_are_read_as_the_module_means_them(channels, fi
         assert (form.form, form.components, form.height, form.width) == ("map-last", channels, 7, 6)
 
 
+@pytest.mark.slow
 def test_a_convolution_with_as_many_channels_as_rows_is_no_map_that_comes_last():
     """[2 8 8 10]: every part of the program reads 8 channels of 8 x 10."""
     module = Mixed(8)
@@ -112,6 +113,7 @@ def test_a_convolution_with_as_many_channels_as_rows_is_no_map_that_comes_last()
         assert engine.trace(x).layout("first").components == 8
 
 
+@pytest.mark.slow
 def test_of_a_layer_that_nothing_tells_the_layout_is_asked_for(tmp_path, embedder):
     model = subject_of(Mixed(8, (64, 64)), 64, 64)
     images = sl.ImageSequence([Image.new("RGB", (32, 32), (40 * i, 0, 90)) for i in range(3)])
@@ -224,6 +226,7 @@ class Boxes(LittleNet):
         return {"boxes": super().forward(x), "scores": x.mean((1, 2, 3))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Detector, Boxes])
 def test_detectors_have_no_logits_and_all_say_so(tmp_path, images, embedder, kind):
     model = SubjectModel(kind().eval(), to_tensor, "v")

@@ -113,6 +113,7 @@ def test_hits_of_a_search_that_has_some_by_benjamini_and_hochberg(db):
     assert set(np.flatnonzero(found)) == set(order[:last].tolist())
 
 
+@pytest.mark.slow
 def test_pictures_and_components_are_not_compared_with_words(db):
     query = make_query(db, like=["second:1"])
     rows = np.flatnonzero(db.has_examples)

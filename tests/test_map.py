@@ -121,6 +121,7 @@ def test_one_row_per_component_with_examples(single):
     assert set(part.frame["layer"]) == {"second"}
 
 
+@pytest.mark.slow
 def test_labels_are_the_concepts_of_the_largest_mean_score(single, words):
     asked = {"concepts": CONCEPTS, "label_method": "semantic-lens"}
     low = single.concept_map(**asked, threshold=-2.0, top_labels=4)

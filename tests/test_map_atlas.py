@@ -100,6 +100,7 @@ def test_clusters_without_labels_are_never_merged():
     assert labels == [{}, {}, {}]
 
 
+@pytest.mark.slow
 def test_random_points_give_no_invented_places():
     """Labels do not exceed the noise; even with labels, only clusters that touch may merge."""
     random = np.random.default_rng(0)
@@ -189,6 +190,7 @@ def regions(count=150, seed=0):
     return (centres[place] + random.normal(0, 0.4, (count, 2))).astype(np.float32), place
 
 
+@pytest.mark.slow
 def test_each_component_and_each_name_has_room():
     positions, place = regions()
     names = [f"label {i}, another" for i in range(8)]
@@ -208,6 +210,7 @@ def test_each_component_and_each_name_has_room():
         assert place[nearest] == i
 
 
+@pytest.mark.slow
 def test_neighbourhoods_are_kept():
     positions, place = regions()
     atlas = make_atlas(positions, place, ["a"] * 8)

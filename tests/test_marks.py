@@ -30,6 +30,7 @@ def db(built):
     return sl.open(built.path, embedder=WordEmbedder())
 
 
+@pytest.mark.slow
 def test_a_mark_is_saved_in_an_audit_with_the_lists_of_the_class(db):
     record = mark_spurious(db, 0, [Component("second", 0, 1), SECOND])
     assert marked_spurious(db, 0) == [FIRST, SECOND]
@@ -96,6 +97,7 @@ def test_marks_over_http(db):
     assert client.get("/api/v1/models/0/marks/2").status_code == 404  # no relevance
 
 
+@pytest.mark.slow
 def test_a_marked_component_is_spurious_in_the_verdicts(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
 

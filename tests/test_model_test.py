@@ -117,6 +117,7 @@ def test_the_interval_does_not_collapse_at_one() -> None:
     assert auroc_interval(1.0, 2000, 2000)[0] > 0.995
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_value() -> None:
     """Two normal distributions with a true AUROC of 0.9."""
     from scipy.stats import norm
@@ -138,6 +139,7 @@ def test_no_interval(given) -> None:
     assert_says(error.value, "has no interval")
 
 
+@pytest.mark.slow
 def test_folders_are_sets(db, data, spurious) -> None:
     found = sl.model_test(db, 1, spurious=ImageFolder(spurious))
     real = by_hand([data.read(i) for i in range(41) if data.targets[i] == "class1"])
@@ -207,6 +209,7 @@ def test_a_class_goes_by_its_name_and_images_by_their_folder(db, spurious) -> No
     assert found.to_pandas().equals(same.to_pandas())
 
 
+@pytest.mark.slow
 def test_results(db, spurious, tmp_path) -> None:
     found = sl.model_test(db, 0, spurious=ImageFolder(spurious), artefacts=[Hue()])
     frame = found.to_pandas()
@@ -262,6 +265,7 @@ def test_other_weights_of_the_model_can_be_tested(db, data, spurious, tmp_path) 
     assert not np.allclose(plain.real.logit, found.real.logit)  # the database's is as it was
 
 
+@pytest.mark.slow
 def test_the_command(db, model, spurious, pictures, tmp_path) -> None:
     own = ["--model", model.spec]
 

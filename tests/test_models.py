@@ -77,6 +77,7 @@ def test_torchvision_checkpoints_of_every_form(tmp_path, resnet):
     assert model.preprocess(picture()).shape == (3, 224, 224)
 
 
+@pytest.mark.slow
 def test_a_relative_path_is_kept_as_an_absolute_one(tmp_path, monkeypatch, resnet):
     save_file(resnet.state_dict(), tmp_path / "w.safetensors")
     monkeypatch.chdir(tmp_path)
@@ -86,6 +87,7 @@ def test_a_relative_path_is_kept_as_an_absolute_one(tmp_path, monkeypatch, resne
     assert load_model(model.spec).fingerprint == model.fingerprint
 
 
+@pytest.mark.slow
 def test_a_file_named_like_the_official_one_brings_its_preset_and_classes(tmp_path):
     module = torchvision.models.resnet18()
     torch.save(module.state_dict(), tmp_path / IMAGENET_FILE)

@@ -148,6 +148,7 @@ def test_a_search_has_a_hit_above_noise_in_one_of_twenty_meaningless_queries(mak
     assert low <= 0.05 <= high + 0.02, hits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 50])
 def test_the_threshold_of_a_search_against_simulation_far_in_the_tail(make, number):
     db = make(crops_drawn=np.arange(200))  # every fifth crop shows the word: a skewed sum

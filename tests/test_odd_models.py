@@ -18,6 +18,7 @@ def test_class_names_that_do_not_match_the_logits_are_refused(tmp_path, images, 
         sl.build(tmp_path / "db", model, images, words, ["first"])
 
 
+@pytest.mark.slow
 def test_an_empty_layer_is_refused_and_a_long_name_is_not(tmp_path, images, words):
     class Odd(LittleNet):
         def __init__(self):

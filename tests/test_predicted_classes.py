@@ -46,6 +46,7 @@ def predicted(db, pictures):
         return [int(net(to_tensor(images.read(i))[None]).argmax()) for i in range(len(images))]
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_model_and_are_kept(db, predicted, monkeypatch):
     table = predict_classes(db)
     assert table["predicted"].tolist() == predicted

@@ -72,6 +72,7 @@ def test_one_component_has_no_examples(db):
     assert np.flatnonzero(~db.has_examples).tolist() == [2]
 
 
+@pytest.mark.slow
 def test_pages_are_cut_from_one_ranking(db):
     every = db.search("dog", top=1000)
     assert len(every) == every.searched == db.has_examples.sum() == 25

@@ -74,6 +74,7 @@ def orders() -> list[list[int]]:
     return [choose_samples(IDS, DIGESTS, 40, seed) for seed in range(DRAWS)]
 
 
+@pytest.mark.slow
 def test_every_sample_has_the_same_chance(orders):
     assert uniformity([order[:12] for order in orders]) > 0.001
     draw = [np.random.default_rng(s).choice for s in range(DRAWS)]
@@ -154,6 +155,7 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 LARGEST = float(np.finfo(np.float32).max)
 
 
+@pytest.mark.slow
 @given(arrays.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(0, 12)), elements=FINITE))
 @settings(max_examples=300, deadline=None)
 def test_float16_with_a_scale_is_close_and_keeps_zeros_and_order(values):
@@ -289,6 +291,7 @@ def test_with_max_both_signs_count_towards_the_limit(
     assert len(db.reference) == 400 // (2 * 2 * 16)
 
 
+@pytest.mark.slow
 def test_none_and_the_bounds_of_their_number(tmp_path, subject, images, embedder):
     db = make(tmp_path / "db", subject, images, embedder, ["first"], reference=0)
     assert db.reference is None
@@ -369,6 +372,7 @@ def test_images_with_readouts_that_are_not_finite_are_left_out(tmp_path, images,
     assert make(tmp_path / "none", broken, images, embedder).reference is None
 
 
+@pytest.mark.slow
 def test_readouts_beyond_float16_are_not_lost(tmp_path, images, embedder):
     plain, large = LittleNet(), LittleNet()
     with torch.no_grad():

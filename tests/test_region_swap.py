@@ -202,6 +202,7 @@ def test_transformers_are_supported(worlds, tmp_path):
     assert 0 < result.coverage["class3"].mean() <= 0.05
 
 
+@pytest.mark.slow
 def test_a_model_without_logits_is_refused(worlds, tmp_path):
     maps = SubjectModel(nn.Sequential(nn.Conv2d(3, 4, 3)), to_tensor, "maps", classes=CLASSES)
     db = sl.build(

@@ -160,6 +160,7 @@ class Scaled(nn.Module):
         return torch.addmm(self.bias, self.conv(x).relu().mean((2, 3)), self.weight, alpha=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("net", "layer"), [(CondConv(), "stem"), (Scaled(), "conv")])
 def test_operators_used_in_other_ways_are_told(net, layer):
     x = noise(2, 3, 16, 16).float()

@@ -114,6 +114,7 @@ def slow_attnlrp(net, x, target):
     return logits[target], pixels.view_as(x).sum(0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_attnlrp_of_a_transformer_is_that_of_its_equations():
     net, x = seeded(OneBlock()), noise(2, 3, 8, 8)
@@ -290,6 +291,7 @@ def test_a_preset_that_conserves_by_the_mean_only_is_not_preferred(monkeypatch):
     assert engine.rules.name == "epsilon-plus-flat"
 
 
+@pytest.mark.slow
 def test_rules_that_do_not_conserve_are_said():
     net, x = Against(bias=100.0).eval(), torch.randn(2, 3, 12, 12)
     with pytest.warns(ConservationWarning, match=r"0\.0\d of a logit"):

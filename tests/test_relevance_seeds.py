@@ -200,6 +200,7 @@ PAIRS = (
 )
 
 
+@pytest.mark.slow
 def test_many_starts_are_the_single_ones(small):
     _, x, engine = small
     together = conditional_heatmaps(engine, x, "last", *PAIRS)

@@ -42,6 +42,7 @@ def test_the_network_is_the_one_of_the_golden_file(case):
     torch.testing.assert_close(engine.trace(inputs).values[OUTPUT], golden["logits"])
 
 
+@pytest.mark.slow
 def test_class_heatmaps(case):
     _, engine, inputs, golden = case
     trace = engine.trace(inputs)
@@ -56,6 +57,7 @@ def test_class_relevance_of_channels(case):
         assert_near(found[layer], golden[f"class/{layer}"])
 
 
+@pytest.mark.slow
 def test_conditional_heatmaps(case):
     recipe, engine, inputs, golden = case
     for layer in recipe.starts:

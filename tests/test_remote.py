@@ -164,6 +164,7 @@ def test_a_folder_can_be_streamed_by_its_spec(folder):
     assert list(images.targets) == [path.parent.name for path in paths_of(folder)]
 
 
+@pytest.mark.slow
 def test_requests_overlap_and_each_image_is_asked_for_once(store):
     images = load_images(f"s3://{BUCKET}/photos")
     store.gets.clear()
@@ -177,6 +178,7 @@ def test_requests_overlap_and_each_image_is_asked_for_once(store):
     assert seconds < COUNT * 0.1 / 2, "one round trip after another"
 
 
+@pytest.mark.slow
 def test_an_image_that_changes_during_a_build_is_found(store, folder, tmp_path, subject, embedder):
     url = store.upload(folder, "changing")
     changed = paths_of(folder)[0]

@@ -87,6 +87,7 @@ def test_each_question_reads_its_own_files_once(url, local, object_store):  # no
     assert read_files(object_store, url) == ["manifest.json"]
 
 
+@pytest.mark.slow
 def test_what_people_saved_is_read_and_nothing_is_written(url, local, object_store):  # noqa: F811
     db, here = sl.open(url, embedder=WordEmbedder()), sl.open(local)
     assert [table.name for table in label_tables(db)] == ["colours"]
@@ -138,6 +139,7 @@ def test_it_is_served_like_one_of_this_machine(url, local):
         assert answers[0].content == answers[1].content, question
 
 
+@pytest.mark.slow
 def test_commands_take_a_url(url):
     run = CliRunner().invoke
     shown = run(app, ["status", url, "--json"])

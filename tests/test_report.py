@@ -210,6 +210,7 @@ def test_the_same_report_twice_is_the_same_file(db, tmp_path):
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_date_is_today_unless_it_is_given(db):
     found = report(db, "c", CONCEPTS, date=None)
     assert datetime.date.today().isoformat() in found.page.created
@@ -240,6 +241,7 @@ def test_names_of_classes_files_and_concepts_are_harmless(tmp_path, words):
     assert BAD not in found._repr_html_()
 
 
+@pytest.mark.slow
 def test_parts_that_cannot_be_made_say_why(tmp_path, pictures, words):
     db = make(tmp_path / "db", pictures, words, relevance=False, thumbnails=False)
     found = report(db, "b", CONCEPTS)
@@ -262,6 +264,7 @@ def test_parts_that_cannot_be_made_say_why(tmp_path, pictures, words):
         found.plot()
 
 
+@pytest.mark.slow
 def test_a_database_without_thumbnails_or_texts(tmp_path, pictures):
     db = make(tmp_path / "db", pictures, ColourEmbedder(), thumbnails=False)
     found = report(db, "b", CONCEPTS)
@@ -572,6 +575,7 @@ def test_the_command(built):
     assert "semlens/demo is a small embedder" in page.text["limits"]
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_lacks(built):
     file = built / "r.html"
     ended = run(

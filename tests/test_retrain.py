@@ -134,6 +134,7 @@ def small(shortcut):
     return model, images, [Patch()]
 
 
+@pytest.mark.slow
 def test_the_users_model_and_random_state_stay(shortcut):
     model, images, artefacts = small(shortcut)
     before, state = model.fingerprint, torch.get_rng_state()

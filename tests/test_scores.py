@@ -145,6 +145,7 @@ def test_polysemanticity_is_one_less_the_clarity_of_the_clusters_sums():
         assert float(got[c]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_of_a_database(tmp_path, subject, images, embedder):
     db = sl.build(tmp_path / "db", subject, images, embedder, ["first", "second"], examples=6)
     scores = db.scores()

@@ -69,6 +69,7 @@ def check(hits, expected, top):
         assert hit.alignment == pytest.approx(expected[hit.row], abs=2e-6)
 
 
+@pytest.mark.slow
 def test_one_text(db, words):
     expected = expected_alignment(db, words, [text_vector(words, "dog", SEARCH_TEMPLATES)])
     check(db.search("dog", top=12), expected, 12)
@@ -136,6 +137,7 @@ def test_layers_can_be_chosen_and_wrong_ones_are_named(db):
         db.search("dog", layers=["frist"])
 
 
+@pytest.mark.slow
 def test_an_image_only_embedder_says_so_for_texts(tmp_path, subject, images, embedder):
     db = sl.build(tmp_path / "db", subject, images, embedder, LAYERS, examples=6)
     with pytest.raises(EmbedderError) as error:
@@ -211,6 +213,7 @@ def test_the_margin_is_to_another_name(db):
     assert np.isnan(db.label(ConceptSet.of(["dog"])).margin).all()
 
 
+@pytest.mark.slow
 def test_labels_are_saved_with_the_build_that_they_belong_to(db, subject, images, words):
     labels = db.label(ConceptSet.of(["dog", "car"]))
     labels.save_to_database("mine")

@@ -266,6 +266,7 @@ def test_cut_outs_are_written_and_pasted(segments, tmp_path) -> None:
     assert_says(error.value, "already contains images", "empty or new folder")
 
 
+@pytest.mark.slow
 def test_results(segments, tmp_path) -> None:
     frame = segments.to_pandas()
     assert list(frame) == ["file", "sample", "path", "target", "score", "area"]

@@ -42,6 +42,7 @@ def test_two_senses_are_found_and_one_sense_is_split_in_one_of_twenty_cases():
     assert split_p_value(examples(rng, 2, 3)) == 1  # too few to say
 
 
+@pytest.mark.slow
 def test_the_senses_of_components(tmp_path, subject, images, words):
     db = sl.build(
         tmp_path / "db.semlens", subject, images, words, ["second"], examples=12, crop="none"

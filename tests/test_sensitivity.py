@@ -163,6 +163,7 @@ def test_the_model_is_as_it_was(images):
     np.testing.assert_array_equal(answers(subject, images), before)
 
 
+@pytest.mark.slow
 def test_results_are_drawn_and_saved(db, tmp_path):
     found = sensitivity(db, [Patch(size=0.5), Hue()], weights={"b": model(0.0)})
     assert "Accuracy over all classes" in repr(found)
@@ -237,6 +238,7 @@ def test_a_preview_counts_the_same(db, images):
         ablation_preview(db, 1, [])
 
 
+@pytest.mark.slow
 def test_the_databases_own_classes_count(tmp_path, images):
     """Names that the model does not know, mapped by a file when the database was built."""
     items = [(images.read(n), n % 2) for n in range(12)]
@@ -252,6 +254,7 @@ def test_the_databases_own_classes_count(tmp_path, images):
     assert found["accuracy"].tolist() == [pytest.approx(right.mean())]
 
 
+@pytest.mark.slow
 def test_the_command(images, tmp_path):
     for name, number in (("train", 8), ("test", 12)):
         for sample in range(number):

@@ -69,6 +69,7 @@ def test_permutations_stay_within_blocks_and_are_all_alike():
     assert counts.min() > 6000 / 9 * 0.85
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(1, 400), st.integers(1, 400))
 def test_intervals_are_those_of_one_auroc(values, n, m):

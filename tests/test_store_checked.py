@@ -197,6 +197,7 @@ def test_vectors_that_are_not_finite_are_refused(copy, file, part, value):
     assert_says(error.value, str(copy / file), f"'{part}' is not finite", "Restore it")
 
 
+@pytest.mark.slow
 def test_what_was_read_is_not_hashed_again(built, monkeypatch):
     hashed: list[str] = []
     real = checked_files.file_digest
@@ -271,6 +272,7 @@ def test_verify_lists_all_damage_of_a_database_that_cannot_be_opened(copy):
         assert FIRST in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_database_that_was_extended_meanwhile_says_so(copy, pictures):
     subject = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
     db = opened(copy)

@@ -228,6 +228,7 @@ def plain_thumbnails(path):
     ]
 
 
+@pytest.mark.slow
 def test_a_database_gives_the_rows_of_its_files(db):
     assert len(db.manifest.crops) > 1
     same_examples(db)
@@ -242,6 +243,7 @@ def test_a_database_gives_the_rows_of_its_files(db):
         assert_says(error.value, f"Sample {number}", "0 to 40", "Choose")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [None, 3])
 def test_files_of_other_row_groups_read_the_same(db, tmp_path, group):
     """Older builds wrote one row group a file."""

@@ -73,6 +73,7 @@ def test_top_equals_a_full_sort_in_any_order(values, cuts, m, random):
         assert (top.sample[c, count:] == 2**32 - 1).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 10**6), st.randoms())
 def test_moments_are_bit_identical_for_any_shards_and_order(batches, seed, random):

@@ -268,6 +268,7 @@ def test_inputs_take_the_precision_of_the_model():
     assert model.batch([model.preprocess(Image.new("RGB", (40, 40)))]).dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_wrappers_are_taken_off_and_torchscript_is_refused():
     plain = SubjectModel(LittleNet(), to_tensor, "v")
     for wrap in (nn.DataParallel, torch.compile, lambda m: nn.DataParallel(torch.compile(m))):

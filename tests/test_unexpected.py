@@ -99,6 +99,7 @@ def test_unexpected_are_the_relevant_ones_at_or_below_the_threshold(db, words):
         assert line["relevance_share"] == pytest.approx(part / total if total else 0)
 
 
+@pytest.mark.slow
 def test_the_classes_that_a_component_drives(db, words):
     found = db.unexpected("b", CONCEPTS, threshold=9.0, minimum=0.0)
     everything = db.relevance()
@@ -275,6 +276,7 @@ def test_the_plot_and_the_files(db, tmp_path):
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "found.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_database_without_thumbnails_still_draws(tmp_path, pictures, words):
     db = make(tmp_path / "db", pictures, words, thumbnails=False)
     found = db.unexpected("b", CONCEPTS, threshold=9.0)

@@ -102,6 +102,7 @@ def test_they_are_the_audits_of_all_classes(db):
     assert found.components.loc[~unexpected, "concept"].notna().all()
 
 
+@pytest.mark.slow
 def test_they_survive_a_restart(db, built, audited):
     first = find(db)
     assert audited == [0, 1, 3]
@@ -135,6 +136,7 @@ def test_an_edited_list_is_audited_again_alone(db, audited):
     assert audited == [0, 1, 3, 3, 3, 3]
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_and_a_damaged_file_are_no_obstacle(db, audited):
     expected = find(db).classes
     file = db.path / "analysis" / f"{module.TABLE}.parquet"
@@ -229,6 +231,7 @@ def test_a_class_that_cannot_be_audited_says_why(db):
     assert "too small for a set of 60" in get(client, "sweep")["skipped"]["clock"]
 
 
+@pytest.mark.slow
 def test_without_texts_there_are_no_verdicts(tmp_path, images, embedder, audited):
     made = sl.build(
         tmp_path / "db", little(), images, embedder, ["first"], examples=2, relevance=True,

@@ -91,6 +91,7 @@ def at(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFra
     return change
 
 
+@pytest.mark.slow
 def test_a_database_is_sound_as_it_was_built(built: Path) -> None:
     result = sl.verify(built)
     assert result.problems == ()

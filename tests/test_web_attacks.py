@@ -297,6 +297,7 @@ def test_all_bodies_together_have_a_limit_until_they_are_answered() -> None:
     assert bodies.budget.taken == 0
 
 
+@pytest.mark.slow
 def test_all_decoded_uploads_together_have_a_limit(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

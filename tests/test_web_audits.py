@@ -73,6 +73,7 @@ def plain_concepts(valid=VALID, spurious=SPURIOUS):
     return ConceptSet((*made, *(Concept(one, (), "spurious") for one in spurious)), "plain")
 
 
+@pytest.mark.slow
 def test_an_audit_is_saved_listed_and_read_back(client, db):
     made = save(client, settings={"minimum": 0.02, "threshold": [0.1, None], "layers": ["second"]})
     assert (made["id"], made["revision"], made["target"], made["name"]) == (1, 1, 1, "ox")
@@ -117,6 +118,7 @@ def test_the_result_is_the_audits(client, db):
     )
 
 
+@pytest.mark.slow
 def test_what_there_is_no_side_for_is_null(client):
     save(client, spurious=[])
     found = fetch(client, "audits/1/result").json()
@@ -352,6 +354,7 @@ def test_what_cannot_be_computed_yet_is_saved_and_says_why(client):
     )
 
 
+@pytest.mark.slow
 def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
     pictures = built.path.parent / "images"
     blind = build(tmp_path / "blind", pictures, ColourEmbedder())

@@ -77,6 +77,7 @@ def test_every_component_has_its_card(fetch, databases):
         )
 
 
+@pytest.mark.slow
 def test_measures_and_relevances(fetch, databases):
     db = databases[0]
     frame = db.scores().to_pandas()

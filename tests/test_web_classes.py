@@ -144,6 +144,7 @@ def test_wrong_questions_are_answered(client, path, status, parts):
         assert part in " ".join(answer.json().values())
 
 
+@pytest.mark.slow
 def test_a_database_without_relevance_says_how_to_add_it(tmp_path, subject, pictures):
     sl.build(
         tmp_path / "db", "semlens/demo", pictures, "semlens/demo", ["layer3"], examples=2,

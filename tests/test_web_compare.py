@@ -80,6 +80,7 @@ def test_each_component_is_linked_to_its_nearest(pair):
     np.testing.assert_array_equal(found.first.mutual, mutual)
 
 
+@pytest.mark.slow
 def test_pairs_are_sorted_and_of_their_kind(pair):
     found = joint_map(*pair)
     matched = found.pairs("matched")

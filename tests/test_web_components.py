@@ -211,6 +211,7 @@ def test_wrong_columns_are_refused_by_name(db):
 # -- kept labels --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
     db = make(tmp_path / "db", pictures)
     assert saved_labels(db) is None

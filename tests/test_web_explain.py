@@ -75,6 +75,7 @@ def check_numbers(found, expected):
             assert tuple(component["box"].values()) == part.box.as_tuple()
 
 
+@pytest.mark.slow
 def test_a_sample_is_explained_as_in_python(client, db):
     found = fetch(client, "/4", k=3).json()
     expected = db.explain(db.images.read(4), top=3, concepts=None)
@@ -185,6 +186,7 @@ def test_there_is_an_example_of_every_class(client, db):
         assert not image["wrong"]
 
 
+@pytest.mark.slow
 def test_known_errors_are_among_the_examples(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     predicted = [int(zeroed(db, db.images.read(i), []).argmax()) for i in range(len(db.images))]

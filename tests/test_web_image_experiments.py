@@ -103,6 +103,7 @@ def test_each_experiment_counts_in_the_correction(client, db):
         assert row["detected"] == (row["adjusted"] < 0.05)
 
 
+@pytest.mark.slow
 def test_a_contrast_is_that_of_python_and_colours_the_map(client, db, mistaken):
     found = fetch(client, "experiments/contrast", **{"class": mistaken}).json()
     expected = db.contrast(errors=mistaken)
@@ -155,6 +156,7 @@ def test_requests_that_cannot_be_answered(client, path, params, status, part):
     assert part in f"{error['value']} {error['expected']}"
 
 
+@pytest.mark.slow
 def test_a_class_without_errors_says_so(client, db, mistaken):
     logits = {CLASSES.index(name) for name in set(db.samples["target"])}
     answers = {

@@ -82,6 +82,7 @@ def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_map(client, db):
     tensors = load(fetch(client, "/map").content)
     found = db.concept_map()
@@ -150,6 +151,7 @@ def test_values_by_relevance_are_shares_and_zero_where_none_is_kept(client, db):
     assert -float(said["low"]) == float(said["high"]) == np.abs(value).max()
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_places_until_some_are_kept(base, tmp_path):
     db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")

@@ -73,6 +73,7 @@ def of_kind(found, kind):
 # -- counts, settings, queries ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_overview_counts_what_the_database_holds(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     found = fetch(client, "overview")
@@ -109,6 +110,7 @@ def test_unreadable_samples_are_of_no_class(tmp_path):
     assert warning.command == f"semlens status {db.path}"
 
 
+@pytest.mark.slow
 def test_settings_tell_what_was_chosen(db):
     made = db.manifest.model_copy(
         update={
@@ -137,6 +139,7 @@ def test_suggested_searches_have_hits(db):
     assert {one["text"] for one in found} == set(hits[:8])
 
 
+@pytest.mark.slow
 def test_without_texts_the_frequent_labels_are_suggested(db, pictures, tmp_path):
     bare = make(tmp_path / "bare", pictures, ColourEmbedder())
     frame = db.label(ConceptSet.of(["x"]), threshold=-2.0).to_pandas()
@@ -265,6 +268,7 @@ def test_failed_and_missing_embedders(db, tmp_path):
     assert warning.remedy == "Give that one."
 
 
+@pytest.mark.slow
 def test_embedder_without_texts(tmp_path, pictures):
     db = make(tmp_path / "db.semlens", pictures, ColourEmbedder())
     warning = of_kind(database_warnings(db, ready=True, texts=db.embedder.has_text), "texts")

@@ -239,6 +239,7 @@ def test_the_page_is_built_once_and_again_when_a_source_changes(checkout: Path):
     assert check_built(static, checkout) is None
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_says_why_and_leaves_no_page(checkout: Path):
     static = hook.static_folder(checkout)
     write(static / "index.html", "an old one")
@@ -255,6 +256,7 @@ def test_a_build_that_fails_says_why_and_leaves_no_page(checkout: Path):
     assert not (static / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_a_build_elsewhere_does_not_pass(checkout: Path):
     config = checkout / "web/vite.config.ts"
     config.write_text(config.read_text().replace("../src/semlens/web/static", "../elsewhere"))

@@ -116,6 +116,7 @@ def test_a_strip_is_its_thumbnails_side_by_side(db):
     assert (alpha[:, :78] == 255).all()
 
 
+@pytest.mark.slow
 def test_a_strip_has_no_more_than_there_is(db):
     row, _, _ = large(db)
     assert opened(example_strip(db, row, 30)).size == (96 * len(db.examples_of(row)), 96)
@@ -237,6 +238,7 @@ def test_without_originals_there_are_still_thumbnails(lost):
     close(opened(crop_picture(db, row, place)), outline(thumbnail, stored.box))
 
 
+@pytest.mark.slow
 def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos):
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)

@@ -99,6 +99,7 @@ def test_words(fetch, databases):
     assert answer["query_id"] is None
 
 
+@pytest.mark.slow
 def test_without_a_comparison_hits_are_ranked_by_alignment(fetch, databases):
     db = databases[0]
     answer = fetch("search?q=dog&k=200&compare=false")

@@ -579,6 +579,7 @@ def test_anything_else_is_refused(uploads: TestClient, body: bytes) -> None:
         assert answer.json()["remedy"] == "Convert the image or scale it down."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [20_000, 7_100])
 def test_too_many_pixels_are_refused_before_they_are_decoded(
     uploads: TestClient, monkeypatch: pytest.MonkeyPatch, side: int
@@ -593,6 +594,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
     assert decoded == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["search", "explanations"])
 def test_the_routes_of_images_are_guarded_so(server: Server, route: str) -> None:
     path = f"{MODELS}/0/{route}/image"

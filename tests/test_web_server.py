@@ -116,6 +116,7 @@ def test_models_are_what_the_databases_say(folder: Path) -> None:
     assert client.get(f"{API}/models/1").json() == found[1]
 
 
+@pytest.mark.slow
 def test_a_given_embedder_reads_texts(folder: Path) -> None:
     opened = sl.open(folder / "one.semlens", embedder=WordEmbedder())
     assert client_of(opened).get(f"{API}/models/0").json()["has_text"] is True
@@ -164,6 +165,7 @@ def test_unknown_models_are_not_there(folder: Path) -> None:
     assert wrong.json()["value"] == "Invalid 'm': 'x'."
 
 
+@pytest.mark.slow
 def test_every_route_answers_with_a_model_and_has_its_own_name() -> None:
     described = create_app([]).openapi()
     names = [
@@ -176,6 +178,7 @@ def test_every_route_answers_with_a_model_and_has_its_own_name() -> None:
     assert all(path.startswith(f"{API}/") for path in described["paths"])
 
 
+@pytest.mark.slow
 def test_the_description_is_printed_without_a_database(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -415,6 +418,7 @@ def test_short_work_does_not_wait_for_long_work() -> None:
     go.set()
 
 
+@pytest.mark.slow
 def test_work_says_what_it_waits_for(folder: Path) -> None:
     served = AppState.of([sl.open(folder / "one.semlens")]).models[0]
     work, go, begun = JobQueue(parallel=2), threading.Event(), threading.Event()
@@ -493,6 +497,7 @@ def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
     assert client.get("/slow").json() == "True"
 
 
+@pytest.mark.slow
 def test_maps_are_laid_out_before_anybody_asks(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

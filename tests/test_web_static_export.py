@@ -95,6 +95,7 @@ def test_each_recorded_answer_is_the_servers(site, db):
     assert sorted(tensors["row"].tolist()) == list(np.flatnonzero(db.has_examples))
 
 
+@pytest.mark.slow
 def test_cards_are_those_of_the_most_relevant_components(site, db):
     cards = [path for path in answers(site) if re.fullmatch(r"models/0/components/[^/]+", path)]
     rows = set()

@@ -113,6 +113,7 @@ def test_the_sweep_is_audit_all(client, db):
     assert found["without_concepts"] == 0
 
 
+@pytest.mark.slow
 def test_a_row_of_the_sweep_is_the_audit_that_it_begins(client, db):
     row = next(one for one in fetch(client, "sweep")["classes"] if one["name"] == "vegetable")
     body = {"target": row["target"], "from_sets": row["sets"]}

@@ -38,6 +38,7 @@ def fetch(client, path):
     return when_done(lambda: client.get(f"/api/v1/models/0/{path}"))
 
 
+@pytest.mark.slow
 def test_a_strip_shows_images_of_the_class(db, client):
     found = fetch(client, "classes/1/strip.webp?count=3")
     picture = Image.open(io.BytesIO(found.content)).convert("RGB")
@@ -64,6 +65,7 @@ def test_the_first_numbers_of_a_vector(db, client):
     np.testing.assert_allclose(found["values"], db.concept_vectors([row])[0][:5], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_unexpected_components_are_those_of_the_audit(db, client):
     record = db.audits.add("b", CONCEPTS)
     audit = db.audits.run(record)
@@ -95,6 +97,7 @@ def test_a_class_without_lists_is_compared_with_a_vocabulary(db, client):
     assert [one["component"] for one in found["components"]] == expected.components
 
 
+@pytest.mark.slow
 def test_a_database_without_relevance_says_how_to_add_it(tmp_path, pictures):
     db = make(tmp_path / "db", pictures, WordEmbedder(), relevance=False)
     client = TestClient(create_app([db]), base_url="http://localhost")
