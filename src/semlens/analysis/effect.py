@@ -247,7 +247,7 @@ def _relevance(
     for row, unit in enumerate(units.values()):
         for name, index in {(c.layer, c.index) for c in unit}:
             if name in channels:
-                relevance[row] += channels[name][:, index].double().cpu().numpy()
+                relevance[row] += channels[name][:, index].cpu().double().numpy()
     return relevance
 
 

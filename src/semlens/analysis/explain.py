@@ -103,7 +103,7 @@ def explain(
     )
     labels = as_labels(database, concepts, names)
     trace = trace_without(database, engine, inputs, removed)
-    logits = trace.values[OUTPUT][0].detach().double().cpu()
+    logits = trace.values[OUTPUT][0].detach().cpu().double()
     ranked = torch.argsort(-logits, stable=True).tolist()
     class_index = ranked[0] if requested is None else requested
     seed = class_seed(trace, torch.tensor([[class_index]]))
@@ -116,7 +116,7 @@ def explain(
     # layers without relevance stay empty
     for done, (layer, class_relevance) in enumerate(backward.layers.items(), start=1):
         entry = database.layer(layer)
-        relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].double().cpu()
+        relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].cpu().double()
         order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
         indices = [index for index in order if relevance[index] != 0]
         heat = _conditional(engine, trace, entry, class_relevance, indices)
@@ -177,7 +177,7 @@ def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.nda
     """Return heatmaps as an array; zeros if no pixel was reached."""
     if heat is None:
         return np.zeros((count, *inputs.shape[-2:]), np.float32)
-    return heat.detach().reshape(count, *inputs.shape[-2:]).float().cpu().numpy()
+    return heat.detach().reshape(count, *inputs.shape[-2:]).cpu().float().numpy()
 
 
 def _score(labels: ComponentLabels, component: Component) -> float | None:

@@ -112,4 +112,4 @@ def _logits(
     model: SubjectModel, inputs: Tensor, removed: Components
 ) -> Float64[Tensor, " classes"]:
     with evaluating(model.module), pruned(model, removed):
-        return run_scores(model, inputs)[0].double().cpu()
+        return run_scores(model, inputs)[0].cpu().double()

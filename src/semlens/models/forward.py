@@ -150,7 +150,7 @@ def logits(
     """
     stream = batches(model, reader, samples, batch_size, stage)
     with evaluating(model.module):
-        rows = [run_scores(model, batch).float().cpu().numpy() for batch in stream]
+        rows = [run_scores(model, batch).cpu().float().numpy() for batch in stream]
     return np.concatenate(rows)
 
 
@@ -193,7 +193,7 @@ def readouts_and_logits_of(
     def keep_logits(output: Any) -> None:
         logits = class_scores(output)
         if logits is not None and logits.ndim == 2:
-            scores.append(logits.float().cpu().numpy())
+            scores.append(logits.cpu().float().numpy())
 
     count, batch_readouts = 0, list[dict[str, np.ndarray]]()
     for batch in stream:
@@ -255,7 +255,7 @@ def _scores(model: SubjectModel, batch: Tensor, target: int) -> Float64[np.ndarr
             f"Expected one from 0 to {scores.shape[1] - 1}.",
             "Choose one of them.",
         )
-    return scores[:, target].double().cpu().numpy()
+    return scores[:, target].cpu().double().numpy()
 
 
 class _AblationPasses:

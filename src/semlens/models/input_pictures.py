@@ -21,7 +21,7 @@ def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b 3 h w"]) -> lis
         model.preprocess(Image.new("RGB", (64, 64), colour)).flatten(1).median(1).values.double()
         for colour in ("black", "white")
     )
-    values = inputs.detach().double().cpu()
+    values = inputs.detach().cpu().double()
     flat = values.flatten(2)
     usable = (white - black).abs() > 1e-6
     low = torch.where(usable, black, flat.amin(2))[..., None, None]

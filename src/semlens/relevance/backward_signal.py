@@ -148,7 +148,8 @@ def extract_windows(maps: Tensor, corner: Tensor, window: tuple[int, int]) -> Te
     index = index + columns.clamp(0, width - 1)[..., None, :]  # [n U h w]
     table = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
     patches = table.index_select(0, index.flatten()).view(*index.shape, -1)
-    if not bool(inside.all()):
+    # to look at `inside` saves a multiplication on the CPU, and makes it wait for another device
+    if device.type != "cpu" or not bool(inside.all()):
         patches = (
             patches * inside[..., None]
             if patches.is_floating_point()

@@ -172,12 +172,10 @@ def conserved_shares(
     except RelevanceError:
         return np.ones(1)
     heatmaps = trace.backward({OUTPUT: seed}).heatmaps
-    logit = trace.values[OUTPUT].detach().double().amax(1)
-    pixels = (
-        torch.zeros_like(logit) if heatmaps is None else heatmaps[0].detach().double().sum((1, 2))
-    )
+    logit = _double(trace.values[OUTPUT]).amax(1)
+    pixels = torch.zeros_like(logit) if heatmaps is None else _double(heatmaps[0]).sum((1, 2))
     nonzero = logit != 0
-    conserved = (pixels[nonzero] / logit[nonzero]).nan_to_num(torch.inf).cpu().numpy()
+    conserved = (pixels[nonzero] / logit[nonzero]).nan_to_num(torch.inf).numpy()
     return conserved if len(conserved) else np.ones(1)
 
 
@@ -199,7 +197,7 @@ def _account(
         account["layer", name] = _total(trace.values[name], layer_signal[0])
     account["start", ""] = _total(trace.values[OUTPUT], seed.values[0])
     account["pixels", ""] = (
-        0.0 if result.heatmaps is None else float(result.heatmaps.double().sum())
+        0.0 if result.heatmaps is None else float(_double(result.heatmaps).sum())
     )
     return account
 
@@ -215,7 +213,12 @@ def _targets(trace: ForwardTrace, targets: Tensor | None) -> Tensor:
 
 
 def _total(first: Tensor, second: Tensor) -> float:
-    return float((first.detach().double() * second.detach().double()).sum())
+    return float((_double(first) * _double(second)).sum())
+
+
+def _double(values: Tensor) -> Tensor:
+    """Return a copy in float64 on the CPU: not every device has float64."""
+    return values.detach().cpu().double()
 
 
 def absorbed_relevance(rule: Rule, values: Mapping[OpNode, Any]) -> Absorbed:

@@ -183,8 +183,11 @@ def check_finite(values: Mapping[str, Tensor]) -> None:
     RelevanceError
         If a layer's value is NaN or infinite; the text names the layer.
     """
-    for name, value in values.items():
-        if not bool(torch.isfinite(value).all()):
+    finite = {name: torch.isfinite(value).all() for name, value in values.items()}
+    if not finite or bool(torch.stack([*finite.values()]).all()):  # one wait for the device
+        return
+    for name, all_finite in finite.items():
+        if not bool(all_finite):
             raise RelevanceError(
                 f"The model's values at '{name or 'the output'}' are not finite.",
                 "Expected finite activations.",

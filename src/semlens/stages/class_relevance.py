@@ -104,14 +104,20 @@ def _explain_batch(
         else torch.tensor(classes, dtype=torch.int64)
     )
     result = trace.backward({OUTPUT: class_seed(trace, target[None])}, list(rows), heatmaps=False)
-    by_layer: dict[str, ClassShares] = {}
+    by_layer: list[Tensor] = []
     for name, count in rows.items():
         signal = result.layers.get(name)
         if signal is None:  # the logits do not depend on this layer
-            by_layer[name] = ClassShares.from_batch(target, torch.zeros(len(target), count))
+            by_layer.append(torch.zeros(len(target), count, device=inputs.device))
             continue
         by_sign = component_relevance(trace, name, signal)[0]
         both_signs = count == 2 * by_sign.shape[-1]
-        value = by_sign.flatten(1) if both_signs else by_sign.sum(1)
-        by_layer[name] = ClassShares.from_batch(target, shares(value).float().cpu())
-    return ClassRelevanceTotals(by_layer)
+        by_layer.append(shares(by_sign.flatten(1) if both_signs else by_sign.sum(1)).float())
+    on_cpu = torch.cat(by_layer, dim=1).cpu()  # one copy: the CPU waits for the device at each
+    pieces = on_cpu.split([*rows.values()], dim=1)
+    return ClassRelevanceTotals(
+        {
+            name: ClassShares.from_batch(target, piece)
+            for name, piece in zip(rows, pieces, strict=True)
+        }
+    )

@@ -6,7 +6,7 @@ is always in the same batch, whatever the shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,22 +197,24 @@ def collect(
                 lambda name, out: compute_readouts(by_name[name], out, readout),
             )
         else:
-            readouts = {layout.name: _empty_readouts(layout) for layout in layouts}
-        samples = torch.tensor([item.sample for item in ready], dtype=torch.int64, device=device)
+            readouts = {layout.name: _empty_readouts(layout, device) for layout in layouts}
+        on_cpu = _copy_to_cpu(readouts)
+        samples = torch.tensor([item.sample for item in ready], dtype=torch.int64)
+        device_samples = samples.to(device)
         rows = [row for row, item in enumerate(ready) if item.sample in reference]
         for name, reading in readouts.items():
             negative = reading.negative
             if signs == "positive":
                 negative = torch.full_like(negative, torch.nan)
             by_sign = torch.cat([reading.value, negative], dim=1)
-            top[name] = top[name].update(by_sign, samples, torch.cat([*reading.position], dim=1))
-            moments[name] = moments[name].update(
-                batch_index, batch_statistics(reading.value, reading.peak)
-            )
-            finite = torch.isfinite(reading.peak).all(dim=0).all(dim=1)
+            position = torch.cat([*reading.position], dim=1)
+            top[name] = top[name].update(by_sign, device_samples, position)
+            value, raw_negative, peak = on_cpu[name]
+            moments[name] = moments[name].update(batch_index, batch_statistics(value, peak))
+            finite = torch.isfinite(peak).all(dim=0).all(dim=1)
             not_finite[name].update(samples[~finite].tolist())
             if rows:
-                raw = [reading.value[rows], -reading.negative[rows]][: 1 + by_direction]
+                raw = [value[rows], -raw_negative[rows]][: 1 + by_direction]
                 kept[name] = kept[name].update(torch.cat(raw, dim=1), samples[rows])
         progress(len(batch))
     return Collected(
@@ -229,11 +231,21 @@ def reads_by_direction(readout: Readout, signs: Signs) -> bool:
     return readout == "max" and signs != "positive"
 
 
-def _empty_readouts(layout: LayerLayout) -> LayerReadouts:
-    empty = torch.zeros(0, layout.components)
-    return LayerReadouts(
-        empty,
-        empty,
-        torch.zeros(2, 0, layout.components),
-        torch.zeros(2, 0, layout.components).int(),
-    )
+def _copy_to_cpu(
+    readouts: Mapping[str, LayerReadouts],
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Return value, negative and peak of each layer on the CPU.
+
+    All in one copy, since the CPU waits for the device at each.
+    """
+    parts = [(one.value, one.negative, one.peak) for one in readouts.values()]
+    flat = torch.cat([part.flatten() for three in parts for part in three]).cpu()
+    pieces = iter(flat.split([part.numel() for three in parts for part in three]))
+    copies = [tuple(next(pieces).view(part.shape) for part in three) for three in parts]
+    return dict(zip(readouts, copies, strict=True))
+
+
+def _empty_readouts(layout: LayerLayout, device: torch.device) -> LayerReadouts:
+    empty = torch.zeros(0, layout.components, device=device)
+    both = torch.zeros(2, 0, layout.components, device=device)
+    return LayerReadouts(empty, empty, both, both.int())

@@ -152,7 +152,6 @@ def batch_statistics(
     readout: Float32[Tensor, "b c"], peak: Float32[Tensor, "2 b c"]
 ) -> ReadoutBlock:
     """Return the statistics of one batch's readouts and peaks, ignoring non-finite values."""
-    readout, peak = readout.cpu(), peak.cpu()  # not every device has float64
     finite = torch.isfinite(readout)
     count = finite.sum(0)
     values = torch.where(finite, readout, 0).double()

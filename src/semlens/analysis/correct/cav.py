@@ -278,7 +278,7 @@ def cav_heatmap(
             "Expected a layer that depends on the pixels.",
             "Choose another layer.",
         )
-    return heat[0].detach().float().cpu()
+    return heat[0].detach().cpu().float()
 
 
 def soft_masks(heat: Float32[Tensor, "u h w"]) -> Float32[Tensor, "u h w"]:

@@ -108,7 +108,7 @@ def component_shares(job: TraceJob) -> dict[str, Float32[np.ndarray, "s k"]]:
     for trace, relevance in job.batches("relevance"):
         for entry in job.entries:
             share = shares(relevance_per_component(entry, trace, relevance[entry.name])[0])
-            batch_shares[entry.name].append(share.float().cpu().numpy())
+            batch_shares[entry.name].append(share.cpu().float().numpy())
     shares_by_layer = {name: np.concatenate(arrays) for name, arrays in batch_shares.items()}
     _check_reached(
         shares_by_layer, {name for name, share in shares_by_layer.items() if share.any()}
@@ -155,7 +155,7 @@ def received_relevance(
             # 0 for images without relevance
             scale = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0)
             share = passed[..., list(selected[lower.name])] * scale[:, None]
-            batch_shares[lower.name].append(share.transpose(0, 1).float().cpu().numpy())
+            batch_shares[lower.name].append(share.transpose(0, 1).cpu().float().numpy())
     return {name: np.concatenate(arrays) for name, arrays in batch_shares.items()}
 
 

@@ -79,7 +79,7 @@ def _class_heat(
         targets = torch.full((1, len(trace.inputs)), target)
         heat = trace.backward({OUTPUT: class_seed(trace, targets)}).heatmaps
         if heat is not None:
-            maps[start : start + size] = heat[0].detach().float().cpu()
+            maps[start : start + size] = heat[0].detach().cpu().float()
     return maps
 
 
