@@ -286,6 +286,15 @@ def test_installed_size_quick():
 
 
 @pytest.mark.slow
+def test_gpu_quick():
+    (built,) = run("gpu.py", "--device", "cpu")["models"].values()
+    stages = built["stages"]
+    assert stages.keys() == {"hash", "forward", "relevance and crops", "embed", "write"}
+    assert sum(stages.values()) == pytest.approx(built["seconds"])
+    assert built["over_forward_alone"] > 1
+
+
+@pytest.mark.slow
 def test_start_quick(tmp_path, demo):
     shutil.copytree(demo, tmp_path / "demo" / "demo.semlens")  # it would build one
     printed = run("start.py", "--work", str(tmp_path))
