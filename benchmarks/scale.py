@@ -2,7 +2,7 @@
 
 The database is synthetic, in the real file format: 20 layers of 5,000 components with 30 examples
 each among shared crops, 512 dimensions, and sparse relevance for 1,000 classes. Its vectors are
-random, so only the times have a meaning.
+random with the spectrum of real ones, so only the times have a meaning.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --json
@@ -55,6 +55,8 @@ class Size:
     crops_per_file: int = 5000
 
 
+SPECTRUM, MEAN = 0.65, 0.5
+"""Power of the rank with which singular values fall; norm of the mean, in spreads."""
 QUICK = Size(3, 60, 32, 10, 200, 400, 5, 12)
 
 
@@ -140,10 +142,22 @@ def write(
     ).save(path)  # fmt: skip
 
 
+def random_vectors(count: int, dim: int) -> torch.Tensor:
+    """Return vectors whose singular values fall as those of real ones, around a common mean.
+
+    20 directions have 72 % of the variance of the concept vectors of EfficientNet-Lite0,
+    and the mean of the unit vectors has a norm of 0.44.
+    """
+    spread = torch.arange(1, dim + 1) ** -SPECTRUM
+    vectors = torch.randn(count, dim) * spread
+    vectors[:, -1] += MEAN * spread.norm()
+    return vectors
+
+
 def _write_crops(
     path: Path, number: int, count: int, size: Size, pictures: Sequence[bytes]
 ) -> None:
-    vectors = torch.nn.functional.normalize(torch.randn(count, size.dim), dim=1)
+    vectors = torch.nn.functional.normalize(random_vectors(count, size.dim), dim=1)
     first = number * size.crops_per_file
     save_tensors(path / file_names.crops_file(number), {
         "vector": vectors.half(),
@@ -160,7 +174,7 @@ def _write_crops(
 
 
 def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Generator) -> None:
-    theta = torch.randn(size.rows, size.dim)
+    theta = random_vectors(size.rows, size.dim)
     save_tensors(path / file_names.theta_file(entry.name), {"theta": theta.half()})
     count = size.rows * size.examples
     component = np.repeat(np.arange(size.rows, dtype=np.int32), size.examples)

@@ -286,6 +286,14 @@ def test_installed_size_quick():
 
 
 @pytest.mark.slow
+def test_search_quick():
+    printed = run("search.py", "--no-index")
+    assert printed["components"] == 180 and printed["hits"] == 10
+    assert 0 < printed["bare_float16_p50_ms"] < printed["exact_p50_ms"] <= printed["exact_p95_ms"]
+    assert "ann_p50_ms" not in printed
+
+
+@pytest.mark.slow
 def test_gpu_quick():
     (built,) = run("gpu.py", "--device", "cpu")["models"].values()
     stages = built["stages"]

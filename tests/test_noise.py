@@ -20,7 +20,7 @@ from semlens.analysis.compare.component_sets import component_sets
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.clusters import find_clusters
 from semlens.analysis.describe.label_clusters import score_clusters
-from semlens.analysis.noise import label_thresholds, mixtures
+from semlens.analysis.noise import component_groups, label_thresholds, mixtures
 from semlens.analysis.query_embedding import (
     alignment,
     directions,
@@ -215,6 +215,22 @@ def test_the_tail_is_the_generalised_pareto_distribution(shape):
     np.testing.assert_allclose(tail.p_value(values), 0.02 * true.sf(values - 2), rtol=1e-9)
     for p_value in (0.019, 1e-3, 1e-7):
         assert tail.quantile(p_value) == pytest.approx(2 + true.isf(p_value / 0.02), rel=1e-9)
+
+
+@pytest.mark.parametrize("word", ["007word", "012item", "000item"])
+def test_p_values_that_are_left_out_change_no_threshold(make, word):
+    db = make()
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(db.has_examples))
+    direction = make_query(db, word).direction
+    values = db.products(direction[None], rows)[:, 0]
+    p_values, tails = np.ones(len(rows)), np.empty(len(rows), object)
+    for layer, count, positions in component_groups(db, rows):
+        tails[positions] = tail = Tail.fit(null_alignments(db, layer, count, direction))
+        p_values[positions] = tail.p_value(values[positions].astype(np.float64) - 1e-6)
+    found = np.sort(p_values) <= 0.05 * np.arange(1, len(rows) + 1) / len(rows)
+    least = 0.05 * max(int(np.flatnonzero(found)[-1]) + 1 if found.any() else 1, 1) / len(rows)
+    expected = [tail.quantile(least) + 1e-6 for tail in tails]
+    np.testing.assert_allclose(search_thresholds(db, rows, direction, values), expected, rtol=1e-6)
 
 
 def test_discoveries_are_those_of_benjamini_and_hochberg():

@@ -24,8 +24,8 @@ from semlens.errors import RelevanceError, ServeError
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 from semlens.web.app import create_app
-from semlens.web.export_recorder import file_name, request_path
-from semlens.web.static_export import _find_classes, export_site
+from semlens.web.export_recorder import file_name, quote_component, request_path
+from semlens.web.static_export import _find_classes, export_site, private_folders
 
 
 def little(path, pictures, embedder):
@@ -87,12 +87,28 @@ def test_each_recorded_answer_is_the_servers(site, db):
                 path
             )
         else:
-            now = answer.json()
+            now = json.loads(answer.text.replace(f"{db.path.parent}/", ""))
             if path.endswith("/places"):
                 now["reused"] = recorded["reused"]  # by now the map is a kept one
             assert recorded == now, path
     tensors = load(base64.b64decode(found["models/0/map"]))
     assert sorted(tensors["row"].tolist()) == list(np.flatnonzero(db.has_examples))
+
+
+def test_it_does_not_say_where_this_machine_keeps_its_files(site, db):
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    assert str(db.path) in client.get("/api/v1/models/0/overview").text
+    folders = [str(folder) for folder in private_folders([db])]
+    assert str(db.path.parent) in folders
+    for path in (site.folder / "data").rglob("*.*"):
+        if path.suffix in {".js", ".html", ".csv", ".toml"}:
+            assert not any(folder in path.read_text("utf-8") for folder in folders), path
+
+
+def test_components_that_were_named_get_a_card(db, tmp_path):
+    lowest = [db.component(int(row)) for row in np.flatnonzero(db.has_examples)[-3:]]
+    site = export_site([db], tmp_path / "site", cards=1, components=lowest)
+    assert {f"models/0/components/{quote_component(one)}" for one in lowest} <= set(answers(site))
 
 
 @pytest.mark.slow

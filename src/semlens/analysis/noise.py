@@ -97,10 +97,15 @@ def component_groups(
     steps = np.unique([*_COUNTS, database.manifest.recipe.examples])
     examples = database.components["examples"].to_numpy()[rows] if counts is None else counts
     step = steps[np.searchsorted(steps, examples, "right").clip(1) - 1]
-    for entry in database.manifest.layers:
-        inside = (rows >= entry.first) & (rows < entry.first + entry.rows) & (examples > 0)
-        for number in np.unique(step[inside]).tolist():
-            yield entry.name, number, np.flatnonzero(inside & (step == number))
+    ascending = bool((rows[1:] >= rows[:-1]).all())
+    order = np.arange(len(rows)) if ascending else np.argsort(rows, kind="stable")
+    layers = database.manifest.layers
+    starts = np.searchsorted(rows[order], [entry.first for entry in layers])
+    for entry, positions in zip(layers, np.split(order, starts[1:]), strict=True):
+        shown = positions[examples[positions] > 0]
+        kinds = step[shown]
+        for number in np.flatnonzero(np.bincount(kinds)).tolist():
+            yield entry.name, number, shown[kinds == number]
 
 
 def mixtures(database: Database, layer: str, count: int) -> Float16[np.ndarray, "m d"]:

@@ -214,19 +214,20 @@ class Vectors(ComponentIndex):
         """Return inner products of components' unit vectors with probes; 0 for a vector of zeros.
 
         Theta is converted in chunks, which is several times faster than converting all of it, and
-        takes a few megabytes.
+        takes a few megabytes. With few probes, a product with these on the left takes a third of
+        the time of one with them on the right.
         """
-        columns = torch.from_numpy(probes.astype(np.float32)).T
-        products = torch.empty(self.manifest.rows, len(probes))
+        queries = torch.from_numpy(probes.astype(np.float32))
+        products = torch.empty(len(probes), self.manifest.rows)
         rows_per_layer = np.bincount(self._layer_index(rows), minlength=len(self.manifest.layers))
 
         def multiply(layer: int) -> None:
             for rows, vectors in self._chunks(layer):
-                products[rows] = vectors @ columns
+                products[:, rows] = queries @ vectors.T
 
         list(workers().map(multiply, np.flatnonzero(rows_per_layer).tolist()))
-        selected = products.numpy()[rows]
-        return selected / np.maximum(self.norms[rows], np.float32(1e-12))[:, None]
+        selected = products.numpy()[:, rows]
+        return (selected / np.maximum(self.norms[rows], np.float32(1e-12))).T
 
     @locked_cached_property
     def norms(self) -> Float32[np.ndarray, " n"]:
@@ -239,10 +240,15 @@ class Vectors(ComponentIndex):
         return norms
 
     def _chunks(self, layer: int) -> Iterator[tuple[slice, Float32[Tensor, "c d"]]]:
-        """Yield a layer's theta in chunks of float32, with the rows of each chunk."""
+        """Yield a layer's theta in chunks of float32, with the rows of each chunk.
+
+        The tensor is used again for the next chunk: fresh memory takes longer than the conversion.
+        """
         first_row = self.manifest.layers[layer].first
-        for chunk in self._theta(layer).split(_CHUNK_ROWS):
-            yield slice(first_row, first_row + len(chunk)), chunk.float()
+        theta = self._theta(layer)
+        buffer = torch.empty(min(_CHUNK_ROWS, len(theta)), theta.shape[1])
+        for chunk in theta.split(_CHUNK_ROWS):
+            yield slice(first_row, first_row + len(chunk)), buffer[: len(chunk)].copy_(chunk)
             first_row += len(chunk)
 
     def _theta(self, layer: int) -> Float16[Tensor, "c d"]:

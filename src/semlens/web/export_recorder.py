@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -57,10 +59,13 @@ class Recorder:
     ----------
     app
         The application, called in this process without a socket.
+    private
+        Folders of this machine, which are left out of the paths in the responses.
     """
 
-    def __init__(self, app: FastAPI, folder: Path) -> None:
+    def __init__(self, app: FastAPI, folder: Path, private: Sequence[Path] = ()) -> None:
         self.folder = folder / "data"
+        self._private = [f"{path}{os.sep}" for path in private]
         self.files: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
         """Reason why a response was not recorded, by path."""
@@ -77,8 +82,21 @@ class Recorder:
         response = await self._request(path)
         if response is None:
             return None
-        content = response.json()
+        content = self._without_folders(response.json())
         self._add(path, content, len(response.content))
+        return content
+
+    def _without_folders(self, content: Any) -> Any:
+        """Return JSON whose texts do not say where this machine keeps its files."""
+        if isinstance(content, str):
+            for folder in self._private:
+                content = content.replace(folder, "")
+            return content
+        if isinstance(content, dict):
+            items = cast(dict[str, Any], content).items()
+            return {key: self._without_folders(value) for key, value in items}
+        if isinstance(content, list):
+            return [self._without_folders(value) for value in cast(list[Any], content)]
         return content
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
@@ -104,6 +122,8 @@ class Recorder:
         response = await self._request(path)
         if response is not None:
             content = response.content
+            if not response.headers["content-type"].startswith("image/"):
+                content = self._without_folders(response.text).encode()
 
             def write(partial: Path) -> None:
                 partial.write_bytes(content)

@@ -64,9 +64,7 @@ class Exporter:
         for context in self.contexts:
             await self._model(context)
         for context in self.contexts:
-            rows = sorted(
-                {*notable_rows(context.db, self.max_cards).tolist(), *self._shown[context.number]}
-            )
+            rows = sorted({*self._chosen(context.db), *self._shown[context.number]})
             self._expect(len(rows))
             self.cards += len(rows)
             for start in range(0, len(rows), 8):

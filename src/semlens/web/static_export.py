@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def export_site(
     graph_classes = _find_classes([context.db for context in contexts], graphs)
     try:
         _copy_page(partial)
-        recorder = Recorder(app, partial)
+        recorder = Recorder(app, partial, private_folders(context.db for context in contexts))
         exporter = Exporter(recorder, contexts, cards, components, crops, originals, graph_classes)
         with (
             progress_bars(),
@@ -114,6 +114,21 @@ def export_site(
         sum(path.stat().st_size for path in files),
         recorder.left_out,
     )
+
+
+def private_folders(databases: Iterable[ConceptDatabase]) -> list[Path]:
+    """Return the folders of the databases, and of their models and images, longest first.
+
+    An export is for other people: they see names of files, and not where they are.
+    """
+    folders: set[Path] = set()
+    for database in databases:
+        manifest = database.manifest
+        sources = (manifest.model.spec, manifest.data.spec, manifest.embedder.spec)
+        parts = [part.partition("=")[2] or part for spec in sources for part in spec.split(":")]
+        paths = [Path(database.path).resolve(), *map(Path, parts)]
+        folders |= {path.parent for path in paths if path.is_absolute()}
+    return sorted(folders - {Path("/")}, key=lambda path: -len(str(path)))
 
 
 def _check_free(target: Path) -> None:

@@ -100,6 +100,6 @@ function missing(path: string): ApiError {
     "NotExported",
     "This read-only copy of the page does not contain this data.",
     `Expected '${path}' in the export.`,
-    "Run 'semlens serve DATABASE', or export more with 'semlens export'.",
+    "Ask for an export with more, or run the server: semlens serve DATABASE",
   );
 }

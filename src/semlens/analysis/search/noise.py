@@ -125,7 +125,9 @@ def search_thresholds(
     ]
     p_values = np.ones(len(rows))
     for positions, tail in groups:
-        p_values[positions] = tail.p_value(alignments[positions].astype(np.float64) - _ROUNDING)
+        # p-values above the level cannot be those of hits, whatever they are
+        near = positions[alignments[positions] >= tail.quantile(LEVEL)]
+        p_values[near] = tail.p_value(alignments[near].astype(np.float64) - _ROUNDING)
     least = benjamini_hochberg(p_values)
     thresholds = np.zeros(len(rows))
     for positions, tail in groups:
@@ -136,8 +138,8 @@ def search_thresholds(
 def benjamini_hochberg(p_values: Float64[np.ndarray, " n"], level: float = LEVEL) -> float:
     """Return the largest p-value of a discovery, at a false discovery rate of ``level``."""
     count = max(len(p_values), 1)
-    steps = level * np.arange(1, len(p_values) + 1) / count
-    found = np.flatnonzero(np.sort(p_values) <= steps)
+    small = np.sort(p_values[p_values <= level])
+    found = np.flatnonzero(small <= level * np.arange(1, len(small) + 1) / count)
     return level * (int(found[-1]) + 1 if len(found) else 1) / count
 
 
