@@ -148,7 +148,7 @@ def extract_windows(maps: Tensor, corner: Tensor, window: tuple[int, int]) -> Te
     index = index + columns.clamp(0, width - 1)[..., None, :]  # [n U h w]
     table = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
     patches = table.index_select(0, index.flatten()).view(*index.shape, -1)
-    # to look at `inside` saves a multiplication on the CPU, and makes it wait for another device
+    # only the CPU gains from the check: it would have to wait for the answer of another device
     if device.type != "cpu" or not bool(inside.all()):
         patches = (
             patches * inside[..., None]

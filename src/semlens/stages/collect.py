@@ -238,11 +238,13 @@ def _copy_to_cpu(
 
     All in one copy, since the CPU waits for the device at each.
     """
-    parts = [(one.value, one.negative, one.peak) for one in readouts.values()]
-    flat = torch.cat([part.flatten() for three in parts for part in three]).cpu()
-    pieces = iter(flat.split([part.numel() for three in parts for part in three]))
-    copies = [tuple(next(pieces).view(part.shape) for part in three) for three in parts]
-    return dict(zip(readouts, copies, strict=True))
+    parts = [part for one in readouts.values() for part in (one.value, one.negative, one.peak)]
+    flat = torch.cat([part.flatten() for part in parts]).cpu()
+    sizes = [part.numel() for part in parts]
+    copies = [piece.view(part.shape) for piece, part in zip(flat.split(sizes), parts, strict=True)]
+    return dict(
+        zip(readouts, zip(copies[::3], copies[1::3], copies[2::3], strict=True), strict=True)
+    )
 
 
 def _empty_readouts(layout: LayerLayout, device: torch.device) -> LayerReadouts:
