@@ -93,9 +93,12 @@ class Accelerator:
     ----------
     float64
         Whether it computes in double precision; Apple's GPUs do not.
+    memory
+        Bytes that the result of a convolution may have, or None for any number.
     """
 
     float64: bool = True
+    memory: int | None = None
     waits: Counter[str] = field(default_factory=Counter)
     """What made the CPU wait: ``copy`` (a tensor to the CPU), ``value`` (a number for Python)."""
     operators: Counter[str] = field(default_factory=Counter)
@@ -123,6 +126,9 @@ class Accelerator:
             return args[0]
         result = tree_map_only(Tensor, lambda x: EmulatedTensor(x, self), result)
         self._check_types(func, result)
+        if self.memory is not None and func.name() == "aten::convolution":
+            if result.nbytes > self.memory:
+                raise torch.OutOfMemoryError(f"out of memory: {result.nbytes} bytes")
         return return_and_correct_aliasing(func, args, kwargs, result) if mine else result
 
     def _check(self, func: Any, given: list[Tensor], mine: list[Tensor]) -> None:
@@ -176,14 +182,16 @@ def register_device() -> None:
 
 
 @contextmanager
-def emulated_accelerator(*, float64: bool = True) -> Iterator[Accelerator]:
+def emulated_accelerator(
+    *, float64: bool = True, memory: int | None = None
+) -> Iterator[Accelerator]:
     """Provide the device ``emulated:0``, in all threads that start within.
 
     A capture for LRP is made on the CPU and moved to the device, because ``torch.export`` does not
     trace a tensor that emulates.
     """
     register_device()
-    accelerator = Accelerator(float64)
+    accelerator = Accelerator(float64, memory)
     run_thread = threading.Thread.run
 
     def run_intercepted(thread: threading.Thread) -> None:

@@ -6,12 +6,18 @@ import device_cases as cases
 import numpy as np
 import pytest
 import torch
+from conftest import ColourEmbedder, assert_says
 from emulated_accelerator import emulated_accelerator
 from test_embedders import KINDS
 
+from semlens.errors import ModelError
+from semlens.models.fitting_batches import FittingBatches, SmallerBatchWarning
+from semlens.models.subject import SubjectModel
 from semlens.relevance.make_engine import EngineCache
 from semlens.stages.class_relevance import collect_class_relevance
 from semlens.stages.collect import collect, layer_layouts
+from semlens.stages.embed import CropRef, embed
+from semlens.types import Box
 
 DEVICE = "emulated:0"
 TOLERANCE = 1e-5
@@ -51,6 +57,75 @@ def test_a_build_says_the_same_as_on_the_cpu(tmp_path, crop):
         with emulated_accelerator(float64=float64):
             found = cases.build_on(DEVICE, tmp_path / f"float64-{float64}", images, crop)
         cases.assert_same_database(found, expected, TOLERANCE)
+
+
+FIRST_LAYER = 6 * 16 * 16 * 4
+"""Bytes of an image's largest value."""
+
+
+@pytest.mark.parametrize(("fits", "sizes"), [(3, [4, 2]), (1, [4, 2, 1])])
+def test_a_batch_that_does_not_fit_is_halved(images, fits, sizes):
+    def collected(model: SubjectModel) -> dict[str, torch.Tensor]:
+        found = collect(model, images, layouts, range(6), examples=5, readout="max", batch_size=8)
+        return found.tensors()
+
+    model = cases.subject_on("cpu")
+    layouts = layer_layouts(model, ["first", "second"], "max")
+    expected = collected(model)
+    with (
+        emulated_accelerator(memory=fits * FIRST_LAYER),
+        pytest.warns(SmallerBatchWarning) as warned,
+    ):
+        found = collected(cases.subject_on(DEVICE))
+    said = [str(one.message) for one in warned if one.category is SmallerBatchWarning]
+    assert [f"--batch-size {size} says" in one for one, size in zip(said, sizes, strict=True)]
+    assert "for 8 images at once: passes have 4." in said[0]
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+class ConvolutionEmbedder(ColourEmbedder):
+    """Computes on the device, unlike the plain one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.ones(self.dim, 3, 2, 2, device=DEVICE)
+
+    def _images(self, batch: torch.Tensor) -> torch.Tensor:
+        scale = torch.arange(1.0, self.dim + 1).to(DEVICE)
+        return torch.conv2d(batch.to(DEVICE), self.weight).amax((2, 3)) * scale
+
+
+def test_crops_of_a_batch_that_does_not_fit_are_embedded_in_parts(images):
+    crops = [CropRef(sample, Box(0, 0, 9 + sample, 12)) for sample in range(5)]
+
+    def embedded() -> torch.Tensor:
+        vectors, _ = embed(ConvolutionEmbedder(), crops, images.read, thumbnails=(), batch_size=4)
+        return vectors
+
+    with emulated_accelerator():
+        expected = embedded()
+    image = ColourEmbedder.dim * 3 * 3 * 4
+    with emulated_accelerator(memory=2 * image), pytest.warns(SmallerBatchWarning) as warned:
+        torch.testing.assert_close(embedded(), expected)
+    assert len(warned) == 1
+
+
+def test_one_image_that_does_not_fit_is_an_error(tmp_path, images):
+    model = cases.subject_on("cpu")
+    layouts = layer_layouts(model, ["second"], "max")
+    with emulated_accelerator(memory=FIRST_LAYER - 1), pytest.warns(SmallerBatchWarning):
+        model.module.to(DEVICE)
+        with pytest.raises(ModelError) as error:
+            collect(model, images, layouts, range(6), examples=5, readout="max", batch_size=8)
+    assert_says(error.value, "One image does not fit", "forward pass", "--device cpu")
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def fail(batch: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        FittingBatches().run(fail, torch.zeros(4, 2), torch.cat)
 
 
 @pytest.mark.parametrize("relevance", [False, True])

@@ -22,6 +22,7 @@ from torch._export.verifier import SpecViolationError
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from semlens.errors import RelevanceError
+from semlens.models.fitting_batches import out_of_memory
 from semlens.models.hooks import FAILURES, evaluating
 
 INPUT = "input"
@@ -204,10 +205,9 @@ def relevance_errors(value: str, expected: str) -> Iterator[None]:
     try:
         yield
     except _UNTRACEABLE as error:
-        text = str(error).strip()
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text:
+        if out_of_memory(error):
             raise
-        reason = f"{type(error).__name__}: {text}".splitlines()[0]
+        reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
         raise RelevanceError(f"{value} ({reason}).", expected, REMEDY) from error
 
 

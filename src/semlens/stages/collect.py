@@ -16,6 +16,7 @@ from torch import Tensor
 
 from semlens.data.images import Images
 from semlens.models.activations import LayerLayout, LayerReadouts, compute_readouts, measure_layout
+from semlens.models.fitting_batches import FittingBatches
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
 from semlens.stages.batches import batch_inputs, prepared_batches
@@ -182,6 +183,15 @@ def collect(
         for layout in layouts
     }
 
+    def read(inputs: Tensor) -> dict[str, LayerReadouts]:
+        return run_layers(
+            model.module,
+            inputs,
+            by_name,
+            lambda name, out: compute_readouts(by_name[name], out, readout),
+        )
+
+    passes = FittingBatches()
     stop = min(batches.stop * batch_size, len(images))
     sample_range = range(batches.start * batch_size, stop)
     sample_batches = prepared_batches(model, images.read, sample_range, batch_size, workers)
@@ -190,12 +200,7 @@ def collect(
         ready = [item for item in batch if item.inputs is not None]
         if ready:
             inputs = batch_inputs(model, ready)
-            readouts = run_layers(
-                model.module,
-                inputs,
-                by_name,
-                lambda name, out: compute_readouts(by_name[name], out, readout),
-            )
+            readouts = passes.run(read, inputs, _join)
         else:
             readouts = {layout.name: _empty_readouts(layout, device) for layout in layouts}
         on_cpu = _copy_to_cpu(readouts)
@@ -229,6 +234,19 @@ def collect(
 def reads_by_direction(readout: Readout, signs: Signs) -> bool:
     """Return whether the two signs of a channel have different readouts: maximum and minimum."""
     return readout == "max" and signs != "positive"
+
+
+def _join(parts: Sequence[Mapping[str, LayerReadouts]]) -> dict[str, LayerReadouts]:
+    """Return the readouts of a batch from those of its parts."""
+    return {
+        name: LayerReadouts(
+            torch.cat([part[name].value for part in parts]),
+            torch.cat([part[name].negative for part in parts]),
+            torch.cat([part[name].peak for part in parts], dim=1),
+            torch.cat([part[name].position for part in parts], dim=1),
+        )
+        for name in parts[0]
+    }
 
 
 def _copy_to_cpu(

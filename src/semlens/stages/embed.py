@@ -16,6 +16,7 @@ from semlens.data.prefetch import prefetch
 from semlens.draw.crop_window import box_within, cut_window, window_around
 from semlens.draw.encode_images import encode_webp
 from semlens.embedders.embedder import Embedder
+from semlens.models.fitting_batches import FittingBatches
 from semlens.types import Box, Thumbnail
 
 THUMBNAIL = 120
@@ -81,12 +82,13 @@ def embed(
 
     vectors = [torch.zeros(0, embedder.dim, dtype=torch.float16)]
     pictures: list[Thumbnail] = []
+    passes = FittingBatches()
     stream = prepared()
     while batch := list(islice(stream, batch_size)):
         inputs, drawn = zip(*batch, strict=True)
         filled = torch.zeros(batch_size, *inputs[0].shape, dtype=inputs[0].dtype)
         filled[: len(inputs)] = torch.stack(inputs)
-        embedded = embedder.embed_batch(filled)[: len(inputs)]
+        embedded = passes.run(embedder.embed_batch, filled, torch.cat)[: len(inputs)]
         vectors.append(embedded.to(torch.float16))
         pictures += filter(None, drawn)
     return torch.cat(vectors), pictures
