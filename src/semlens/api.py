@@ -15,6 +15,7 @@ from semlens.analysis.questions import Questions
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
+from semlens.dictionaries.request import OWN, parse_components
 from semlens.draw.example_sheet import sheet
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import load_embedder
@@ -106,6 +107,7 @@ def build(
     embedder: Embedder | str,
     layers: Sequence[str],
     *,
+    components: str | Sequence[str] = OWN,
     classes: str | Path | None = None,
     targets: Sequence[str] | None = None,
     relevance: bool = False,
@@ -129,6 +131,10 @@ def build(
         Objects, or SPECs to load; images may also be a list.
     layers
         Names as in ``named_modules``.
+    components
+        What is read of each layer: ``channels`` (its own components), directions that are fitted,
+        such as ``nmf:16``, or those of a file, such as ``sae:FILE``; several as a list or
+        separated by commas.
     classes
         File that maps class names of the data to logits.
     targets
@@ -166,6 +172,7 @@ def build(
         images,
         embedder,
         layers,
+        components=components,
         classes=classes,
         targets=targets,
         relevance=relevance,
@@ -191,6 +198,7 @@ def make_plan(
     embedder: Embedder | str,
     layers: Sequence[str],
     *,
+    components: str | Sequence[str] = OWN,
     classes: str | Path | None = None,
     targets: Sequence[str] | None = None,
     relevance: bool = False,
@@ -210,16 +218,20 @@ def make_plan(
         warnings.warn(mapped.notice, UnmappedWarning, stacklevel=3)
     values: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
     execution = (execution or Execution()).for_source(data)
+    own, requests = parse_components(components)
+    names_of_layers = [*layers] if own else []
+    names_of_layers += [request.name(layer) for layer in layers for request in requests]
     return Plan(
         subject,
         data,
         foundation_model,
-        tuple(layers),
+        tuple(names_of_layers),
         Recipe(**values),
         execution,
         mapped,
         relabel=not (classes is None and targets is None),
         relevance=relevance,
+        dictionaries=tuple((layer, request) for layer in layers for request in requests),
         extendable=extendable,
     )
 

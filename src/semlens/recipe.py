@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from semlens.settings import Settings, setting
 from semlens.types import Aggregate, Crop, Layout, Readout, Signs
 
-FORMAT = 6
+FORMAT = 7
 """Version of the database format; it increases when any stage's numbers change."""
 
 

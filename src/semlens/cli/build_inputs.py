@@ -51,6 +51,14 @@ class BuildInputs(Settings):
         str | list[str] | None,
         setting("Layer names, separated by commas; see 'semlens layers MODEL'."),
     ] = None
+    components: Annotated[
+        str | list[str],
+        setting(
+            "What is read of each layer: channels (its own components), fitted directions "
+            "(nmf:N, semi-nmf:N, pca:N, kmeans:N), or those of a file (sae:FILE, nmf:FILE); "
+            "several separated by commas."
+        ),
+    ] = "channels"
     relevance: Annotated[
         bool, setting("Also compute how much each class relies on each component.")
     ] = False
@@ -127,6 +135,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
         images,
         embedder,
         [name.strip() for name in names if name.strip()],
+        components=inputs.components,
         classes=inputs.classes,
         targets=read_targets(inputs.targets, images.ids) if inputs.targets else None,
         relevance=inputs.relevance,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import copy
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from semlens.models.activations import check_channel, first_tensor, measure_layout
+from semlens.models.activations import (
+    check_channel,
+    first_tensor,
+    measure_layout,
+    replace_first_tensor,
+)
 from semlens.models.hooks import forward_hooks_on
 from semlens.models.subject import SubjectModel
 from semlens.types import Component, Components, as_components
@@ -89,15 +92,3 @@ def batched_ablation(
 
     with forward_hooks_on(model.module, {layer: change}):
         yield model
-
-
-def replace_first_tensor(output: Any, tensor: Tensor) -> Any:
-    """Return a copy of ``output`` with ``tensor`` in place of its :func:`first_tensor`."""
-    if isinstance(output, Tensor):
-        return tensor
-    is_mapping = isinstance(output, Mapping)
-    changed: Any = copy(output) if is_mapping else list(output)
-    items = output.items() if is_mapping else enumerate(output)
-    key, value = next((k, v) for k, v in items if first_tensor(v) is not None)
-    changed[key] = replace_first_tensor(value, tensor)
-    return changed if is_mapping else type(output)(changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,6 +69,18 @@ def first_tensor(output: Any) -> Any:
     items = output.values() if isinstance(output, Mapping) else output
     tensors = map(first_tensor, items) if isinstance(output, tuple | list | Mapping) else ()
     return next((tensor for tensor in tensors if tensor is not None), None)
+
+
+def replace_first_tensor(output: Any, tensor: Tensor) -> Any:
+    """Return a copy of ``output`` with ``tensor`` in place of its :func:`first_tensor`."""
+    if isinstance(output, Tensor):
+        return tensor
+    is_mapping = isinstance(output, Mapping)
+    changed: Any = copy(output) if is_mapping else list(output)
+    items = output.items() if is_mapping else enumerate(output)
+    key, value = next((k, v) for k, v in items if first_tensor(v) is not None)
+    changed[key] = replace_first_tensor(value, tensor)
+    return changed if is_mapping else type(output)(changed)
 
 
 def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto") -> LayerLayout:

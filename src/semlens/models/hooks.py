@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
@@ -28,6 +29,25 @@ class _StopForward(BaseException):
     """Raised by the last hook that is needed, to end a forward pass early."""
 
 
+class NamedLayers(nn.Module, ABC):
+    """A module around a model, which decides the names of the layers."""
+
+    @abstractmethod
+    def layers(self) -> dict[str, nn.Module]:
+        """Return the layers by name."""
+
+    @abstractmethod
+    def name_of(self, path: str) -> str:
+        """Return the layer's name for a path in ``named_modules``."""
+
+
+def layer_modules(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules of a model by the names of layers; the model itself has an empty one."""
+    if isinstance(module, NamedLayers):
+        return module.layers()
+    return dict(module.named_modules())
+
+
 def find_layer(module: nn.Module, name: str) -> nn.Module:
     """Return the named layer.
 
@@ -36,7 +56,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
     LayerError
         If the model has no such layer; the text names the nearest ones.
     """
-    layers = dict(module.named_modules())
+    layers = layer_modules(module)
     if name not in layers or name == "":
         raise LayerError(
             f"Layer '{name}' is not in {type(module).__name__}.",

@@ -13,7 +13,7 @@ from torch import nn
 
 from semlens.errors import LayerError
 from semlens.models.activations import LayerLayout, first_tensor, measure_layout
-from semlens.models.hooks import call_model, evaluating, reading_layers
+from semlens.models.hooks import call_model, evaluating, layer_modules, reading_layers
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 
@@ -71,7 +71,7 @@ def layers(model: SubjectModel | str) -> LayerList:
     """
     if isinstance(model, str):
         model = load_model(model)
-    modules = {name: child for name, child in model.module.named_modules() if name}
+    modules = {name: child for name, child in layer_modules(model.module).items() if name}
     channel_orders = model.channel_orders(list(modules))
     blocks = set(_blocks(model.module))
     layouts: dict[str, LayerLayout | None] = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -16,10 +16,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import ModelError
 from semlens.models.activations import ChannelOrder
 from semlens.models.channel_order import find_channel_orders
 from semlens.models.preprocess_geometry import Geometry, Preprocess, measure_geometry
+from semlens.models.with_dictionaries import bare_module, dictionaries_of, with_dictionaries
 from semlens.recipe import fingerprint
 from semlens.types import Layout
 
@@ -93,8 +95,18 @@ class SubjectModel:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of weights, architecture and preprocessing."""
-        return fingerprint(weights_digest(self.module), str(self.module), self.version)
+        """SHA-256 of weights, architecture and preprocessing, without dictionaries."""
+        module = bare_module(self.module)
+        return fingerprint(weights_digest(module), str(module), self.version)
+
+    @property
+    def dictionaries(self) -> Mapping[str, Dictionary]:
+        """The dictionaries that read layers of the model, by name."""
+        return dictionaries_of(self.module)
+
+    def with_dictionaries(self, dictionaries: Iterable[Dictionary]) -> SubjectModel:
+        """Return the model with dictionaries in place of those it may have."""
+        return replace(self, module=with_dictionaries(self.module, dictionaries))
 
     @property
     def device(self) -> torch.device:

@@ -21,16 +21,17 @@ from torch import Tensor, fx, nn
 from torch._export.verifier import SpecViolationError
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from semlens.dictionaries.constant import OPERATOR as AS_CONSTANT
 from semlens.errors import RelevanceError
 from semlens.models.fitting_batches import out_of_memory
-from semlens.models.hooks import FAILURES, evaluating
+from semlens.models.hooks import FAILURES, NamedLayers, evaluating
 
 INPUT = "input"
 SHAPE_ONLY = (
     "sym_size", "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like",
-    "full_like", "empty_like", "aten.fill.", "aten.zero.",
+    "full_like", "empty_like", "aten.fill.", "aten.zero.", AS_CONSTANT,
 )  # fmt: skip
-"""Operators that read the shape of their argument, not its values."""
+"""Operators that read the shape of their argument, not its values, or pass no relevance."""
 
 
 @dataclass(eq=False)
@@ -183,7 +184,8 @@ def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
         except _UNTRACEABLE:  # a model with a fixed batch size is traced with one image
             program = torch.export.export(module, (example_pair[:1],), strict=False)
         traced = program.run_decompositions({}).module()
-    return _from_fx(traced.graph, traced)
+    names = module.name_of if isinstance(module, NamedLayers) else str
+    return _from_fx(traced.graph, traced, names)
 
 
 _UNTRACEABLE = (*FAILURES, SpecViolationError)
@@ -248,7 +250,7 @@ def _silenced() -> Iterator[None]:
             logging.disable(previous_level)
 
 
-def _from_fx(graph: fx.Graph, owner: nn.Module) -> CapturedGraph:
+def _from_fx(graph: fx.Graph, owner: nn.Module, name_of: Callable[[str], str]) -> CapturedGraph:
     """Convert a torch.fx graph, whose constants are attributes of ``owner``."""
     converted: dict[fx.Node, Any] = {}
     nodes: list[OpNode] = []
@@ -263,7 +265,7 @@ def _from_fx(graph: fx.Graph, owner: nn.Module) -> CapturedGraph:
             stack = fx_node.meta.get("nn_module_stack") or {}
             arguments = (fx_node.args, dict(fx_node.kwargs))
             args, kwargs = tree_map_only(fx.Node, converted.__getitem__, arguments)
-            scopes = tuple(str(entry[0]) for entry in stack.values())
+            scopes = tuple(name_of(str(entry[0])) for entry in stack.values())
             converted[fx_node] = OpNode(fx_node.name, fx_node.target, args, kwargs, scopes)
             converted[fx_node].ndim = getattr(fx_node.meta.get("val"), "ndim", 4)
         else:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.models.activations import ChannelOrder, LayerLayout, measure_layout
 from semlens.models.forward import NO_LOGITS
+from semlens.models.with_dictionaries import connected
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, in_full_precision
 from semlens.relevance.heatmap_boxes import ReceptiveField
@@ -101,7 +102,7 @@ class RelevanceEngine(ABC):
     """Order of the axes of maps, by layer."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = in_full_precision(module)
+        self.module = in_full_precision(connected(module))
 
     @property
     def device(self) -> torch.device:

@@ -17,6 +17,7 @@ from semlens.models.forward import check_classes, check_logits
 from semlens.models.reproducibility import check_reproducible
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import CroppedPairs, load_crops
+from semlens.run.dictionaries import add_dictionaries, write_layer_dictionary
 from semlens.run.executors.executor import Workers
 from semlens.run.hashing import hash_images
 from semlens.run.index import layer_entry, samples_table, write_crops, write_layer
@@ -91,8 +92,16 @@ def check_plan(plan: Plan) -> Plan:
     return plan
 
 
-def open_existing(path: Path, plan: Plan) -> tuple[Database | None, Plan, list[LayerLayout]]:
-    """Return the database if there is one, and the plan and layouts of the layers it lacks."""
+def open_existing(
+    path: Path, plan: Plan, *, fit: bool = True
+) -> tuple[Database | None, Plan, list[LayerLayout]]:
+    """Return the database if there is one, and the plan and layouts of the layers it lacks.
+
+    Parameters
+    ----------
+    fit
+        Whether directions that the plan asks for may be fitted.
+    """
     database = None
     if (path / MANIFEST_NAME).is_file():
         move_staged(path, Manifest.load(path).files)
@@ -100,6 +109,7 @@ def open_existing(path: Path, plan: Plan) -> tuple[Database | None, Plan, list[L
         _check_compatible(database, plan)
         plan = _keep_extendable(database, plan)
     existing_layers = database.layers if database else ()
+    plan = add_dictionaries(path, plan, database, fit=fit)
     plan = replace(
         plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in existing_layers)
     )
@@ -205,10 +215,13 @@ def write_layers(
         if reference_count:
             rows = collected.reference[entry.name]
             entry = write_layer_reference(writer, entry, rows, reference)
+        if entry.name in plan.model.dictionaries:
+            entry = write_layer_dictionary(writer, entry, plan.model.dictionaries[entry.name])
         if plan.extendable and selected.of_whole_batches is not None:
             write_layer_state(writer, entry.name, selected.of_whole_batches)
         entries.append(entry)
-    tables = [components_table(layer) for layer in selected.layers]
+    dictionaries = plan.model.dictionaries
+    tables = [components_table(one, dictionaries.get(one.layout.name)) for one in selected.layers]
     if database:
         tables.insert(0, database.files.table(file_names.COMPONENTS))
     else:

@@ -108,7 +108,7 @@ def build_part(path: Path, plan: Plan, part: Part) -> PartReport:
     """
     check_folder(path)
     plan = check_plan(plan)
-    database, plan, layouts = open_existing(path, plan)
+    database, plan, layouts = open_existing(path, plan, fit=False)
     shards = Shards(path / file_names.PARTIAL)
     computed: dict[str, int] = {}
     waiting: dict[str, list[Part]] = {}
@@ -189,7 +189,7 @@ def merge_parts(path: Path, plan: Plan, parts: Sequence[Path] = ()) -> Database:
     """
     plan = check_plan(plan)
     with write_lock(path):
-        database, plan, layouts = open_existing(path, plan)
+        database, plan, layouts = open_existing(path, plan, fit=False)
         shards = Shards(path / file_names.PARTIAL)
         for part in parts:
             _copy_shards(part / file_names.PARTIAL, shards.folder)

@@ -10,6 +10,7 @@ from functools import cached_property
 from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
+from semlens.dictionaries.request import DictionaryRequest
 from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout
@@ -112,6 +113,8 @@ class Plan:
     """Whether an existing database takes over these classes, or keeps its own."""
     relevance: bool = False
     """Whether class relevance is computed for all layers."""
+    dictionaries: tuple[tuple[str, DictionaryRequest], ...] = ()
+    """Directions to be components, each with its layer; their names are in ``layers``."""
     extendable: bool = False
     """Whether the state of the statistics is kept, so that data can be added."""
 
@@ -164,6 +167,11 @@ class Plan:
             for suits_relevance in by_relevance
         ]
 
+    @property
+    def dictionary_fingerprints(self) -> dict[str, str]:
+        """Fingerprints of the model's dictionaries, by name."""
+        return {name: part.fingerprint for name, part in self.model.dictionaries.items()}
+
     def collect_key(self, data: str, model: str, reference: int) -> str:
         """Return a fingerprint of everything that determines the collect shards.
 
@@ -179,6 +187,7 @@ class Plan:
             model,
             data,
             list(self.layers),
+            self.dictionary_fingerprints,
             [recipe.examples, recipe.readout, recipe.signs, reference],
             [self.execution.batch_size, self.model.device.type],
         )

@@ -101,8 +101,8 @@ def relate_stage(
 
     key = fingerprint(
         FORMAT, "relate", plan.model.fingerprint, data_fingerprint(plan.images.ids, digests),
-        rows, plan.engines.rules_name(list(rows)), list(logits), batch_size,
-        plan.model.device.type,
+        rows, plan.dictionary_fingerprints, plan.engines.rules_name(list(rows)), list(logits),
+        batch_size, plan.model.device.type,
     )  # fmt: skip
     return Stage(("relate",), key, len(samples), batch_size, task)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float16, Float32, Int32, Int64, UInt8
 from torch import Tensor
 
-from semlens.models.activations import LayerLayout
+from semlens.dictionaries.dictionary import Dictionary
+from semlens.models.activations import Form, LayerLayout
 from semlens.stages.collect import Collected
 from semlens.store.schema import COMPONENTS, EXAMPLES
 from semlens.streaming.aggregate import aggregate_vectors
@@ -102,16 +104,31 @@ def theta(
     return out
 
 
-def components_table(layer: LayerExamples) -> pa.Table:
-    """Return rows of ``components.parquet``: identity and statistics of the raw readout."""
+OWN_KINDS: Mapping[Form, str] = {
+    "map": "channel", "map-last": "channel", "tokens": "token feature", "units": "unit",
+}  # fmt: skip
+"""Kind of a layer's own components, by the form of its output."""
+
+
+def components_table(layer: LayerExamples, dictionary: Dictionary | None = None) -> pa.Table:
+    """Return rows of ``components.parquet``: identity and statistics of the raw readout.
+
+    Parameters
+    ----------
+    dictionary
+        The directions whose codes they are, if any.
+    """
     block, index = layer.block, layer.index
     count = block.count.numpy()[index]
+    own = OWN_KINDS[layer.layout.form]
+    kinds = dictionary.kinds if dictionary else [own] * layer.layout.components
     fired = block.fired.numpy()[(layer.sign < 0).astype(int), index]
     return pa.table(
         {
             "layer": [layer.layout.name] * len(index),
             "index": index,
             "sign": layer.sign,
+            "kind": [kinds[i] for i in index],
             "samples": count,
             "mean": block.mean.numpy()[index],
             "std": np.sqrt(block.m2.numpy()[index] / np.maximum(count, 1)),

@@ -74,10 +74,12 @@ def _write_error(path: Path, error: BaseException) -> StoreError | None:
     return None
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically."""
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, atomically, with texts in the header."""
     plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, lambda part: save_file(plain, part))
+    write_atomic(path, lambda part: save_file(plain, part, dict(header) if header else None))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -135,6 +135,7 @@ class BuildFiles:
 
 
 _STATE = frozenset(("key", "position", "not_finite", "reference/sample", "reference/readout"))
+_DICTIONARY = frozenset(("encoder", "decoder", "bias", "threshold"))
 
 
 def expected_files(manifest: Manifest) -> Mapping[str, Expected]:
@@ -148,6 +149,8 @@ def expected_files(manifest: Manifest) -> Mapping[str, Expected]:
         expected[file_names.examples_file(layer.name)] = (schema.EXAMPLES, None)
         expected[file_names.theta_file(layer.name)] = {"theta": ("F16", [layer.rows, dim])}
         expected[file_names.relevance_file(layer.name)] = (schema.RELEVANCE, None)
+        if layer.dictionary is not None:
+            expected[file_names.dictionary_file(layer.name)] = _DICTIONARY
         if (reference := layer.reference) is not None:
             expected[file_names.reference_file(layer.name)] = {
                 "readout": ("F16", [reference.columns, reference.samples]),

@@ -55,6 +55,11 @@ def reference_file(layer: str) -> str:
     return f"reference/{_stem(layer)}.safetensors"
 
 
+def dictionary_file(layer: str) -> str:
+    """Directions whose codes are a layer's components, and their description in the header."""
+    return f"dictionaries/{_stem(layer)}.safetensors"
+
+
 def theta_file(layer: str) -> str:
     """Concept vectors of a layer's components, ``theta`` f16[C d]."""
     return f"vectors/{_stem(layer)}.safetensors"
@@ -81,5 +86,7 @@ def state_file(layer: str) -> str:
     return f"{STATE}/collect/{_stem(layer)}.safetensors"
 
 
-BUILD_FOLDERS = ("examples", "vectors", "thumbnails", RELEVANCE, "reference", STATE)
+BUILD_FOLDERS = (
+    "examples", "vectors", "thumbnails", RELEVANCE, "reference", "dictionaries", STATE,
+)  # fmt: skip
 """Folders that hold only files of the build."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from semlens.dictionaries.dictionary import DictionaryInfo
 from semlens.errors import RecipeError, StoreError, shortened
 from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
@@ -58,6 +59,8 @@ class LayerEntry(_Entry):
     crop: Crop
     """How its examples were cropped; never ``auto``."""
     reference: LayerReference | None = None
+    dictionary: DictionaryInfo | None = None
+    """The directions whose codes are its components; None for the layer's own components."""
 
 
 class RelevanceEntry(_Entry):

@@ -12,6 +12,7 @@ from semlens.data.images import Images, content_digest, decode
 from semlens.data.load import check_spec, stored_reader
 from semlens.data.prefetch import default_workers
 from semlens.data.verified_images import content_digests
+from semlens.dictionaries.dictionary import Dictionary
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import load_embedder
 from semlens.errors import DataError, ImageError, StaleError
@@ -21,9 +22,11 @@ from semlens.progress import report_progress
 from semlens.recipe import fingerprint
 from semlens.regular_files import user_path
 from semlens.remote_files import remote_url
+from semlens.store import file_names
 from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.checked_files import BuildFiles
 from semlens.store.component_index import ClassRelevanceIndex
+from semlens.store.dictionary_files import load_dictionary
 from semlens.store.examples import Vectors
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
@@ -198,7 +201,18 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
             self.check_model(model)
             report_progress("loading the model", 1, 1)
         layout = self.manifest.recipe.layout
-        return model if layout == model.layout else replace(model, layout=layout)
+        if layout != model.layout:
+            model = replace(model, layout=layout)
+        return model.with_dictionaries(self.dictionaries)
+
+    @locked_cached_property
+    def dictionaries(self) -> list[Dictionary]:
+        """The directions whose codes are components, in the order of their layers."""
+        names = [layer.name for layer in self.manifest.layers if layer.dictionary is not None]
+        return [
+            load_dictionary(self.files.verified_path(file_names.dictionary_file(name)))
+            for name in names
+        ]
 
     @locked_cached_property
     def images(self) -> Images:

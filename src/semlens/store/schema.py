@@ -13,6 +13,7 @@ COMPONENTS = pa.schema(
         ("layer", pa.string()),
         ("index", pa.int32()),
         ("sign", pa.int8()),
+        ("kind", pa.string()),
         ("samples", pa.int64()),
         ("mean", pa.float64()),
         ("std", pa.float64()),

@@ -87,9 +87,11 @@ class BuildWriter:
         self.files: dict[str, str] = dict(previous.files) if previous else {}
         self._existing = frozenset(self.files)
 
-    def tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write a file of tensors."""
-        save_tensors(self._target_path(name), tensors)
+    def tensors(
+        self, name: str, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None
+    ) -> None:
+        """Write a file of tensors, with texts in its header."""
+        save_tensors(self._target_path(name), tensors, header)
         self.files[name] = file_digest(self._target_path(name))
 
     def table(

@@ -1,0 +1,49 @@
+"""Nonnegative least squares: the codes of NMF and semi-NMF for given directions."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+MAX_SWEEPS = 500
+TOLERANCE = 1e-6
+"""A row has converged once no code changes by more than this share of its largest code."""
+
+
+@torch.library.custom_op("semlens::nonnegative_least_squares", mutates_args=())
+def _solve(products: Tensor, gram: Tensor) -> Tensor:
+    codes = torch.zeros_like(products)
+    if not products.numel():
+        return codes
+    diagonal = gram.diagonal().clamp_min(1e-12)
+    columns = gram.unbind(1)
+    pending = torch.arange(len(products), device=products.device)
+    for _ in range(MAX_SWEEPS):
+        current, wanted = codes[pending].T.contiguous(), products[pending].T
+        previous = current.clone()
+        for k, column in enumerate(columns):
+            step = (wanted[k] - column @ current) / diagonal[k]
+            current[k] = (current[k] + step).clamp_min_(0)
+        codes[pending] = current.T
+        change = (current - previous).abs().amax(0)
+        pending = pending[change > TOLERANCE * current.amax(0)]
+        if not len(pending):
+            break
+    return codes
+
+
+@_solve.register_fake
+def _(products: Tensor, gram: Tensor) -> Tensor:
+    return torch.empty_like(products)
+
+
+def nonnegative_least_squares(
+    x: Float[Tensor, "n c"], directions: Float[Tensor, "k c"]
+) -> Float[Tensor, "n k"]:
+    """Return the codes ``z >= 0`` that minimise ``|x - z directions|^2``, row by row.
+
+    By cyclic coordinate descent (Cichocki & Phan 2009, HALS), each row until it has converged, so
+    that the codes of a row do not depend on the others. It is one operator in a captured graph.
+    """
+    return _solve(x @ directions.T, directions @ directions.T)

@@ -1,0 +1,80 @@
+"""What ``--components`` asks for: the layer's own components, or directions of some kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from semlens.dictionaries.dictionary import SEPARATOR
+from semlens.dictionaries.fit import FITS
+from semlens.errors import RecipeError, nearest, shortened
+
+OWN = "channels"
+"""The layer's own components: channels, units or token features."""
+KINDS = (*FITS, "sae")
+EXPECTED = (
+    "Expected 'channels', KIND:NUMBER or KIND:FILE with a kind of "
+    f"{', '.join(KINDS)}, separated by commas."
+)
+
+
+@dataclass(frozen=True)
+class DictionaryRequest:
+    """Directions of a kind: so many to be fitted, or those of a file."""
+
+    kind: str
+    directions: int | None = None
+    file: Path | None = None
+
+    def name(self, layer: str) -> str:
+        """Return the name under which a layer's directions are stored."""
+        return f"{layer}{SEPARATOR}{self.kind}"
+
+    def __str__(self) -> str:
+        """Return the text that :func:`parse_components` reads."""
+        return f"{self.kind}:{self.directions if self.file is None else self.file}"
+
+
+def parse_components(components: str | Sequence[str]) -> tuple[bool, list[DictionaryRequest]]:
+    """Return whether a layer's own components are wanted, and the dictionaries.
+
+    Raises
+    ------
+    RecipeError
+        If a text has another form, or a kind is named twice.
+    """
+    texts = components.split(",") if isinstance(components, str) else list(components)
+    names = [text.strip() for text in texts]
+    requests = [_parse(name) for name in names if name != OWN]
+    kinds = [request.kind for request in requests]
+    if not names or len(set(kinds)) < len(kinds):
+        raise RecipeError(
+            f"The components are '{shortened(','.join(names))}'.",
+            f"{EXPECTED} Each kind once.",
+            "Build the other one into a database of its own.",
+        )
+    return OWN in names, requests
+
+
+def _parse(text: str) -> DictionaryRequest:
+    kind, _, rest = text.partition(":")
+    if kind not in KINDS or not rest:
+        nearest_kinds = "" if kind in KINDS else f" The nearest are {nearest(kind, (OWN, *KINDS))}."
+        raise RecipeError(
+            f"'{shortened(text)}' does not name components.",
+            f"{EXPECTED}{nearest_kinds}",
+            "Try nmf:16.",
+        )
+    if re.fullmatch(r"[0-9]{1,7}", rest) is None:
+        return DictionaryRequest(kind, file=Path(rest))
+    if int(rest) < 1:
+        raise RecipeError(f"'{text}' has no directions.", "Expected at least one.", "Try nmf:16.")
+    if kind == "sae":
+        raise RecipeError(
+            f"'{text}' gives a number of latents.",
+            "Expected the file of a trained autoencoder.",
+            "Train one with 'semlens fit', or pass sae:FILE.",
+        )
+    return DictionaryRequest(kind, directions=int(rest))

@@ -1,0 +1,146 @@
+"""The directions of a build: fitted once, kept if the build is interrupted, and stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
+from semlens.dictionaries.fit import fit_directions
+from semlens.dictionaries.request import DictionaryRequest
+from semlens.errors import RecipeError
+from semlens.models.activations import LayerLayout
+from semlens.progress import report_progress
+from semlens.recipe import fingerprint
+from semlens.run.plan import Plan
+from semlens.stages.collect import layer_layouts
+from semlens.stages.sample_activations import IMAGES, VECTORS, sample_activations
+from semlens.store import file_names
+from semlens.store.dictionary_files import header, load_dictionary, save_dictionary
+from semlens.store.manifest import LayerEntry
+from semlens.store.reader import Database
+from semlens.store.writer import BuildWriter
+
+SEED = 0
+"""Seed of all fits of a build."""
+
+
+def add_dictionaries(path: Path, plan: Plan, database: Database | None, *, fit: bool) -> Plan:
+    """Return the plan with a model that has all directions: of the database, and new ones.
+
+    Parameters
+    ----------
+    fit
+        Whether directions may be fitted.
+
+    Raises
+    ------
+    RecipeError
+        If the database has other directions under a name, a file does not fit its layer, or
+        directions would have to be fitted and must not be.
+    """
+    loaded = {part.info.name: part for part in database.dictionaries} if database else {}
+    base = replace(plan, model=plan.model.with_dictionaries(()))
+    for layer, request in plan.dictionaries:
+        name = request.name(layer)
+        if name in loaded:
+            _check_same(loaded[name], request, path)
+            continue
+        [layout] = layer_layouts(base.model, [layer], plan.recipe.readout)
+        if request.file is not None:
+            loaded[name] = _from_file(request, layout)
+        elif fit:
+            loaded[name] = _fitted(path, base, layout, request)
+        else:
+            raise RecipeError(
+                f"'{request}' of layer '{layer}' would be fitted by each part of the build.",
+                "Expected a file: all parts need the same directions.",
+                f"Run 'semlens fit' once, then use --components {request.kind}:FILE.",
+            )
+    return replace(plan, model=plan.model.with_dictionaries(loaded.values()))
+
+
+def _check_same(existing: Dictionary, request: DictionaryRequest, path: Path) -> None:
+    """Raise an error if a database has other directions of the same name."""
+    same = (
+        existing.directions == request.directions
+        if request.file is None
+        else existing.fingerprint == _as_read(request, existing.info).fingerprint
+    )
+    if not same:
+        raise RecipeError(
+            f"The database '{path}' has other directions '{existing.info.name}' than "
+            f"'{request}': {existing.directions} of them.",
+            "Expected the same.",
+            "Leave the layer out, or build into a new path.",
+        )
+
+
+def _as_read(request: DictionaryRequest, info: DictionaryInfo) -> Dictionary:
+    """Return the directions of a file, under the layer and order of axes of a description."""
+    assert request.file is not None  # noqa: S101  # the caller's condition
+    read = load_dictionary(request.file)
+    if read.info.kind != request.kind:
+        raise RecipeError(
+            f"'{request.file}' holds directions of the kind {read.info.kind}.",
+            f"Expected {request.kind}.",
+            f"Use {read.info.kind}:{request.file}.",
+        )
+    read.info = replace(read.info, layer=info.layer, channels_first=info.channels_first)
+    return read
+
+
+def _from_file(request: DictionaryRequest, layout: LayerLayout) -> Dictionary:
+    dictionary = _as_read(request, _info(layout, request.kind))
+    if dictionary.channels != layout.components:
+        raise RecipeError(
+            f"The directions of '{request.file}' have {dictionary.channels} channels, and layer "
+            f"'{layout.name}' has {layout.components}.",
+            "Expected directions of this layer.",
+            f"They were fitted on '{dictionary.info.layer or 'a layer that is not recorded'}'.",
+        )
+    return dictionary
+
+
+def _info(layout: LayerLayout, kind: str) -> DictionaryInfo:
+    return DictionaryInfo(layout.name, kind, "linear", channels_first=layout.form == "map")
+
+
+def _fitted(path: Path, plan: Plan, layout: LayerLayout, request: DictionaryRequest) -> Dictionary:
+    """Return fitted directions: those of an interrupted build, or new ones."""
+    assert request.directions is not None  # noqa: S101  # the caller's condition
+    key = fingerprint(
+        plan.model.fingerprint, plan.images.spec, list(plan.images.ids), str(request), layout.name,
+        [SEED, IMAGES, VECTORS],
+    )  # fmt: skip
+    file = path / file_names.PARTIAL / "dictionaries" / f"{key}.safetensors"
+    try:
+        return load_dictionary(file)
+    except RecipeError:
+        pass  # it has not been fitted, or the file is damaged
+    dictionary = fit_to_images(plan, layout, request.kind, request.directions)
+    save_dictionary(file, dictionary)
+    return dictionary
+
+
+def fit_to_images(plan: Plan, layout: LayerLayout, kind: str, directions: int) -> Dictionary:
+    """Fit directions to the activations of a layer on the plan's images."""
+    x = sample_activations(
+        plan.model, plan.images, layout, seed=SEED, batch_size=plan.execution.batch_size,
+        workers=plan.execution.threads,
+    )  # fmt: skip
+    info = replace(_info(layout, kind), model=plan.model.fingerprint, data=plan.images.spec)
+    title = f"fitting {kind}:{directions} to {layout.name}"
+    report_progress(title, 0, 1)
+    dictionary = fit_directions(kind, x, directions, info, SEED)
+    report_progress(title, 1, 1)
+    return dictionary
+
+
+def write_layer_dictionary(
+    writer: BuildWriter, entry: LayerEntry, dictionary: Dictionary
+) -> LayerEntry:
+    """Write the directions of a layer; return its entry with what they are."""
+    file = file_names.dictionary_file(entry.name)
+    writer.tensors(file, dictionary.tensors(), header(dictionary))
+    return entry.model_copy(update={"dictionary": dictionary.info})
