@@ -16,7 +16,7 @@ from torch.nn import functional
 from semlens.dictionaries.constant import as_constant
 from semlens.dictionaries.nonnegative_least_squares import nonnegative_least_squares
 
-Code = Literal["linear", "relu", "topk", "jumprelu", "nearest", "nonnegative"]
+Code = Literal["linear", "relu", "topk", "jumprelu", "nearest", "nonnegative", "length"]
 """How codes follow from products of activations and directions; see :class:`Dictionary`."""
 
 CODES: tuple[str, ...] = get_args(Code)
@@ -34,7 +34,7 @@ class DictionaryInfo:
     layer
         Layer whose activations it reads.
     kind
-        ``nmf``, ``semi-nmf``, ``pca``, ``kmeans`` or ``sae``.
+        ``nmf``, ``semi-nmf``, ``pca``, ``kmeans``, ``sae`` or ``heads``.
     code
         How codes are computed.
     channels_first
@@ -43,6 +43,8 @@ class DictionaryInfo:
         Codes per position that are not zero at most, for ``topk``.
     error
         Whether the error of the reconstruction is a component of its own, the last one.
+    input_of
+        Module inside the layer whose input it reads; None: it reads the layer's output.
     seed
         Seed of the fit; None if it was made elsewhere.
     model
@@ -61,6 +63,7 @@ class DictionaryInfo:
     channels_first: bool
     active: int | None = None
     error: bool = False
+    input_of: str | None = None
     seed: int | None = None
     model: str | None = None
     data: str | None = None
@@ -85,6 +88,8 @@ class Dictionary(nn.Module):
     - ``nearest``: max(p, 0) for the nearest centroid, otherwise 0 (k-means); the threshold is half
       of each centroid's squared length, and ``scale`` the centroid's length
     - ``nonnegative``: those of nonnegative least squares (NMF, semi-NMF)
+    - ``length``: the length of a group of channels (attention heads); ``E`` and ``D`` hold 1 for
+      the channels of the group, otherwise 0, and the direction is that of the group in ``x``
 
     Each code is ``p`` times a factor that is a constant for relevance and gradients: relevance of
     a code is shared among channels as the products ``x E`` are. The relevance of the error
@@ -170,7 +175,8 @@ class Dictionary(nn.Module):
 
     def encode(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... m"]:
         """Return the codes, and the length of the error if it is a component: m is k or k + 1."""
-        products = functional.linear(x, self.encoder.to(x.dtype), self.bias.to(x.dtype))
+        read = x * as_constant(x) if self.info.code == "length" else x
+        products = functional.linear(read, self.encoder.to(x.dtype), self.bias.to(x.dtype))
         codes = products * as_constant(self._factor(x.detach(), products.detach()))
         if not self.info.error:
             return codes
@@ -194,6 +200,10 @@ class Dictionary(nn.Module):
         The error, if it is a component, has the direction that it has in ``x``.
         """
         codes = values[..., : self.directions]
+        if self.info.code == "length":
+            lengths = self.encode(x.detach()).clamp_min(1e-30)
+            codes = codes * as_constant(1 / lengths)
+            return functional.linear(codes, self.decoder.to(values.dtype).T) * as_constant(x)
         decoded = functional.linear(codes, self.decoder.to(values.dtype).T)
         if not self.info.error:
             return decoded
@@ -223,6 +233,8 @@ class Dictionary(nn.Module):
                 nearness = products * length - threshold  # larger if |x - centroid| is smaller
                 is_nearest = nearness >= nearness.amax(-1, keepdim=True)
                 return (is_nearest & (products > 0)).to(x.dtype)
+            case "length":
+                return products.clamp_min(1e-30).rsqrt()
             case "nonnegative":
                 flat = x.reshape(-1, x.shape[-1])
                 codes = nonnegative_least_squares(flat, self.decoder.to(x.dtype))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from semlens.dictionaries.attention_heads import KIND as HEADS
+from semlens.dictionaries.attention_heads import head_dictionary
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
 from semlens.dictionaries.fit import fit_directions
 from semlens.dictionaries.request import DictionaryRequest
@@ -46,6 +48,9 @@ def add_dictionaries(path: Path, plan: Plan, database: Database | None, *, fit: 
         if name in loaded:
             _check_same(loaded[name], request, path)
             continue
+        if request.kind == HEADS and request.file is None:
+            loaded[name] = head_dictionary(base.model.module, layer, request.directions)
+            continue
         [layout] = layer_layouts(base.model, [layer], plan.recipe.readout)
         if request.file is not None:
             loaded[name] = _from_file(request, layout)
@@ -63,7 +68,7 @@ def add_dictionaries(path: Path, plan: Plan, database: Database | None, *, fit: 
 def _check_same(existing: Dictionary, request: DictionaryRequest, path: Path) -> None:
     """Raise an error if a database has other directions of the same name."""
     same = (
-        existing.directions == request.directions
+        request.directions in (None, existing.directions)
         if request.file is None
         else existing.fingerprint == _as_read(request, existing.info).fingerprint
     )
