@@ -55,6 +55,10 @@ class DictionaryInfo:
         Number of activation vectors on which it was fitted, if known.
     explained
         Share of their energy that the reconstruction explains, if known.
+    mean_active
+        Codes per vector that are not zero on average (L0), for sparse autoencoders, if known.
+    dead
+        Directions whose code was zero on all vectors of a sample, likewise.
     """
 
     layer: str
@@ -69,11 +73,17 @@ class DictionaryInfo:
     data: str | None = None
     vectors: int | None = None
     explained: float | None = None
+    mean_active: float | None = None
+    dead: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the layer of its components, ``LAYER@KIND``."""
         return f"{self.layer}{SEPARATOR}{self.kind}"
+
+
+PROVENANCE = ("seed", "model", "data", "vectors", "explained", "mean_active", "dead")
+"""Fields of a description that do not change the codes."""
 
 
 class Dictionary(nn.Module):
@@ -149,8 +159,7 @@ class Dictionary(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 of what determines the codes."""
         digest = hashlib.sha256()
-        settings = {**asdict(self.info), "seed": 0, "model": "", "data": "", "vectors": 0,
-                    "explained": 0}  # fmt: skip
+        settings = {**asdict(self.info), **dict.fromkeys(PROVENANCE)}
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for value in self.tensors().values():
             digest.update(value.numpy().tobytes())
