@@ -190,11 +190,14 @@ class Dictionary(nn.Module):
         if not self.info.error:
             return codes
         error = self._error(x.detach(), codes.detach())
-        energy = x.detach().square().sum(-1, keepdim=True).clamp_min(1e-30)
+        energy = x.detach().square().sum(-1, keepdim=True)
         length = error.norm(dim=-1, keepdim=True)
         # length = sum of x * (length x / |x|^2): shared among channels by their energy
-        shares = as_constant(length * x.detach() / energy)
-        return torch.cat([codes, (x * shares).sum(-1, keepdim=True)], -1)
+        shares = as_constant(length * x.detach() / energy.clamp_min(1e-30))
+        # where x = 0, a bias may still make codes, and so an error, that no channel has part in
+        without_share = as_constant(torch.where(energy > 1e-30, 0.0, length))
+        shared = (x * shares).sum(-1, keepdim=True) + without_share
+        return torch.cat([codes, shared], -1)
 
     def decoded(self, values: Tensor, activations: Tensor) -> Tensor:
         """Return :meth:`decode` of values as :meth:`forward` returns them, in the layer's form."""
