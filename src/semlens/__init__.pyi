@@ -55,6 +55,8 @@ from .recipe import Recipe as Recipe
 from .relevance.conservation import check as check
 from .relevance.make_engine import make_engine as make_engine
 from .relevance.presets import Rules as Rules
+from .run.fit_file import Fit as Fit
+from .run.fit_file import fit as fit
 from .store.verify import verify as verify
 from .types import Box as Box
 from .types import Component as Component
