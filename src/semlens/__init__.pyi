@@ -44,6 +44,7 @@ from .data.image_folder import ImageFolder as ImageFolder
 from .data.image_sequence import ImageSequence as ImageSequence
 from .data.joined_images import JoinedImages as JoinedImages
 from .data.load import load_images as load_images
+from .dictionaries.train_sae import SaeTraining as SaeTraining
 from .embedders.embedder import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError

@@ -49,7 +49,7 @@ class SaeTraining(Settings):
     train_vectors: Annotated[
         int, setting("Activation vectors on which it is trained, repeated if fewer.", ge=1)
     ] = 2**20
-    step_vectors: Annotated[int, setting("Vectors per step of the training.", ge=1)] = 1024
+    step_vectors: Annotated[int, setting("Vectors per step of the training.", ge=1)] = 512
     learning_rate: Annotated[float, setting("Learning rate of Adam.", gt=0)] = 2e-3
     resample: Annotated[bool, setting("Resample latents that no vector activates.")] = True
 
