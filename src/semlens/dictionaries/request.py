@@ -10,11 +10,12 @@ from pathlib import Path
 from semlens.dictionaries.attention_heads import KIND as HEADS
 from semlens.dictionaries.dictionary import SEPARATOR
 from semlens.dictionaries.fit import FITS
+from semlens.dictionaries.train_sae import SAE
 from semlens.errors import RecipeError, nearest, shortened
 
 OWN = "channels"
 """The layer's own components: channels, units or token features."""
-KINDS = (*FITS, "sae", HEADS)
+KINDS = (*FITS, SAE, HEADS)
 EXPECTED = (
     f"Expected '{OWN}', '{HEADS}', KIND:NUMBER or KIND:FILE with a kind of "
     f"{', '.join(KINDS)}, separated by commas."
@@ -76,10 +77,4 @@ def _parse(text: str) -> DictionaryRequest:
         return DictionaryRequest(kind, file=Path(rest))
     if int(rest) < 1:
         raise RecipeError(f"'{text}' has no directions.", "Expected at least one.", "Try nmf:16.")
-    if kind == "sae":
-        raise RecipeError(
-            f"'{text}' gives a number of latents.",
-            "Expected the file of a trained autoencoder.",
-            "Train one with 'semlens fit', or pass sae:FILE.",
-        )
     return DictionaryRequest(kind, directions=int(rest))
