@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,48 @@ def test_equal_builds_have_equal_bytes_also_in_processes_and_after_an_interrupti
     assert times and contents(again.path) == contents(first.path)
 
 
+def test_directions_of_an_interrupted_build_are_fitted_again_if_an_image_changed(
+    tmp_path, pictures
+):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    with pytest.raises(KeyboardInterrupt), stopped_at_write(3):
+        make(tmp_path / "db", folder, "kmeans:3")
+    changed = sorted(folder.rglob("*.png"))[0]
+    changed.write_bytes(sorted(folder.rglob("*.png"))[1].read_bytes())
+    again = make(tmp_path / "db", folder, "kmeans:3")
+    fresh = make(tmp_path / "fresh", folder, "kmeans:3")
+    assert contents(again.path) == contents(fresh.path)
+
+
+@pytest.mark.slow
+def test_data_that_grows_is_read_by_the_same_directions(tmp_path, pictures):
+    """An extension keeps what the database has: directions are fitted once."""
+    first = tmp_path / "a"
+    for number, file in enumerate(sorted(pictures.rglob("*.png"))):
+        place = first if number < 30 else tmp_path / "b"
+        place.mkdir(exist_ok=True)
+        shutil.copy(file, place / file.name)
+    model = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", TARGETS)
+    settings = {"examples": 4, "crop": "activation", "rules": "gradient"}
+    db = sl.build(
+        tmp_path / "db", model, ImageFolder(first), WordEmbedder(), ["first"],
+        components="nmf:3", extendable=True, **settings,
+    )  # fmt: skip
+    before = db.dictionaries[0].fingerprint
+    [file] = (db.path / "dictionaries").iterdir()
+    kept = shutil.copy(file, tmp_path / "kept.safetensors")
+    sl.extend(db.path, tmp_path / "b", model=model, embedder=WordEmbedder())
+    grown = sl.open(db.path)
+    assert grown.dictionaries[0].fingerprint == before
+    joined = sl.JoinedImages([ImageFolder(first), ImageFolder(tmp_path / "b")])
+    whole = sl.build(
+        tmp_path / "whole", model, joined, WordEmbedder(), ["first"],
+        components=f"nmf:{kept}", **settings,
+    )  # fmt: skip
+    np.testing.assert_array_equal(grown.theta, whole.theta)
+
+
 @pytest.mark.slow
 def test_processes_read_the_same_codes(tmp_path, pictures):
     one = make(tmp_path / "one", pictures, "nmf:3")
@@ -142,7 +185,7 @@ def test_files_that_do_not_fit_are_refused(db, tmp_path, pictures):
     [file] = (db.path / "dictionaries").glob("*nmf*")
     cases = [
         ("pca:" + str(file), ["first"], RecipeError, ["kind nmf", "nmf:"]),
-        ("nmf:" + str(file), ["second"], RecipeError, ["6 channels", "10", "'first'"]),
+        ("nmf:" + str(file), ["second"], RecipeError, ["fitted on layer 'first'", "'second'"]),
         ("nmf:" + str(tmp_path / "none.safetensors"), ["first"], RecipeError, ["none.safetensors"]),
         ("sae:" + str(pictures), ["first"], RecipeError, ["not a file of directions"]),
     ]
@@ -153,8 +196,6 @@ def test_files_that_do_not_fit_are_refused(db, tmp_path, pictures):
 
 
 def test_a_damaged_file_of_a_database_is_found(db, tmp_path):
-    import shutil  # noqa: PLC0415
-
     copy = tmp_path / "copy"
     shutil.copytree(db.path, copy)
     [file] = (copy / "dictionaries").glob("*nmf*")
