@@ -106,8 +106,8 @@ class ImageAccess:
 
     def group(
         self, database: Database, images: str | Sequence[int | str]
-    ) -> tuple[Images | list[int] | list[Image.Image], str]:
-        """Return a group of images as ``contrast`` takes it, and its name.
+    ) -> Images | list[int] | list[Image.Image]:
+        """Return a group of images as ``contrast`` takes it.
 
         Parameters
         ----------
@@ -115,13 +115,12 @@ class ImageAccess:
             A list of samples or files, or the path of a folder below the allowed one.
         """
         if isinstance(images, str):
-            return self._subfolder(images), images
+            return self._subfolder(images)
         samples = [self.sample(database, image) for image in images]
         numbers = [sample for sample in samples if sample is not None]
         if len(numbers) == len(samples):
-            return numbers, f"{len(numbers)} samples"
-        pictures = [self.read(database, image)[0] for image in images]
-        return pictures, f"{len(pictures)} images"
+            return numbers
+        return [self.read(database, image)[0] for image in images]
 
     def _subfolder(self, name: str) -> ImageFolder:
         path = self._allowed(name)

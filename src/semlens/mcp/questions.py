@@ -129,18 +129,14 @@ def contrast(call: Call) -> Result:
     Give a and b, or `errors` for the model's errors on a class against its correct predictions.
     P-values are family-wise; folders whose files have equal names are compared pair by pair.
     """
-    db, names = call.db, dict[str, str]()
-    settings = call.settings(ask_contrast)
-    for letter in ("a", "b"):
-        if settings[letter] is not None:
-            settings[letter], names[letter] = call.images.group(db, settings[letter])
-    result = ask_contrast(db, **settings)
-    if call["errors"] is not None:
+    given = {letter: call[letter] for letter in ("a", "b") if call[letter] is not None}
+    groups = {letter: call.images.group(call.db, images) for letter, images in given.items()}
+    result = ask_contrast(call.db, **{**call.settings(ask_contrast), **groups})
+    folders = {letter: name for letter, name in given.items() if isinstance(name, str)}
+    if call["errors"] is not None:  # which names the groups
         return result
-    return replace(
-        result,
-        **{letter: replace(getattr(result, letter), name=name) for letter, name in names.items()},
-    )
+    named = {letter: replace(getattr(result, letter), name=n) for letter, n in folders.items()}
+    return replace(result, **named)
 
 
 @tool(
@@ -183,9 +179,9 @@ def effect(call: Call) -> Result:
     """
     settings = call.settings(ask_effect)
     if call["images"] is not None:
-        group, _ = call.images.group(call.db, call["images"])
-        numbers = isinstance(group, list) and all(isinstance(item, int) for item in group)
-        settings |= {"samples": group} if numbers else {"images": group}
-        if not numbers:
-            settings["samples"] = len(call["images"])
+        group = call.images.group(call.db, call["images"])
+        if isinstance(group, list) and isinstance(group[0], int):
+            settings["samples"] = group
+        else:
+            settings["images"] = group
     return ask_effect(call.db, **settings)
