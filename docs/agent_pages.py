@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -21,8 +22,15 @@ def agents_page(text: str) -> str:
     """Return docs/agents.md with the list of tools."""
     head, start, rest = text.partition(START)
     _, end, tail = rest.partition(END)
+    shared = "\n".join(_item(*one, False) for one in _shared().items())
     sections = "\n".join(_section(tool) for tool in TOOLS.values())
-    return f"{head}{start}\n{sections}\n{end}{tail}"
+    return f"{head}{start}\nEvery tool takes:\n\n{shared}\n\n{sections}\n{end}{tail}"
+
+
+def _shared() -> dict[str, Any]:
+    """Return the arguments that all tools have."""
+    first, *others = (tool.schema["properties"] for tool in TOOLS.values())
+    return {name: entry for name, entry in first.items() if all(name in one for one in others)}
 
 
 def _section(tool: Tool) -> str:
@@ -31,13 +39,14 @@ def _section(tool: Tool) -> str:
     lines = [
         _item(name, entry, name in schema["required"])
         for name, entry in schema["properties"].items()
+        if name not in _shared()
     ]
     return "\n".join([f"### {tool.name}\n", _fill(tool.description), "", *lines, ""])
 
 
 def _item(name: str, entry: dict[str, Any], required: bool) -> str:
     default = entry.get("default")
-    note = "required" if required else "" if default in (None, []) else f"`{default}`"
+    note = "required" if required else "" if default in (None, []) else f"`{json.dumps(default)}`"
     head = f"- `{name}`" + (f" ({note})" if note else "")
     return _fill(f"{head}: {entry['description']}", "  ")
 

@@ -4,11 +4,11 @@
     semlens demo --no-serve
     python docs/agents_transcript.py semlens-demo/demo.semlens
 
-A client of the Model Context Protocol starts ``semlens mcp`` and calls its tools, as an agent does. The
-words between the calls are those of this script; all numbers come from the answers, and a conclusion
-that they do not support ends the script.  The loop is that of MAIA (Shaham et al., "A Multimodal
-Automated Interpretability Agent", ICML 2024): observe, hypothesise, test by an experiment on images
-that are made for it, and revise.
+A client of the Model Context Protocol starts ``semlens mcp`` and calls its tools, as an agent does.
+The words between the calls are those of this script; all numbers come from the answers, and a
+conclusion that they do not support ends the script. The loop is that of MAIA (Shaham et al., "A
+Multimodal Automated Interpretability Agent", ICML 2024): observe, hypothesise, test by an
+experiment on images that are made for it, and revise.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PER_CLASS = 4
 """Images of each other class that the experiments use."""
 VALID = ["vegetable", "leafy green", "root vegetable", "plant"]
 SPURIOUS = ["text", "letters", "watermark"]
-LINES, WIDTH = 12, 106
+LINES, WIDTH = 12, 110
 """Lines of an answer that the page shows, and characters of a line."""
 KEPT: Any = {
     "replace_whitespace": False, "subsequent_indent": "    ", "break_on_hyphens": False,
@@ -133,10 +133,10 @@ def supported(condition: bool, claim: str) -> None:
 async def audit(log: Transcript, images: int) -> None:
     """Audit the class: observe, then hypothesis, experiment and verdict, twice."""
     log.say("**Observe.** What is there to ask about?")
-    await log.call("overview", lines=6)
+    await log.call("overview", lines=5)
     log.say(
-        f"Does `{TARGET}` rely on what vegetables look like? The lists say what it should and should",
-        "not rely on.",
+        f"Does `{TARGET}` rely on what vegetables look like? The lists say what it should and",
+        "should not rely on.",
     )
     found = await log.call("audit", lines=11, target=TARGET, valid=VALID, spurious=SPURIOUS)
     spurious = [row for row in found["components"] if row["verdict"] == "spurious"]
@@ -164,8 +164,8 @@ async def audit(log: Transcript, images: int) -> None:
     supported(all(row["effect"] > 0 for row in effects["effects"]), "all effects are positive")
     log.say(
         f"Each one speaks for `{TARGET}`; one by one they take {total:.2f} of a mean logit of",
-        f"{effects['logit']:.2f}. This does not tell whether *text* does it: on these images, marks",
-        "and vegetables come together. Only images that differ in the mark alone can.",
+        f"{effects['logit']:.2f}. This does not tell whether *text* does it: on these images,",
+        "marks and vegetables come together. Only images that differ in the mark alone can.",
     )
     log.say(
         f"**Experiment 1c: intervene.** The folder of allowed images has {images} images of the",
@@ -186,8 +186,8 @@ async def audit(log: Transcript, images: int) -> None:
         f"react to it, {len(agree)} of the {len(names)} above among them.",
     )
     log.say(
-        "**Hypothesis 2, a rival.** It is not the text: anything bright with a dark edge at this place",
-        "would do. Then a blank bar of the same size raises the logit as much.",
+        "**Hypothesis 2, a rival.** It is not the text: anything bright with a dark edge at this",
+        "place would do. Then a blank bar of the same size raises the logit as much.",
     )
     bar = await log.call("contrast", lines=5, a="bar", b="plain", rows=200)
     bar_shift, bar_p = shift_of(bar, TARGET)

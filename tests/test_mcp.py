@@ -103,7 +103,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two databases, whose sources can be loaded anywhere, and a folder of images."""
     folder = tmp_path_factory.mktemp("mcp")
     (folder / "model.py").write_text(MODEL)
-    write_pictures(folder / "pictures", 24)
+    write_pictures(folder / "pictures", 12)
     for name, layers in (("one", ["first", "second"]), ("two", ["second"])):
         sl.build(
             folder / f"{name}.semlens", f"{folder / 'model.py'}:make", folder / "pictures",
@@ -212,9 +212,11 @@ def test_every_tool_answers_with_text_numbers_and_a_picture(client: Client, name
     assert len(answer.content[0].text) > 100
     assert answer.structured_content and json.dumps(answer.structured_content, allow_nan=False)
     assert 100 < max(picture_of(answer).size) <= 1200
-    without = client.call(name, **CALLS[name], picture=False)
-    assert [part.type for part in without.content] == ["text"]
-    assert without.structured_content == answer.structured_content
+
+
+def test_a_picture_can_be_left_out(client: Client) -> None:
+    answer = client.call("search", **CALLS["search"], picture=False)
+    assert [part.type for part in answer.content] == ["text"]
 
 
 def test_numbers_are_those_of_the_questions(client: Client, db: sl.ConceptDatabase) -> None:
@@ -228,7 +230,9 @@ def test_numbers_are_those_of_the_questions(client: Client, db: sl.ConceptDataba
     assert [row["effect"] for row in found["effects"]] == pytest.approx(effects["effect"].tolist())
 
     picture = db.original(5)
-    explained = client.values("explain", image=db.sample(5).path, layers="second", ablated=["first:2"])
+    explained = client.values(
+        "explain", image=db.sample(5).path, layers="second", ablated=["first:2"]
+    )
     same = db.explain(picture, layers=["second"], without=["first:2"])
     assert list(explained["layers"]) == ["second"] and explained["without"] == ["first:2"]
     shown = [item["relevance"] for item in explained["layers"]["second"]]
@@ -253,23 +257,25 @@ def test_groups_are_folders_lists_and_samples(
 
 def test_a_card_says_what_the_database_holds(client: Client, db: sl.ConceptDatabase) -> None:
     values = client.values("component", component="first:1", examples=3, rows=100)
-    row = db.row("first:1")
+    row = int(db.rows_of("first:1")[0])
     assert [e["sample"] for e in values["examples"]] == [e.sample for e in db.examples_of(row, 3)]
     statistics = {one["name"]: one["value"] for one in values["statistics"]}
     assert statistics["mean"] == pytest.approx(db.components["mean"].iloc[row])
-    vectors = db.concept_vectors(np.arange(len(db.components))).astype(np.float64)
+    vectors = db.concept_vectors(range(len(db.components))).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = vectors @ vectors[row]
     cosines[row] = -1
-    assert values["neighbours"][0]["component"] == str(db.component(int(cosines.argmax())))
-    assert values["neighbours"][0]["cosine"] == pytest.approx(cosines.max(), abs=1e-3)
+    nearest = values["neighbours"][0]
+    assert nearest["cosine"] == pytest.approx(cosines.max(), abs=1e-3)
+    found = int(db.rows_of(nearest["component"])[0])  # of several equal ones any
+    assert cosines[found] == pytest.approx(cosines.max(), abs=1e-6)
 
 
 def test_an_overview_names_databases_classes_and_images(client: Client) -> None:
     values = client.values("overview", rows=100)
     assert values["databases"] == ["one", "two"]
     assert [layer["layer"] for layer in values["layers"]] == ["first", "second"]
-    assert {(c["name"], c["samples"]) for c in values["classes"]} == {("class0", 12), ("class1", 12)}
+    assert {(c["name"], c["samples"]) for c in values["classes"]} == {("class0", 6), ("class1", 6)}
     assert "a/class0/000.png" in values["images"]
     other = client.values("overview", database="two")
     assert any("relevance" in warning["text"] for warning in other["warnings"])
@@ -297,11 +303,11 @@ def test_long_lists_are_cut_and_say_so(client: Client) -> None:
         ("search", {}, ["'query'", "missing"]),
         ("search", {"query": "x", "top": -1}, ["top is '-1'", "from 0"]),
         ("search", {"query": ""}, ["ConceptError"]),
-        ("explain", {"image": 24}, ["no sample 24", "0 to 23"]),
+        ("explain", {"image": 12}, ["no sample 12", "0 to 11"]),
         ("explain", {"image": "allowed/nothing.png"}, ["There is no image"]),
         ("explain", {"image": "no-picture.png"}, ["ImageError", "no-picture.png"]),
         ("explain", {"image": 0, "target": "class7"}, ["RelevanceError", "class7", "'overview'"]),
-        ("audit", {"target": "class0", "concept_sets": ["../model.py"]}, ["ConceptError", "model.py"]),
+        ("audit", {"target": 0, "concept_sets": ["../model.py"]}, ["ConceptError", "model.py"]),
         ("audit", {"target": "class0", "database": "two", "valid": ["a"]}, ["RelevanceError"]),
         ("effect", {"target": "fruit"}, ["DataError", "no samples"]),
         ("contrast", {}, ["There is no group of images"]),
@@ -348,7 +354,9 @@ def test_a_folder_with_a_link_that_leaves_it_is_refused(client: Client) -> None:
 
 @pytest.mark.parametrize("image", ["https://example.org/a.png", "s3://bucket/a", "file:///etc/hosts",
                                    "~/a.png", "nul\0byte", "a" * 5000])  # fmt: skip
-def test_an_image_is_a_path_and_nothing_else(built: Path, db: sl.ConceptDatabase, image: str) -> None:
+def test_an_image_is_a_path_and_nothing_else(
+    built: Path, db: sl.ConceptDatabase, image: str
+) -> None:
     with pytest.raises(SemlensError) as error:
         ImageAccess.of(built / "allowed").read(db, image)
     assert_says(error.value, "There is no image")
@@ -388,7 +396,7 @@ def test_progress_is_told_and_only_grows(client: Client) -> None:
         told.append((done, total, message))
 
     async def ask() -> Any:
-        arguments = {**CALLS["audit"], "resamples": 4000}
+        arguments = {**CALLS["audit"], "resamples": 2000}
         return await client.session.call_tool("audit", arguments, progress_callback=listen)
 
     assert not client.portal.call(ask).is_error

@@ -91,7 +91,7 @@ class Overview(Result):
         values, count = self.to_json(), len(self.classes)
         lines = [
             f"{name}: {values[name]}"
-            for name in ("database", "model", "data", "embedder", "samples", "components")
+            for name in ("database", "model", "embedder", "samples", "components", "data")
         ]
         if len(self.databases) > 1:
             lines.append(f"databases: {', '.join(self.databases)}")
