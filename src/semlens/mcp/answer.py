@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
+from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent
 from PIL import Image
 
 from semlens import errors
@@ -22,7 +22,8 @@ TEXT = 20_000
 """Characters of the text."""
 _NEXT: dict[type[SemlensError], str] = {
     errors.LayerError: "The tool 'overview' lists the layers; 'search' finds components.",
-    errors.RelevanceError: "The tool 'overview' lists the classes and warns of what is missing.",
+    errors.RelevanceError: "The tool 'overview' lists the classes and warns of what is missing; "
+    "only the user can add it.",
     errors.DataError: "The tool 'overview' lists classes with samples and the allowed images.",
     errors.ImageError: "Name another image.",
     errors.ConceptError: "Change the texts or names in this call.",

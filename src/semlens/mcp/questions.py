@@ -130,8 +130,10 @@ def contrast(call: Call) -> Result:
     P-values are family-wise; folders whose files have equal names are compared pair by pair.
     """
     given = {letter: call[letter] for letter in ("a", "b") if call[letter] is not None}
-    groups = {letter: call.images.group(call.db, images) for letter, images in given.items()}
-    result = ask_contrast(call.db, **{**call.settings(ask_contrast), **groups})
+    settings = call.settings(ask_contrast)
+    for letter, images in given.items():
+        settings[letter] = call.images.group(call.db, images)
+    result = ask_contrast(call.db, **settings)
     folders = {letter: name for letter, name in given.items() if isinstance(name, str)}
     if call["errors"] is not None:  # which names the groups
         return result

@@ -15,7 +15,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
-from mcp_types import (
+from mcp.types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
@@ -23,7 +23,7 @@ from mcp_types import (
     PaginatedRequestParams,
     ToolAnnotations,
 )
-from mcp_types import Tool as ListedTool
+from mcp.types import Tool as ListedTool
 
 from semlens.analysis.compare.component_sets import database_names
 from semlens.api import ConceptDatabase
@@ -78,6 +78,7 @@ def make_server(
             with progress_listener(relay):
                 return _answer(tool, named, access, params.arguments or {})
 
+        result: CallToolResult | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(relay.send)
             result = await anyio.to_thread.run_sync(work, limiter=turn)

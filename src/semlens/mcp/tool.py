@@ -16,7 +16,8 @@ from semlens.mcp.image_access import ImageAccess
 from semlens.settings import invalid_field, request_model, setting, settings_of
 
 ROWS = 20
-"""Entries of each list in the numbers of an answer, by default: agents pay for what they read."""
+"""Entries of each list in the numbers of an answer, by default: agents pay for what they read. At
+least four, so that boxes stay whole."""
 
 DatabaseName = Annotated[
     str | None, setting("Database, by name as in overview [the first that is served].")
@@ -24,7 +25,7 @@ DatabaseName = Annotated[
 _COMMON: dict[str, Any] = {
     "picture": (Annotated[bool, setting("Whether the answer has a picture.")], True),
     "rows": (
-        Annotated[int, setting("Entries of each list in the numbers, at most.", ge=1, le=1000)],
+        Annotated[int, setting("Entries of each list in the numbers, at most.", ge=4, le=1000)],
         ROWS,
     ),
 }
