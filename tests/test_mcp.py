@@ -116,6 +116,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "allowed" / "link.png").symlink_to(folder / "secret/class0/000.png")
     (folder / "allowed" / "escaping").mkdir()
     (folder / "allowed" / "escaping" / "out").symlink_to(folder / "secret")
+    (folder / "allowed" / "circle.png").symlink_to(folder / "allowed" / "circle.png")
     (folder / "allowed" / "no-picture.png").write_text("not a picture")
     return folder
 
@@ -277,7 +278,13 @@ def test_an_overview_names_databases_classes_and_images(client: Client) -> None:
     assert values["databases"] == ["one", "two"]
     assert [layer["layer"] for layer in values["layers"]] == ["first", "second"]
     assert {(c["name"], c["samples"]) for c in values["classes"]} == {("class0", 6), ("class1", 6)}
-    assert "a/class0/000.png" in values["images"]
+    assert "a/class0/000.png" in values["images"]  # and no link that leaves the folder
+    assert {name.partition("/")[0] for name in values["images"]} <= {
+        "a",
+        "b",
+        "circle.png",
+        "no-picture.png",
+    }
     other = client.values("overview", database="two")
     assert any("relevance" in warning["text"] for warning in other["warnings"])
 
@@ -307,6 +314,7 @@ def test_long_lists_are_cut_and_say_so(client: Client) -> None:
         ("explain", {"image": 12}, ["no sample 12", "0 to 11"]),
         ("explain", {"image": "allowed/nothing.png"}, ["There is no image"]),
         ("explain", {"image": "no-picture.png"}, ["ImageError", "no-picture.png"]),
+        ("explain", {"image": "circle.png"}, ["There is no image 'circle.png'"]),
         ("explain", {"image": 0, "target": "class7"}, ["RelevanceError", "class7", "'overview'"]),
         ("audit", {"target": 0, "concept_sets": ["../model.py"]}, ["ConceptError", "model.py"]),
         ("audit", {"target": "class0", "database": "two", "valid": ["a"]}, ["RelevanceError"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +54,19 @@ class ImageAccess:
                 "Expected the folder of the images that agents may read.",
                 "Check the path.",
             )
-        return cls(user_path(folder).resolve())
+        return cls(_real(user_path(folder)))
 
     def listed(self) -> tuple[str, ...]:
-        """Return the paths of the images of the folder, relative to it."""
+        """Return the relative paths of the folder's images, without links that leave it."""
+        if self.folder is None:
+            return ()
         try:
-            return () if self.folder is None else tuple(ImageFolder(self.folder).ids)
+            found = ImageFolder(self.folder).ids
         except DataError:  # still empty
             return ()
+        return tuple(
+            name for name in found if _real(self.folder / name).is_relative_to(self.folder)
+        )
 
     def read(self, database: Database, image: int | str) -> tuple[Image.Image, str]:
         """Return an image, upright and in RGB, and its name.
@@ -144,8 +150,8 @@ class ImageAccess:
                 "('semlens mcp DB --images FOLDER').",
             )
         try:
-            path = (self.folder / name).resolve()
-        except (ValueError, OSError, RuntimeError) as error:  # NUL, or links in a circle
+            path = _real(self.folder / name)
+        except ValueError as error:  # NUL
             raise self._unknown(name) from error
         if not path.is_relative_to(self.folder):
             raise DataError(
@@ -162,3 +168,8 @@ class ImageAccess:
             "folder of images, by its path there.",
             "Correct the path; the tool 'overview' lists some of the images.",
         )
+
+
+def _real(path: Path) -> Path:
+    """Return a path without links and ``..``; pathlib raises an error for links in a circle."""
+    return Path(os.path.realpath(path))

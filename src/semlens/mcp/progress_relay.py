@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import anyio
 
@@ -24,6 +24,16 @@ class Session(Protocol):
         ...
 
 
+class _Heard(NamedTuple):
+    """The last report, in one value: another thread reads it."""
+
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    before: int = 0
+    """Items of the stages before."""
+
+
 class ProgressRelay:
     """A progress listener of a thread, and a task of the event loop that sends what it heard.
 
@@ -32,7 +42,7 @@ class ProgressRelay:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._stage, self._done, self._total, self._before = "", 0, 0, 0
+        self._heard = _Heard()
         self._cancelled = False
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -45,9 +55,9 @@ class ProgressRelay:
         """
         if self._cancelled:
             raise Cancelled
-        if stage != self._stage or done < self._done:
-            self._before += self._done
-        self._stage, self._done, self._total = stage, done, total
+        last = self._heard
+        new = stage != last.stage or done < last.done
+        self._heard = _Heard(stage, done, total, last.before + (last.done if new else 0))
 
     async def send(self) -> None:
         """Send notifications until this task is cancelled; then the next report ends the work."""
@@ -55,9 +65,10 @@ class ProgressRelay:
         try:
             while True:
                 await anyio.sleep(INTERVAL)
-                reached = self._before + self._done
+                heard = self._heard
+                reached = heard.before + heard.done
                 if reached > sent:
-                    sent, total = reached, self._before + self._total
-                    await self._session.report_progress(reached, total, self._stage)
+                    sent, total = reached, heard.before + heard.total
+                    await self._session.report_progress(reached, total, heard.stage)
         finally:
             self._cancelled = True
