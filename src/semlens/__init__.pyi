@@ -44,6 +44,7 @@ from .data.image_folder import ImageFolder as ImageFolder
 from .data.image_sequence import ImageSequence as ImageSequence
 from .data.joined_images import JoinedImages as JoinedImages
 from .data.load import load_images as load_images
+from .dictionaries.train_sae import SaeTraining as SaeTraining
 from .embedders.embedder import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError
@@ -55,6 +56,8 @@ from .recipe import Recipe as Recipe
 from .relevance.conservation import check as check
 from .relevance.make_engine import make_engine as make_engine
 from .relevance.presets import Rules as Rules
+from .run.fit_file import Fit as Fit
+from .run.fit_file import fit as fit
 from .store.verify import verify as verify
 from .types import Box as Box
 from .types import Component as Component

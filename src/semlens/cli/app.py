@@ -21,6 +21,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "build": "build:build",
         "merge": "merge:merge",
         "extend": "extend:extend",
+        "fit": "fit:fit",
         "status": "status:status",
         "verify": "status:verify",
         "layers": "status:layers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from semlens.regular_files import read_text
 from semlens.settings import Settings, setting
 
 if TYPE_CHECKING:
+    from semlens.data.images import Images
     from semlens.run.plan import Plan
 
 
@@ -112,8 +114,6 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
 
     from semlens.api import make_plan
     from semlens.data.class_mapping import read_targets
-    from semlens.data.joined_images import JoinedImages
-    from semlens.data.load import load_images
     from semlens.embedders.load import DEFAULT_EMBEDDER, load_embedder
     from semlens.models.load import load_model
     from semlens.run.executors.parse import parse_executor
@@ -122,8 +122,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
     executor = parse_executor(inputs.executor, inputs.compute_threads)
     model, data, layers = (_required(inputs, name) for name in ("model", "data", "layers"))
     device = inputs.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    sources = [load_images(source) for source in data]
-    images = sources[0] if len(sources) == 1 else JoinedImages(sources)
+    images = load_sources(data)
     with err.status("loading the models"):
         subject = load_model(
             model, random_weights=inputs.random_weights, device=device, run_files=run_files
@@ -143,6 +142,15 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
         execution=Execution(inputs.batch_size, inputs.workers, executor=executor),
         recipe=recipe,
     )
+
+
+def load_sources(specs: Sequence[str]) -> Images:
+    """Load the images of one or several SPECs, one after another."""
+    from semlens.data.joined_images import JoinedImages
+    from semlens.data.load import load_images
+
+    sources = [load_images(spec) for spec in specs]
+    return sources[0] if len(sources) == 1 else JoinedImages(sources)
 
 
 def _required(inputs: BuildInputs, name: str) -> Any:

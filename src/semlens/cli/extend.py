@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from semlens.cli.build_inputs import load_sources
 from semlens.cli.output import JsonOption, out, print_json, report_errors
 from semlens.regular_files import user_path
 
@@ -76,13 +77,10 @@ def extend(
     """
     from semlens.api import extend as extend_database
     from semlens.data.class_mapping import read_targets
-    from semlens.data.joined_images import JoinedImages
-    from semlens.data.load import load_images
     from semlens.run.executors.parse import parse_executor
     from semlens.run.plan import Execution
 
-    sources = [load_images(source) for source in data]
-    images = sources[0] if len(sources) == 1 else JoinedImages(sources)
+    images = load_sources(data)
     done = extend_database(
         database,
         images,

@@ -16,7 +16,7 @@ from torch.nn import functional
 from semlens.dictionaries.constant import as_constant
 from semlens.dictionaries.nonnegative_least_squares import nonnegative_least_squares
 
-Code = Literal["linear", "relu", "topk", "jumprelu", "nearest", "nonnegative"]
+Code = Literal["linear", "relu", "topk", "jumprelu", "nearest", "nonnegative", "length"]
 """How codes follow from products of activations and directions; see :class:`Dictionary`."""
 
 CODES: tuple[str, ...] = get_args(Code)
@@ -34,7 +34,7 @@ class DictionaryInfo:
     layer
         Layer whose activations it reads.
     kind
-        ``nmf``, ``semi-nmf``, ``pca``, ``kmeans`` or ``sae``.
+        ``nmf``, ``semi-nmf``, ``pca``, ``kmeans``, ``sae`` or ``heads``.
     code
         How codes are computed.
     channels_first
@@ -43,6 +43,8 @@ class DictionaryInfo:
         Codes per position that are not zero at most, for ``topk``.
     error
         Whether the error of the reconstruction is a component of its own, the last one.
+    input_of
+        Module inside the layer whose input it reads; None: it reads the layer's output.
     seed
         Seed of the fit; None if it was made elsewhere.
     model
@@ -53,6 +55,10 @@ class DictionaryInfo:
         Number of activation vectors on which it was fitted, if known.
     explained
         Share of their energy that the reconstruction explains, if known.
+    mean_active
+        Codes per vector that are not zero on average (L0), for sparse autoencoders, if known.
+    dead
+        Directions whose code was zero on all vectors of a sample, likewise.
     """
 
     layer: str
@@ -61,16 +67,23 @@ class DictionaryInfo:
     channels_first: bool
     active: int | None = None
     error: bool = False
+    input_of: str | None = None
     seed: int | None = None
     model: str | None = None
     data: str | None = None
     vectors: int | None = None
     explained: float | None = None
+    mean_active: float | None = None
+    dead: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the layer of its components, ``LAYER@KIND``."""
         return f"{self.layer}{SEPARATOR}{self.kind}"
+
+
+PROVENANCE = ("seed", "model", "data", "vectors", "explained", "mean_active", "dead")
+"""Fields of a description that do not change the codes."""
 
 
 class Dictionary(nn.Module):
@@ -85,6 +98,8 @@ class Dictionary(nn.Module):
     - ``nearest``: max(p, 0) for the nearest centroid, otherwise 0 (k-means); the threshold is half
       of each centroid's squared length, and ``scale`` the centroid's length
     - ``nonnegative``: those of nonnegative least squares (NMF, semi-NMF)
+    - ``length``: the length of a group of channels (attention heads); ``E`` and ``D`` hold 1 for
+      the channels of the group, otherwise 0, and the direction is that of the group in ``x``
 
     Each code is ``p`` times a factor that is a constant for relevance and gradients: relevance of
     a code is shared among channels as the products ``x E`` are. The relevance of the error
@@ -144,8 +159,7 @@ class Dictionary(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 of what determines the codes."""
         digest = hashlib.sha256()
-        settings = {**asdict(self.info), "seed": 0, "model": "", "data": "", "vectors": 0,
-                    "explained": 0}  # fmt: skip
+        settings = {**asdict(self.info), **dict.fromkeys(PROVENANCE)}
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for value in self.tensors().values():
             digest.update(value.numpy().tobytes())
@@ -170,16 +184,20 @@ class Dictionary(nn.Module):
 
     def encode(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... m"]:
         """Return the codes, and the length of the error if it is a component: m is k or k + 1."""
-        products = functional.linear(x, self.encoder.to(x.dtype), self.bias.to(x.dtype))
+        read = x * as_constant(x) if self.info.code == "length" else x
+        products = functional.linear(read, self.encoder.to(x.dtype), self.bias.to(x.dtype))
         codes = products * as_constant(self._factor(x.detach(), products.detach()))
         if not self.info.error:
             return codes
         error = self._error(x.detach(), codes.detach())
-        energy = x.detach().square().sum(-1, keepdim=True).clamp_min(1e-30)
+        energy = x.detach().square().sum(-1, keepdim=True)
         length = error.norm(dim=-1, keepdim=True)
         # length = sum of x * (length x / |x|^2): shared among channels by their energy
-        shares = as_constant(length * x.detach() / energy)
-        return torch.cat([codes, (x * shares).sum(-1, keepdim=True)], -1)
+        shares = as_constant(length * x.detach() / energy.clamp_min(1e-30))
+        # where x = 0, a bias may still make codes, and so an error, that no channel has part in
+        without_share = as_constant(torch.where(energy > 1e-30, 0.0, length))
+        shared = (x * shares).sum(-1, keepdim=True) + without_share
+        return torch.cat([codes, shared], -1)
 
     def decoded(self, values: Tensor, activations: Tensor) -> Tensor:
         """Return :meth:`decode` of values as :meth:`forward` returns them, in the layer's form."""
@@ -194,12 +212,18 @@ class Dictionary(nn.Module):
         The error, if it is a component, has the direction that it has in ``x``.
         """
         codes = values[..., : self.directions]
+        if self.info.code == "length":
+            lengths = self.encode(x.detach()).clamp_min(1e-30)
+            codes = codes * as_constant(1 / lengths)
+            return functional.linear(codes, self.decoder.to(values.dtype).T) * as_constant(x)
         decoded = functional.linear(codes, self.decoder.to(values.dtype).T)
         if not self.info.error:
             return decoded
         error = self._error(x.detach(), self.encode(x.detach())[..., : self.directions].detach())
         length = error.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-        return decoded + values[..., self.directions :] * as_constant(error / length)
+        added = values[..., self.directions :] * as_constant(error / length)
+        # relevance passes unchanged through this sum, also where its two terms cancel
+        return torch.stack([decoded, added]).sum(0)
 
     def _error(self, x: Tensor, codes: Tensor) -> Tensor:
         return x - functional.linear(codes, self.decoder.to(x.dtype).T)
@@ -223,6 +247,8 @@ class Dictionary(nn.Module):
                 nearness = products * length - threshold  # larger if |x - centroid| is smaller
                 is_nearest = nearness >= nearness.amax(-1, keepdim=True)
                 return (is_nearest & (products > 0)).to(x.dtype)
+            case "length":
+                return products.clamp_min(1e-30).rsqrt()
             case "nonnegative":
                 flat = x.reshape(-1, x.shape[-1])
                 codes = nonnegative_least_squares(flat, self.decoder.to(x.dtype))

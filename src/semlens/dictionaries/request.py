@@ -7,22 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from semlens.dictionaries.attention_heads import KIND as HEADS
 from semlens.dictionaries.dictionary import SEPARATOR
 from semlens.dictionaries.fit import FITS
+from semlens.dictionaries.train_sae import SAE
 from semlens.errors import RecipeError, nearest, shortened
 
 OWN = "channels"
 """The layer's own components: channels, units or token features."""
-KINDS = (*FITS, "sae")
+KINDS = (*FITS, SAE, HEADS)
 EXPECTED = (
-    "Expected 'channels', KIND:NUMBER or KIND:FILE with a kind of "
+    f"Expected '{OWN}', '{HEADS}', KIND:NUMBER or KIND:FILE with a kind of "
     f"{', '.join(KINDS)}, separated by commas."
 )
 
 
 @dataclass(frozen=True)
 class DictionaryRequest:
-    """Directions of a kind: so many to be fitted, or those of a file."""
+    """Directions of a kind: so many to be fitted, those of a file, or all heads of an attention."""
 
     kind: str
     directions: int | None = None
@@ -34,6 +36,8 @@ class DictionaryRequest:
 
     def __str__(self) -> str:
         """Return the text that :func:`parse_components` reads."""
+        if self.file is None and self.directions is None:
+            return self.kind
         return f"{self.kind}:{self.directions if self.file is None else self.file}"
 
 
@@ -60,6 +64,8 @@ def parse_components(components: str | Sequence[str]) -> tuple[bool, list[Dictio
 
 def _parse(text: str) -> DictionaryRequest:
     kind, _, rest = text.partition(":")
+    if text == HEADS:
+        return DictionaryRequest(kind)
     if kind not in KINDS or not rest:
         nearest_kinds = "" if kind in KINDS else f" The nearest are {nearest(kind, (OWN, *KINDS))}."
         raise RecipeError(
@@ -71,10 +77,4 @@ def _parse(text: str) -> DictionaryRequest:
         return DictionaryRequest(kind, file=Path(rest))
     if int(rest) < 1:
         raise RecipeError(f"'{text}' has no directions.", "Expected at least one.", "Try nmf:16.")
-    if kind == "sae":
-        raise RecipeError(
-            f"'{text}' gives a number of latents.",
-            "Expected the file of a trained autoencoder.",
-            "Train one with 'semlens fit', or pass sae:FILE.",
-        )
     return DictionaryRequest(kind, directions=int(rest))

@@ -115,6 +115,22 @@ def forward_hooks_on(
         yield
 
 
+@contextmanager
+def input_hooks_on(module: nn.Module, hooks: Mapping[str, Callable[[Any], Any]]) -> Iterator[None]:
+    """Call a function with the first input of the named modules; a result replaces it."""
+    with ExitStack() as stack:
+        for name, on_input in hooks.items():
+
+            def replaced(
+                _: nn.Module, inputs: tuple[Any, ...], on_input: Callable[[Any], Any] = on_input
+            ) -> tuple[Any, ...] | None:
+                value = on_input(inputs[0])
+                return None if value is None else (value, *inputs[1:])
+
+            stack.callback(find_layer(module, name).register_forward_pre_hook(replaced).remove)
+        yield
+
+
 def reading_layers(
     module: nn.Module, names: Iterable[str], on_output: Callable[[str, Any], Any]
 ) -> AbstractContextManager[None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy, deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,17 +13,17 @@ from torch import Tensor, nn
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import LayerError
 from semlens.models.activations import first_tensor, replace_first_tensor
-from semlens.models.hooks import NamedLayers, forward_hooks_on
+from semlens.models.hooks import NamedLayers, forward_hooks_on, input_hooks_on
 
 MODEL = "model."
 """Start of the paths of the model's own layers."""
 
 
 class ModelWithDictionaries(NamedLayers):
-    """A model, and dictionaries that read the outputs of its layers.
+    """A model, and dictionaries that read the outputs of its layers, or inputs of modules in them.
 
-    Each dictionary runs after its layer. Reading its codes does not change the pass. If a hook
-    replaces codes ``z`` by ``z'``, the layer's output ``x`` becomes ``x + z' D - z D``.
+    Each dictionary runs as soon as its activations ``x`` are known. Reading its codes does not
+    change the pass. If a hook replaces codes ``z`` by ``z'``, ``x`` becomes ``x + z' D - z D``.
 
     Parameters
     ----------
@@ -58,26 +59,30 @@ class ModelWithDictionaries(NamedLayers):
 
     def forward(self, batch: Tensor) -> Any:
         """Return the output of the model."""
-        layers = dict.fromkeys(part.info.layer for part in self.by_name.values())
-        with forward_hooks_on(self.model, {layer: self._read(layer) for layer in layers}):
+        parts = [part.info for part in self.by_name.values()]
+        outputs = dict.fromkeys(info.layer for info in parts if info.input_of is None)
+        inputs = dict.fromkeys(info.input_of for info in parts if info.input_of is not None)
+        read_inputs = {name: partial(self._read, None, name) for name in inputs}
+        read_outputs = {name: partial(self._read, name, None) for name in outputs}
+        with (
+            forward_hooks_on(self.model, read_outputs),
+            input_hooks_on(self.model, read_inputs),
+        ):
             return self.model(batch)
 
-    def _read(self, layer: str) -> Callable[[Any], Any]:
-        """Return the hook that runs the dictionaries of a layer."""
-
-        def run(output: Any) -> Any:
-            terms: list[Tensor] = []
-            activations = first_tensor(output)
-            for dictionary, codes in zip(self.by_name.values(), self.codes, strict=True):
-                if dictionary.info.layer == layer:
-                    terms += self._changes(dictionary, codes, activations)
-            if not terms:
-                return None
-            # one sum of all terms, through which relevance passes unchanged
-            start = _repeated(activations, terms[0])
-            return replace_first_tensor(output, torch.stack([start, *terms]).sum(0))
-
-        return run
+    def _read(self, layer: str | None, input_of: str | None, value: Any) -> Any:
+        """Run the dictionaries of a value; return what replaces it, or None."""
+        terms: list[Tensor] = []
+        activations = first_tensor(value)
+        for dictionary, codes in zip(self.by_name.values(), self.codes, strict=True):
+            info = dictionary.info
+            if info.input_of == input_of and layer in (None, info.layer):
+                terms += self._changes(dictionary, codes, activations)
+        if not terms:
+            return None
+        # one sum of all terms, through which relevance passes unchanged
+        start = _repeated(activations, terms[0])
+        return replace_first_tensor(value, torch.stack([start, *terms]).sum(0))
 
     def _changes(
         self, dictionary: Dictionary, codes: nn.Module, activations: Tensor

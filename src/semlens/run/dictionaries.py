@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
-from semlens.dictionaries.fit import fit_directions
+from semlens.dictionaries.attention_heads import KIND as HEADS
+from semlens.dictionaries.attention_heads import head_dictionary
+from semlens.dictionaries.dictionary import Dictionary
 from semlens.dictionaries.request import DictionaryRequest
+from semlens.dictionaries.train_sae import SAE, SaeTraining
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout
-from semlens.progress import report_progress
 from semlens.recipe import fingerprint
+from semlens.run.fit_to_images import fit_to_images
 from semlens.run.plan import Plan
 from semlens.stages.collect import layer_layouts
-from semlens.stages.sample_activations import IMAGES, VECTORS, sample_activations
+from semlens.stages.sample_activations import IMAGES, VECTORS
 from semlens.store import file_names
 from semlens.store.dictionary_files import header, load_dictionary, save_dictionary
 from semlens.store.manifest import LayerEntry
@@ -23,6 +26,10 @@ from semlens.store.writer import BuildWriter
 
 SEED = 0
 """Seed of all fits of a build."""
+
+
+class UnknownModelWarning(UserWarning):
+    """Directions whose file does not say on which model they were fitted."""
 
 
 def add_dictionaries(path: Path, plan: Plan, database: Database | None, *, fit: bool) -> Plan:
@@ -46,9 +53,12 @@ def add_dictionaries(path: Path, plan: Plan, database: Database | None, *, fit: 
         if name in loaded:
             _check_same(loaded[name], request, path)
             continue
+        if request.kind == HEADS and request.file is None:
+            loaded[name] = head_dictionary(base.model.module, layer, request.directions)
+            continue
         [layout] = layer_layouts(base.model, [layer], plan.recipe.readout)
         if request.file is not None:
-            loaded[name] = _from_file(request, layout)
+            loaded[name] = _from_file(request, layout, base.model.fingerprint)
         elif fit:
             loaded[name] = _fitted(path, base, layout, request)
         else:
@@ -63,9 +73,12 @@ def add_dictionaries(path: Path, plan: Plan, database: Database | None, *, fit: 
 def _check_same(existing: Dictionary, request: DictionaryRequest, path: Path) -> None:
     """Raise an error if a database has other directions of the same name."""
     same = (
-        existing.directions == request.directions
+        request.directions in (None, existing.directions)
         if request.file is None
-        else existing.fingerprint == _as_read(request, existing.info).fingerprint
+        else existing.fingerprint
+        == _placed(
+            _read(request), existing.info.layer, channels_first=existing.info.channels_first
+        ).fingerprint
     )
     if not same:
         raise RecipeError(
@@ -76,8 +89,8 @@ def _check_same(existing: Dictionary, request: DictionaryRequest, path: Path) ->
         )
 
 
-def _as_read(request: DictionaryRequest, info: DictionaryInfo) -> Dictionary:
-    """Return the directions of a file, under the layer and order of axes of a description."""
+def _read(request: DictionaryRequest) -> Dictionary:
+    """Return the directions of a file, if they are of the kind that is asked for."""
     assert request.file is not None  # noqa: S101  # the caller's condition
     read = load_dictionary(request.file)
     if read.info.kind != request.kind:
@@ -86,54 +99,73 @@ def _as_read(request: DictionaryRequest, info: DictionaryInfo) -> Dictionary:
             f"Expected {request.kind}.",
             f"Use {read.info.kind}:{request.file}.",
         )
-    read.info = replace(read.info, layer=info.layer, channels_first=info.channels_first)
     return read
 
 
-def _from_file(request: DictionaryRequest, layout: LayerLayout) -> Dictionary:
-    dictionary = _as_read(request, _info(layout, request.kind))
+def _placed(dictionary: Dictionary, layer: str, *, channels_first: bool) -> Dictionary:
+    """Set the layer and the order of its axes, which a file may not have or name differently."""
+    dictionary.info = replace(dictionary.info, layer=layer, channels_first=channels_first)
+    return dictionary
+
+
+def _from_file(request: DictionaryRequest, layout: LayerLayout, model: str) -> Dictionary:
+    """Return the directions of a file for a layer of a model.
+
+    Raises
+    ------
+    RecipeError
+        If they were fitted on another model or layer, or have other channels.
+
+    Warns
+    -----
+    UnknownModelWarning
+        If the file does not say on which model they were fitted.
+    """
+    dictionary = _read(request)
+    made = dictionary.info
+    if made.model is not None and (made.model, made.layer) != (model, layout.name):
+        other = "another model" if made.model != model else f"layer '{made.layer}'"
+        raise RecipeError(
+            f"The directions of '{request.file}' were fitted on {other}.",
+            f"Expected layer '{layout.name}' of this model: its weights and preprocessing.",
+            f"Fit {request.kind} to it, or use the file with the model that it is of.",
+        )
     if dictionary.channels != layout.components:
         raise RecipeError(
             f"The directions of '{request.file}' have {dictionary.channels} channels, and layer "
             f"'{layout.name}' has {layout.components}.",
             "Expected directions of this layer.",
-            f"They were fitted on '{dictionary.info.layer or 'a layer that is not recorded'}'.",
+            f"They were fitted on '{made.layer or 'a layer that is not recorded'}'.",
         )
-    return dictionary
-
-
-def _info(layout: LayerLayout, kind: str) -> DictionaryInfo:
-    return DictionaryInfo(layout.name, kind, "linear", channels_first=layout.form == "map")
+    if made.model is None:
+        warnings.warn(
+            f"'{request.file}' does not say on which model its directions were fitted; its layer "
+            f"is '{made.layer or 'not recorded'}'. That they belong to layer '{layout.name}' of "
+            "this model is not checked.",
+            UnknownModelWarning,
+            stacklevel=2,
+        )
+    return _placed(dictionary, layout.name, channels_first=layout.form == "map")
 
 
 def _fitted(path: Path, plan: Plan, layout: LayerLayout, request: DictionaryRequest) -> Dictionary:
     """Return fitted directions: those of an interrupted build, or new ones."""
     assert request.directions is not None  # noqa: S101  # the caller's condition
+    training = SaeTraining().model_dump() if request.kind == SAE else None
     key = fingerprint(
         plan.model.fingerprint, plan.images.spec, list(plan.images.ids), str(request), layout.name,
-        [SEED, IMAGES, VECTORS],
+        [SEED, IMAGES, VECTORS], training,
     )  # fmt: skip
     file = path / file_names.PARTIAL / "dictionaries" / f"{key}.safetensors"
     try:
         return load_dictionary(file)
     except RecipeError:
         pass  # it has not been fitted, or the file is damaged
-    dictionary = fit_to_images(plan, layout, request.kind, request.directions)
-    save_dictionary(file, dictionary)
-    return dictionary
-
-
-def fit_to_images(plan: Plan, layout: LayerLayout, kind: str, directions: int) -> Dictionary:
-    """Fit directions to the activations of a layer on the plan's images."""
-    x = sample_activations(
-        plan.model, plan.images, layout, seed=SEED, batch_size=plan.execution.batch_size,
-        workers=plan.execution.threads,
+    dictionary = fit_to_images(
+        plan.model, plan.images, layout, request.kind, request.directions, seed=SEED,
+        batch_size=plan.execution.batch_size, workers=plan.execution.threads,
     )  # fmt: skip
-    info = replace(_info(layout, kind), model=plan.model.fingerprint, data=plan.images.spec)
-    title = f"fitting {kind}:{directions} to {layout.name}"
-    report_progress(title, 0, 1)
-    dictionary = fit_directions(kind, x, directions, info, SEED)
-    report_progress(title, 1, 1)
+    save_dictionary(file, dictionary)
     return dictionary
 
 

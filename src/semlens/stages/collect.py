@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from semlens.data.images import Images
-from semlens.models.activations import LayerLayout, LayerReadouts, compute_readouts, measure_layout
+from semlens.errors import LayerError
+from semlens.models.activations import (
+    LayerLayout,
+    LayerReadouts,
+    compute_readouts,
+    first_tensor,
+    measure_layout,
+)
 from semlens.models.fitting_batches import FittingBatches
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
@@ -131,6 +138,12 @@ def layer_layouts(model: SubjectModel, names: Sequence[str], readout: Readout) -
 
     def measure(name: str, output: Any) -> LayerLayout:
         layout = measure_layout(name, output, channel_orders[name])
+        if len(first_tensor(output)) != 1:
+            raise LayerError(
+                f"Layer '{name}' returns {list(first_tensor(output).shape)} for one image.",
+                "Expected one entry per image in the first axis.",
+                "Choose the block around it: layers that work on windows of an image mix axes.",
+            )
         compute_readouts(layout, output, readout)
         return layout
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
+from semlens.dictionaries.overcomplete import SUFFIXES, load_overcomplete
 from semlens.dictionaries.saelens import CONFIG, load_saelens
 from semlens.errors import RecipeError, shortened
 from semlens.regular_files import is_file, is_folder, user_path
@@ -34,16 +35,18 @@ def save_dictionary(path: Path, dictionary: Dictionary) -> None:
 
 
 def load_dictionary(path: str | Path) -> Dictionary:
-    """Read a dictionary: a file that semlens wrote, or a folder in the format of SAELens.
+    """Read a dictionary: a file that semlens wrote, a folder of SAELens, or overcomplete's state.
 
     Raises
     ------
     RecipeError
-        If it is neither.
+        If it is none of these.
     """
     place = user_path(path)
     if is_folder(place) and is_file(place / CONFIG):
         return load_saelens(place)
+    if place.suffix in SUFFIXES and is_file(place):
+        return load_overcomplete(place)
     try:
         with safe_open(place, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -67,6 +70,7 @@ def load_dictionary(path: str | Path) -> Dictionary:
 def _not_a_dictionary(path: str | Path, reason: str) -> RecipeError:
     return RecipeError(
         f"'{shortened(str(path))}' is not a file of directions ({reason}).",
-        f"Expected a file that semlens wrote, or a folder of SAELens with {CONFIG}.",
+        f"Expected a file that semlens wrote, a folder of SAELens with {CONFIG}, or a state dict "
+        "of overcomplete that ends in .pt.",
         "Check the path; 'semlens fit' makes such a file.",
     )

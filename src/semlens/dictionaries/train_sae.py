@@ -1,0 +1,184 @@
+"""Training of sparse autoencoders on a stream of activation vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict
+from torch import Tensor
+
+from semlens.dictionaries.dead_latents import ROWS, resample
+from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
+from semlens.dictionaries.sparse_autoencoder import SparseAutoencoder
+from semlens.errors import RecipeError
+from semlens.progress import report_progress
+from semlens.settings import Settings, setting
+
+SAE = "sae"
+"""The kind of its directions."""
+CHECKS = 20
+"""Parts of a training, after each of which latents without a code are resampled."""
+LAST_CHECK = 0.6
+"""Share of the training after which none is: resampled latents need time."""
+DECAY = 0.2
+"""Last share of the training, in which the learning rate falls to zero."""
+MOST_ACTIVE = 32
+"""Active codes at most, if their number is not given."""
+
+
+class SaeTraining(Settings):
+    """How a sparse autoencoder is trained."""
+
+    model_config = ConfigDict(strict=True)  # True is no number
+
+    variant: Annotated[
+        Literal["topk", "vanilla"],
+        setting("Sparse autoencoder: topk (Gao et al. 2024), or vanilla (Bricken et al. 2023)."),
+    ] = "topk"
+    active: Annotated[
+        int | None,
+        setting("Latents per vector with topk [a sixteenth of all, from 4 to 32].", ge=1),
+    ] = None
+    sparsity: Annotated[
+        float, setting("Weight of the L1 norm of the codes with vanilla.", ge=0)
+    ] = 0.2
+    train_vectors: Annotated[
+        int, setting("Activation vectors on which it is trained, repeated if fewer.", ge=1)
+    ] = 2**20
+    step_vectors: Annotated[int, setting("Vectors per step of the training.", ge=1)] = 512
+    learning_rate: Annotated[float, setting("Learning rate of Adam.", gt=0)] = 2e-3
+    resample: Annotated[bool, setting("Resample latents that no vector activates.")] = True
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return -(-self.train_vectors // self.step_vectors)
+
+    def active_of(self, latents: int) -> int | None:
+        """Return the number of codes that are not zero at most; None for a vanilla autoencoder.
+
+        Raises
+        ------
+        RecipeError
+            If it is larger than the number of latents.
+        """
+        if self.variant == "vanilla":
+            return None
+        if self.active is not None and self.active > latents:
+            raise RecipeError(
+                f"{self.active} active latents are asked for.",
+                f"Expected at most {latents}: there are no more.",
+                "Use fewer, or more latents.",
+            )
+        return self.active or min(latents, MOST_ACTIVE, max(4, latents // 16))
+
+
+def train_sae(
+    batches: Iterable[Float[Tensor, "_ c"]],
+    sample: Float[Tensor, "n c"],
+    latents: int,
+    info: DictionaryInfo,
+    training: SaeTraining | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Dictionary:
+    """Train a sparse autoencoder by Adam.
+
+    Vectors are divided by one number, so that their variance around the mean is 1, for learning
+    rate and penalty to mean the same in all layers; the dictionary is that of the vectors as they
+    are. Resampling follows Bricken et al. (2023): after each twentieth of the training, latents
+    that had no code in it, until 60 % of it.
+
+    Parameters
+    ----------
+    batches
+        Endless random batches; only one is in memory at a time.
+    sample
+        A random sample of the vectors: gives mean and variance, replaces dead latents, and is
+        what the numbers in the description are measured on.
+    info
+        Layer, order of axes and data; what the training decides is filled in.
+    seed
+        Of the initial directions and of resampling.
+    """
+    training = training or SaeTraining()
+    active = training.active_of(latents)
+    generator = torch.Generator().manual_seed(seed)
+    # in float64: activations may share a large mean
+    mean = sample.mean(0, dtype=torch.float64)
+    variance = (sample.double() - mean).square().sum(-1).mean()
+    scale = max(float(variance.sqrt()), 1e-12)
+    directions = torch.randn(latents, sample.shape[1], generator=generator)
+    autoencoder = SparseAutoencoder(directions, mean.float() / scale, active).to(device)
+    unit = (sample.float() / scale).to(device)
+    title = f"training sae:{latents} on {info.layer}"
+    _train(autoencoder, _scaled(batches, scale, device), unit, training, generator, title)
+    info = replace(
+        info, kind=SAE, code="relu" if active is None else "topk", active=active, error=True,
+        seed=seed, vectors=training.steps * training.step_vectors,
+    )  # fmt: skip
+    dictionary = autoencoder.to("cpu").dictionary(info, scale)
+    dictionary.info = replace(info, **_measured(autoencoder, unit.cpu()))
+    return dictionary
+
+
+def _scaled(
+    batches: Iterable[Tensor], scale: float, device: torch.device | str
+) -> Iterator[Tensor]:
+    return ((batch / scale).to(device) for batch in batches)
+
+
+def _train(
+    autoencoder: SparseAutoencoder,
+    batches: Iterator[Tensor],
+    sample: Tensor,
+    training: SaeTraining,
+    generator: torch.Generator,
+    title: str,
+) -> None:
+    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=training.learning_rate)
+    steps = training.steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (steps - step) / max(1.0, DECAY * steps))
+    )
+    interval = max(1, steps // CHECKS)
+    used = torch.zeros(len(autoencoder.decoder), dtype=torch.bool, device=sample.device)
+    report_progress(title, 0, steps)
+    for step, x in zip(range(1, steps + 1), batches, strict=False):
+        codes = autoencoder.encode(x)
+        loss = autoencoder.loss(x, codes, training.sparsity)
+        optimizer.zero_grad()
+        loss.backward()
+        autoencoder.project_gradient()
+        optimizer.step()
+        schedule.step()
+        autoencoder.keep_unit_length()
+        used |= (codes.detach() > 0).any(0)
+        if step % interval == 0:
+            if training.resample and step <= LAST_CHECK * steps and not bool(used.all()):
+                resample(autoencoder, ~used, sample, optimizer, generator)
+            used.zero_()
+        report_progress(title, step, steps)
+
+
+@torch.no_grad()
+def _measured(autoencoder: SparseAutoencoder, sample: Tensor) -> dict[str, float | int]:
+    """Return the share of the variance that is explained, and how codes are used."""
+    left, codes_above_zero = 0.0, 0
+    used = torch.zeros(len(autoencoder.decoder), dtype=torch.bool)
+    for x in sample.split(ROWS):
+        codes = autoencoder.encode(x)
+        left += float((x - autoencoder.decode(codes)).double().square().sum())
+        codes_above_zero += int((codes > 0).sum())
+        used |= (codes > 0).any(0)
+    centred = sample.double() - sample.mean(0, dtype=torch.float64)
+    variance = max(float(centred.square().sum()), 1e-30)
+    return {
+        "explained": 1 - left / variance,
+        "mean_active": codes_above_zero / len(sample),
+        "dead": int((~used).sum()),
+    }
