@@ -258,6 +258,7 @@ def test_the_command_writes_a_file_and_says_what_is_in_it(few, tmp_path):
     [
         ("sae.pt", [], ("ends in .safetensors",)),
         ("x.safetensors", ["--components", "channels"], ("are 'channels'", "one kind", "sae:256")),
+        ("x.safetensors", ["--components", "heads:3"], ("'heads:3'", "'heads' and files need no")),
         ("x.safetensors", ["--components", "sae:8,nmf:4"], ("'sae:8,nmf:4'", "one kind")),
         ("x.safetensors", ["--components", "nmf:4", "--active", "2"], ("a training", "sae:N")),
         ("x.safetensors", ["--components", "sae:4", "--active", "5"], ("5 active", "at most 4")),

@@ -57,7 +57,7 @@ class BuildInputs(Settings):
         str | list[str],
         setting(
             "What is read of each layer: channels (its own components), fitted directions "
-            "(nmf:N, semi-nmf:N, pca:N, kmeans:N), or those of a file (sae:FILE, nmf:FILE); "
+            "(nmf:N, semi-nmf:N, pca:N, kmeans:N, sae:N), or those of a file (sae:FILE, nmf:FILE); "
             "several separated by commas."
         ),
     ] = "channels"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from semlens.data.images import Images
 from semlens.data.load import as_images
+from semlens.dictionaries.attention_heads import KIND as HEADS
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.dictionaries.request import OWN, DictionaryRequest, parse_components
 from semlens.dictionaries.train_sae import SAE, SaeTraining
@@ -141,11 +142,11 @@ def fit(
 def _request(components: str, training: SaeTraining | None) -> DictionaryRequest:
     """Return what to fit: one kind, so many directions."""
     own, requests = parse_components(components)
-    if own or len(requests) != 1 or requests[0].directions is None:
+    if own or len(requests) != 1 or requests[0].directions is None or requests[0].kind == HEADS:
         raise RecipeError(
             f"The components are '{components}'.",
             "Expected one kind with a number.",
-            f"Try {SAE}:256 or nmf:16; '{OWN}' and files need no fit.",
+            f"Try {SAE}:256 or nmf:16; '{OWN}', '{HEADS}' and files need no fit.",
         )
     if training is not None and requests[0].kind != SAE:
         raise RecipeError(
