@@ -27,6 +27,7 @@ from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.protocols import OUTPUT
+from semlens.stages.collect import layer_layouts
 
 INFO = DictionaryInfo("first", "nmf", "linear", channels_first=True)
 
@@ -361,6 +362,26 @@ def test_heads_are_found_in_timm_and_transformers_and_refused_elsewhere():
     with pytest.raises(LayerError) as caught:
         head_dictionary(small, "blocks")
     assert_says(caught.value, "2 attention modules", "Choose one of", "blocks.0.attn")
+    for module, layer in ((LittleNet(), "first"), (nn.Transformer(12, 3, 1, 1, 12), "encoder")):
+        with pytest.raises(LayerError) as caught:
+            head_dictionary(module, layer)
+        assert_says(caught.value, "0 attention modules", "own components")
+
+
+def test_heads_of_windows_are_refused():
+    from timm.models import SwinTransformer  # noqa: PLC0415
+
+    swin = SwinTransformer(
+        img_size=32, patch_size=4, embed_dim=12, depths=(1,), num_heads=(3,), window_size=4
+    )
+    subject = SubjectModel(swin, to_tensor, "32", "python:swin", list("abcd"))
+    heads = head_dictionary(swin, "layers.0.blocks.0")
+    with pytest.raises(LayerError) as caught:
+        layer_layouts(subject.with_dictionaries([heads]), [heads.info.name], "mean")
+    assert_says(caught.value, "for one image", "windows")
+
+
+def test_a_layer_without_attention_has_no_heads():
     with pytest.raises(LayerError) as caught:
         head_dictionary(LittleNet(), "first")
     assert_says(caught.value, "0 attention modules", "own components")
