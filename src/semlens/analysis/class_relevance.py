@@ -12,7 +12,8 @@ from jaxtyping import Float64
 from rich.console import RenderableType
 
 from semlens.analysis.classes import Pictures, class_name, find_class
-from semlens.analysis.graph.relevance_trace import component_shares, make_job, reached_layers
+from semlens.analysis.graph.graph_layers import reached_layers
+from semlens.analysis.graph.relevance_trace import component_shares, make_job
 from semlens.analysis.labelling.component_names import NAMES
 from semlens.analysis.labelling.label_source import LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result

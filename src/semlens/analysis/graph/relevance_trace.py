@@ -28,6 +28,7 @@ from semlens.analysis.classes import (
     find_class,
 )
 from semlens.analysis.database_engine import group_masks, relevance_per_component
+from semlens.analysis.graph.graph_layers import graph_layers
 from semlens.errors import RelevanceError
 from semlens.models.forward import batches
 from semlens.relevance.backward_signal import BackwardSignal
@@ -313,7 +314,7 @@ def trace_class(
     numbers = count_or_numbers(samples)
     if isinstance(numbers, int):
         numbers = class_samples(database, logit, numbers, instead=OTHER_IMAGES).tolist()
-    names = reached_layers(database, logit, layers)
+    names = graph_layers(database, logit, layers)
     manifest = database.manifest
     key = [
         VERSION,
@@ -353,16 +354,3 @@ def strongest_components(job: TraceJob, max_components: int | None = None) -> li
         no_relevance = np.zeros((len(share), 0, len(indices)), np.float32)
         layers.append(TracedLayer(name, indices, share[:, indices], magnitude.sum(1), no_relevance))
     return layers
-
-
-def reached_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
-    """Return the layers with relevance for a class, according to the database.
-
-    All layers if the database has no relevance for the class.
-    """
-    names = database.layer_names(layers)
-    if database.manifest.relevance is None or (
-        target not in set(database.relevance_classes["class"])
-    ):
-        return names
-    return [name for name in names if len(database.relevance(target, [name]))] or names

@@ -12,13 +12,13 @@ from pydantic import BaseModel, Field
 
 from semlens.analysis.classes import class_name
 from semlens.analysis.graph.attribution_graph import MINIMUM
+from semlens.analysis.graph.graph_layers import graph_layers
 from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.graph.prune_graph import prune_graph
 from semlens.analysis.graph.relevance_trace import (
     IMAGES,
     MAX_COMPONENTS,
     GraphTrace,
-    reached_layers,
     trace_class,
 )
 from semlens.draw.graph_layout import GraphEdge, GraphNode
@@ -207,7 +207,7 @@ def class_trace(
     """
     db = context.db
     samples = images_of_class(context, state, target, IMAGES)
-    names = reached_layers(db, target, layers)
+    names = graph_layers(db, target, layers)
 
     def compute() -> GraphTrace:
         with context.run_model("Tracing a graph"):
