@@ -33,6 +33,7 @@ from .analysis.search.search import search as search
 from .analysis.swap.border_swap import border_swap as border_swap
 from .analysis.swap.colour_swap import colour_swap as colour_swap
 from .analysis.swap.region_swap import region_swap as region_swap
+from .analysis.tcav.tcav import tcav as tcav
 from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build
 from .api import extend as extend

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from semlens.analysis.swap.border_swap import border_swap
     from semlens.analysis.swap.colour_swap import colour_swap
     from semlens.analysis.swap.region_swap import region_swap
+    from semlens.analysis.tcav.tcav import tcav
 
 
 class Questions(Database):
@@ -73,6 +74,7 @@ class Questions(Database):
         senses = senses
         sensitivity = sensitivity
         suspects = suspects
+        tcav = tcav
         unexpected = unexpected
     else:
         affected = LazyMethod("semlens.analysis.correct.affected_samples")
@@ -104,4 +106,5 @@ class Questions(Database):
         senses = LazyMethod("semlens.analysis.labelling.senses")
         sensitivity = LazyMethod("semlens.analysis.correct.artefact_sensitivity")
         suspects = LazyMethod("semlens.analysis.audit.suspects")
+        tcav = LazyMethod("semlens.analysis.tcav.tcav")
         unexpected = LazyMethod("semlens.analysis.describe.unexpected")

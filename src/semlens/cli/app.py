@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "explain": "explain:explain",
         "graph": "explain:graph",
         "effect": "explain:effect",
+        "tcav": "tcav:tcav",
     },
     "Compare": {"compare": "compare:compare"},
     "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},

@@ -13,7 +13,12 @@ from semlens.errors import RecipeError, nearest, shortened
 
 OWN = "channels"
 """The layer's own components: channels, units or token features."""
-KINDS = (*FITS, "sae")
+FROM_FILES = {
+    "sae": ("a trained autoencoder", "Train one with 'semlens fit'"),
+    "cav": ("concept activation vectors", "Write one with 'semlens tcav --save-cavs'"),
+}
+"""Kinds that are not fitted by a build: what their file holds, and how it is made."""
+KINDS = (*FITS, *FROM_FILES)
 EXPECTED = (
     "Expected 'channels', KIND:NUMBER or KIND:FILE with a kind of "
     f"{', '.join(KINDS)}, separated by commas."
@@ -71,10 +76,11 @@ def _parse(text: str) -> DictionaryRequest:
         return DictionaryRequest(kind, file=Path(rest))
     if int(rest) < 1:
         raise RecipeError(f"'{text}' has no directions.", "Expected at least one.", "Try nmf:16.")
-    if kind == "sae":
+    if kind in FROM_FILES:
+        content, remedy = FROM_FILES[kind]
         raise RecipeError(
-            f"'{text}' gives a number of latents.",
-            "Expected the file of a trained autoencoder.",
-            "Train one with 'semlens fit', or pass sae:FILE.",
+            f"'{text}' gives a number of directions.",
+            f"Expected the file of {content}.",
+            f"{remedy}, and pass {kind}:FILE.",
         )
     return DictionaryRequest(kind, directions=int(rest))
