@@ -34,7 +34,7 @@ DRAWS = 39
 """Random concepts: the fewest for which 0.05 is a possible p-value."""
 FITS = 30
 """CAVs of each side of the t-test."""
-CONCEPTS, QUICK_CONCEPTS = 150, 4
+CONCEPTS, QUICK_CONCEPTS = 150, 2
 
 
 def t_test(
@@ -62,11 +62,11 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Build the demo's database if it is missing, and test random concepts on all classes."""
     world, path = DemoWorld(), work / "demo" / "demo.semlens"
     db = sl.open(path) if path.is_dir() else walkthrough.build_demo(path.parent, world)
-    numbers = range(len(world.classes))
-    gradients = [class_gradients(db, number, LAYERS, SAMPLES, 32) for number in numbers]
-    values = readouts(db.model, db.images.read, range(db.manifest.samples), LAYERS)
+    numbers, layers = range(len(world.classes)), LAYERS[-1:] if options.quick else LAYERS
+    gradients = [class_gradients(db, number, layers, SAMPLES, 32) for number in numbers]
+    values = readouts(db.model, db.images.read, range(db.manifest.samples), layers)
     rates: list[Rate] = []
-    for layer in LAYERS:
+    for layer in layers:
         of_layer = [one[layer] for one in gradients]
         found: dict[str, list[list[float]]] = {"semlens": [], "t-test": []}
         for number in range(QUICK_CONCEPTS if options.quick else CONCEPTS):

@@ -324,6 +324,16 @@ def test_defect_query_quick(tmp_path, demo):
     assert mean["contrast --a marked/ --b plain/"] < mean["search watermark"]
 
 
+@pytest.mark.slow
+def test_tcav_quick(tmp_path, demo):
+    (tmp_path / "demo").symlink_to(demo.parent)
+    rates = run("tcav.py", "--work", str(tmp_path))["rates"]
+    assert [(one["name"], one["null"]) for one in rates] == [
+        ("semlens", "layer3"), ("t-test", "layer3")
+    ]  # fmt: skip
+    assert rates[0]["rate_low"] <= 0.05
+
+
 def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     marks = importlib.import_module("marks")

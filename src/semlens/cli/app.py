@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "graph": "explain:graph",
         "effect": "explain:effect",
         "tcav": "tcav:tcav",
+        "prototypes": "explain:prototypes",
     },
     "Compare": {"compare": "compare:compare"},
     "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},
