@@ -226,6 +226,7 @@ def test_what_cannot_be_asked(db):
         db.prototypes("warm or cold", quantile=1.0)
 
 
+@pytest.mark.slow
 def test_the_planted_mark_of_the_demo_separates_prototypes(demo):
     db, world = sl.open(demo), DemoWorld()
     marked = {str(Path(one.path).relative_to("images")): one.marked for one in world.pictures}

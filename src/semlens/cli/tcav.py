@@ -24,7 +24,7 @@ def tcav(
     ],
     save_cavs: Annotated[
         Path | None,
-        typer.Option(help="Also write the CAVs of one layer, for build --components cav:FILE."),
+        typer.Option(help="Also write the CAVs of one layer, from which a build makes components."),
     ] = None,
 ) -> Tcav:
     """Measure how sensitive classes are to concepts that are given by example images.
