@@ -15,6 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.correct.artefact_sensitivity import wilson_interval
 from semlens.analysis.correct.cav import SVM_C, fit_boundary, fit_linear_svm, standardise
 from semlens.analysis.tcav.concept_test import (
     ConceptTest,
@@ -181,6 +182,15 @@ def test_scores_by_plain_loops():
     assert found.score == pytest.approx(sum(shares) / 4)
     effects = [sum(ps) * d for ps, d in zip(products, distances, strict=True)]
     assert found.effect == pytest.approx(sum(effects) / 28)
+
+
+def test_intervals_cover_the_score_of_the_class():
+    """Shares of five CAVs on each image; the score over all images of the class is 0.82."""
+    draw = np.random.default_rng(2)
+    shares = draw.choice([0, 0.2, 0.8, 1], p=[0.1, 0.05, 0.2, 0.65], size=(2000, 25))
+    score = 0.05 * 0.2 + 0.2 * 0.8 + 0.65
+    intervals = [wilson_interval(float(row.sum()), 25) for row in shares]
+    assert np.mean([low <= score <= high for low, high in intervals]) > 0.94
 
 
 def test_p_values_by_hand():

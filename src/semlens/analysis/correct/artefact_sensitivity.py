@@ -271,8 +271,11 @@ def _rows(evaluation: Evaluation, clean: Evaluation) -> Iterator[dict[str, Any]]
         }
 
 
-def wilson_interval(hits: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927)."""
+def wilson_interval(hits: int | float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion (Wilson 1927).
+
+    ``hits`` may be a sum of shares, which vary less than hits: the interval is then too wide.
+    """
     share = hits / count
     centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
