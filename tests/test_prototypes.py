@@ -20,7 +20,6 @@ from semlens.analysis.graph.relevance_trace import component_shares, make_job
 from semlens.analysis.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
-from semlens.demo.bundled_images import DemoWorld
 from semlens.errors import DataError, RecipeError, RelevanceError
 from semlens.models.subject import SubjectModel
 
@@ -224,19 +223,6 @@ def test_what_cannot_be_asked(db):
         db.prototypes("zebra")
     with pytest.raises(RecipeError, match="quantile"):
         db.prototypes("warm or cold", quantile=1.0)
-
-
-@pytest.mark.slow
-def test_the_planted_mark_of_the_demo_separates_prototypes(demo):
-    db, world = sl.open(demo), DemoWorld()
-    marked = {str(Path(one.path).relative_to("images")): one.marked for one in world.pictures}
-    result = db.prototypes(world.target, layer="layer3", concepts=None)
-    truth = [marked[path] for path in result.samples["path"]]
-    assert len(result.frame) == 2
-    assert adjusted_rand_score(truth, result.samples["prototype"]) > 0.9
-    control = db.prototypes("fruit", layer="layer3", concepts=None)
-    assert len(control.frame) == 1
-    assert not any(control.frame["components"])
 
 
 @pytest.mark.slow
