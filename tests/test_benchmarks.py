@@ -324,6 +324,28 @@ def test_defect_query_quick(tmp_path, demo):
     assert mean["contrast --a marked/ --b plain/"] < mean["search watermark"]
 
 
+@pytest.mark.slow
+def test_tcav_quick(tmp_path, demo):
+    (tmp_path / "demo").symlink_to(demo.parent)
+    rates = run("tcav.py", "--work", str(tmp_path))["rates"]
+    assert [(one["name"], one["null"]) for one in rates] == [
+        ("semlens", "layer3"), ("t-test", "layer3")
+    ]  # fmt: skip
+    assert rates[0]["rate_low"] <= 0.05
+
+
+@pytest.mark.slow
+def test_prototypes_quick(tmp_path, demo):
+    (tmp_path / "demo").symlink_to(demo.parent)
+    printed = run("prototypes.py", "--work", str(tmp_path))
+    marked, plain = printed["demo"]
+    assert (marked["class"], marked["layer"], marked["prototypes"]) == ("vegetable", "layer3", 2)
+    assert marked["rand"] > 0.9
+    assert (plain["prototypes"], plain["rand"]) == (1, None)
+    assert all(one["semlens"] < one["naive"] for one in printed["outliers"])
+    assert printed["one_prototype"] == {"one_group": 1.0, "skewed_shares": 1.0}
+
+
 def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     marks = importlib.import_module("marks")

@@ -26,6 +26,7 @@ from .analysis.labelling.evaluate_labels import evaluate_labels as evaluate_labe
 from .analysis.labelling.label import label as label
 from .analysis.labelling.label_stability import label_stability as label_stability
 from .analysis.labelling.senses import senses as senses
+from .analysis.prototypes.prototypes import prototypes as prototypes
 from .analysis.query_embedding import QueryEmbedding as QueryEmbedding
 from .analysis.report.report import report as report
 from .analysis.scores import scores as scores
@@ -33,6 +34,7 @@ from .analysis.search.search import search as search
 from .analysis.swap.border_swap import border_swap as border_swap
 from .analysis.swap.colour_swap import colour_swap as colour_swap
 from .analysis.swap.region_swap import region_swap as region_swap
+from .analysis.tcav.tcav import tcav as tcav
 from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build
 from .api import extend as extend

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from semlens.analysis.labelling.label import label
     from semlens.analysis.labelling.label_stability import label_stability
     from semlens.analysis.labelling.senses import senses
+    from semlens.analysis.prototypes.prototypes import prototypes
     from semlens.analysis.report.report import report
     from semlens.analysis.scores import scores
     from semlens.analysis.search.search import search
     from semlens.analysis.swap.border_swap import border_swap
     from semlens.analysis.swap.colour_swap import colour_swap
     from semlens.analysis.swap.region_swap import region_swap
+    from semlens.analysis.tcav.tcav import tcav
 
 
 class Questions(Database):
@@ -64,6 +66,7 @@ class Questions(Database):
         label = label
         label_stability = label_stability
         model_test = model_test
+        prototypes = prototypes
         prune = prune
         region_swap = region_swap
         report = report
@@ -73,6 +76,7 @@ class Questions(Database):
         senses = senses
         sensitivity = sensitivity
         suspects = suspects
+        tcav = tcav
         unexpected = unexpected
     else:
         affected = LazyMethod("semlens.analysis.correct.affected_samples")
@@ -95,6 +99,7 @@ class Questions(Database):
         label = LazyMethod("semlens.analysis.labelling.label")
         label_stability = LazyMethod("semlens.analysis.labelling.label_stability")
         model_test = LazyMethod("semlens.analysis.audit.model_test")
+        prototypes = LazyMethod("semlens.analysis.prototypes.prototypes")
         prune = LazyMethod("semlens.analysis.correct.prune")
         region_swap = LazyMethod("semlens.analysis.swap.region_swap")
         report = LazyMethod("semlens.analysis.report.report")
@@ -104,4 +109,5 @@ class Questions(Database):
         senses = LazyMethod("semlens.analysis.labelling.senses")
         sensitivity = LazyMethod("semlens.analysis.correct.artefact_sensitivity")
         suspects = LazyMethod("semlens.analysis.audit.suspects")
+        tcav = LazyMethod("semlens.analysis.tcav.tcav")
         unexpected = LazyMethod("semlens.analysis.describe.unexpected")

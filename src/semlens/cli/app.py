@@ -44,6 +44,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "explain": "explain:explain",
         "graph": "explain:graph",
         "effect": "explain:effect",
+        "tcav": "tcav:tcav",
+        "prototypes": "explain:prototypes",
     },
     "Compare": {"compare": "compare:compare"},
     "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},

@@ -1,4 +1,4 @@
-"""``semlens relevance``, ``explain``, ``graph`` and ``effect``."""
+"""``semlens relevance``, ``explain``, ``graph``, ``effect`` and ``prototypes``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from semlens.analysis.explain import explain as ask_explain
 from semlens.analysis.explanation import Explanation
 from semlens.analysis.graph.attribution_graph import attribution_graph
 from semlens.analysis.graph.graph_result import AttributionGraph
+from semlens.analysis.prototypes.prototypes import Prototypes
+from semlens.analysis.prototypes.prototypes import prototypes as ask_prototypes
 from semlens.analysis.saved_labels import labels_by_component
 from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import err, print_written
@@ -122,5 +124,28 @@ def relevance(ask: QuestionContext, image: Picture = None) -> RelevantComponents
     semlens relevance r18.semlens --target 345 --layer layer4 --top 5 --json
 
     semlens relevance r18.semlens --target ox --image ox.jpg
+    """
+    return ask(images=image)
+
+
+@command(ask_prototypes)
+def prototypes(
+    ask: QuestionContext,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", help="Compare this image with the prototypes. Repeatable."),
+    ] = None,
+) -> Prototypes:
+    """Find the typical ways in which a model predicts a class, and images that deviate.
+
+    The relevance of a layer's components on the images of the class is described by a mixture of
+    Gaussians; the image nearest to the mean of each is a prototype. Outliers are less likely than
+    nearly all images of the class.
+
+    Examples:
+
+    semlens prototypes r18.semlens --target ox --save prototypes.png
+
+    semlens prototypes r18.semlens --target ox --layer layer3 --number 4 --image ox.jpg
     """
     return ask(images=image)

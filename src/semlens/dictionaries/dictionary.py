@@ -34,7 +34,7 @@ class DictionaryInfo:
     layer
         Layer whose activations it reads.
     kind
-        ``nmf``, ``semi-nmf``, ``pca``, ``kmeans``, ``sae`` or ``heads``.
+        ``nmf``, ``semi-nmf``, ``pca``, ``kmeans``, ``sae``, ``heads`` or ``cav``.
     code
         How codes are computed.
     channels_first
@@ -91,7 +91,7 @@ class Dictionary(nn.Module):
 
     With ``p = x E' + b``, the codes are
 
-    - ``linear``: p (PCA)
+    - ``linear``: p (PCA, CAV)
     - ``relu``: max(p, 0) (vanilla SAE)
     - ``topk``: max(p, 0) of the ``active`` largest, otherwise 0 (Gao et al. 2024)
     - ``jumprelu``: p above a threshold, otherwise 0 (Rajamanoharan et al. 2024)

@@ -15,7 +15,9 @@ from semlens.errors import RecipeError, nearest, shortened
 
 OWN = "channels"
 """The layer's own components: channels, units or token features."""
-KINDS = (*FITS, SAE, HEADS)
+CAV = "cav"
+"""Concept activation vectors, which only a file has."""
+KINDS = (*FITS, SAE, HEADS, CAV)
 EXPECTED = (
     f"Expected '{OWN}', '{HEADS}', KIND:NUMBER or KIND:FILE with a kind of "
     f"{', '.join(KINDS)}, separated by commas."
@@ -77,4 +79,10 @@ def _parse(text: str) -> DictionaryRequest:
         return DictionaryRequest(kind, file=Path(rest))
     if int(rest) < 1:
         raise RecipeError(f"'{text}' has no directions.", "Expected at least one.", "Try nmf:16.")
+    if kind == CAV:
+        raise RecipeError(
+            f"'{text}' gives a number of directions.",
+            "Expected the file of concept activation vectors.",
+            "Write one with 'semlens tcav --save-cavs', and pass cav:FILE.",
+        )
     return DictionaryRequest(kind, directions=int(rest))

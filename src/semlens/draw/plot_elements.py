@@ -116,7 +116,7 @@ def show_square(axes: Axes, picture: Image.Image, left: int | float) -> None:
     axes.imshow(np.asarray(picture), extent=(x, x + width, y, y + height))
 
 
-def show_in_cell(axes: Axes, picture: Image.Image, column: int, row: int) -> None:
+def show_in_cell(axes: Axes, picture: Image.Image, column: int | float, row: int | float) -> None:
     """Show a picture in a cell of a grid whose rows go down."""
     width, height = (0.94 * side / max(picture.size) for side in picture.size)
     x, y = column + (1 - width) / 2, row - height / 2

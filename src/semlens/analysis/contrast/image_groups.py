@@ -68,11 +68,11 @@ def given_groups(
             "Expected two groups, or the class whose errors are to be explained.",
             "Give a and b, or errors='CLASS'.",
         )
-    first = _group(database, a, "a")
+    first = image_group(database, a, "a")
     if b is not None:
-        return _checked(first, _group(database, b, "b"))
+        return _checked(first, image_group(database, b, "b"))
     taken = set(first.samples) if first.images is database.images else set[int]()
-    others = [sample for sample in _readable(database) if sample not in taken]
+    others = [sample for sample in readable_samples(database) if sample not in taken]
     return _checked(first, ImageGroup("other images", database.images, tuple(others)))
 
 
@@ -161,7 +161,21 @@ def pair_blocks(first: ImageGroup, second: ImageGroup) -> tuple[Int64[np.ndarray
     return blocks, len(shared)
 
 
-def _group(database: Database, given: GroupLike | int, letter: str) -> ImageGroup:
+def image_group(database: Database, given: GroupLike | int, name: str) -> ImageGroup:
+    """Return a group of images from any of its forms.
+
+    Parameters
+    ----------
+    given
+        A folder or other SPEC, a picture, a list of the database's images, or their numbers.
+    name
+        Name of the group, unless it is named after a file.
+
+    Raises
+    ------
+    DataError
+        If images cannot be loaded, or the database lacks those of a list.
+    """
     if isinstance(given, str | Path):
         path = user_path(given)
         if path.suffix.lower() in LISTS and path.is_file():
@@ -169,13 +183,13 @@ def _group(database: Database, given: GroupLike | int, letter: str) -> ImageGrou
         images = as_images([path] if path.is_file() else given)
         return ImageGroup(path.name or str(given), images, tuple(range(len(images))))
     if isinstance(given, int):
-        return _numbered(database, sample_numbers([given]), letter)
+        return _numbered(database, sample_numbers([given]), name)
     if isinstance(given, Images):
-        return ImageGroup(letter, given, tuple(range(len(given))))
+        return ImageGroup(name, given, tuple(range(len(given))))
     if len(given) and all(isinstance(item, int | np.integer) for item in given):
-        return _numbered(database, sample_numbers(list(given)), letter)
+        return _numbered(database, sample_numbers(list(given)), name)
     images = as_images(given)
-    return ImageGroup(letter, images, tuple(range(len(images))))
+    return ImageGroup(name, images, tuple(range(len(images))))
 
 
 def _listed(path: Path) -> list[str]:
@@ -215,7 +229,7 @@ def _of_database(database: Database, paths: Sequence[str], name: str) -> ImageGr
             f"Expected paths such as '{ids[0]}'.",
             "Correct the list; a folder is a group of its own images.",
         )
-    readable = set(_readable(database))
+    readable = set(readable_samples(database))
     samples = sorted({number[path] for path in paths} & readable)
     return ImageGroup(name, database.images, tuple(samples))
 
@@ -231,7 +245,8 @@ def _numbered(database: Database, samples: list[int], name: str) -> ImageGroup:
     return ImageGroup(name, database.images, tuple(dict.fromkeys(samples)))
 
 
-def _readable(database: Database) -> list[int]:
+def readable_samples(database: Database) -> list[int]:
+    """Return the numbers of the database's images that could be read."""
     return np.flatnonzero(database.samples["error"].isna().to_numpy()).tolist()
 
 

@@ -137,19 +137,19 @@ def sensitivity(
         VANILLA: database.model,
         **{
             name: value if isinstance(value, SubjectModel) else with_weights(database.model, value)
-            for name, value in _by_name(weights, VANILLA).items()
+            for name, value in by_name(weights, VANILLA).items()
         },
     }
     sets = {
         name: labelled_images(database, as_images(value), only)
-        for name, value in _by_name(images, first=CLEAN).items()
+        for name, value in by_name(images, first=CLEAN).items()
     } or {CLEAN: labelled_images(database, only=only)}
     return accuracies(
         models, with_artefacts(sets, inserted, seed), prune=removed, batch_size=batch_size
     )
 
 
-def _by_name(values: Any, *reserved: str, first: str = "") -> dict[str, Any]:
+def by_name(values: Any, *reserved: str, first: str = "") -> dict[str, Any]:
     """Return values by name: from a mapping, from "NAME=VALUE", or named after their files.
 
     The name of the first value without one is ``first``, if that is given.
@@ -271,8 +271,11 @@ def _rows(evaluation: Evaluation, clean: Evaluation) -> Iterator[dict[str, Any]]
         }
 
 
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927)."""
+def wilson_interval(hits: int | float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion (Wilson 1927).
+
+    ``hits`` may be a sum of shares, which vary less than hits: the interval is then too wide.
+    """
     share = hits / count
     centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))

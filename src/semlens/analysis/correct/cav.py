@@ -128,7 +128,7 @@ def concept_vector(
         "Build a database of more images." if negatives is None else "Give more negatives.",
     )
     positive = np.arange(len(samples)) < len(shows)
-    direction = _fit(readings, positive)
+    direction, _ = fit_boundary(readings, positive)
     return ConceptActivationVector(
         name,
         direction,
@@ -208,8 +208,22 @@ def fit_linear_svm(
     return classifier.coef_[0], float(classifier.intercept_[0])
 
 
-def _fit(readings: Float64[np.ndarray, "n c"], positive: np.ndarray) -> Float64[np.ndarray, " c"]:
-    """Fit on standardised readouts; return the unit normal in the layer's original units."""
+def fit_boundary(
+    readings: Float64[np.ndarray, "n c"], positive: Bool[np.ndarray, " n"]
+) -> tuple[Float64[np.ndarray, " c"], float]:
+    """Fit the plane between positives and negatives on standardised readouts.
+
+    Returns
+    -------
+    tuple
+        Its unit normal in the layer's original units, towards the positives, and the dot product
+        with the normal above which readouts are on their side.
+
+    Raises
+    ------
+    DataError
+        If the readouts of all samples are the same.
+    """
     scaled, deviation = standardise(readings)
     if not deviation.any():
         raise DataError(
@@ -217,8 +231,10 @@ def _fit(readings: Float64[np.ndarray, "n c"], positive: np.ndarray) -> Float64[
             "Expected a layer whose readouts differ between samples.",
             "Choose another layer.",
         )
-    direction = fit_linear_svm(scaled, positive, SVM_C)[0] / np.where(deviation > 0, deviation, 1)
-    return direction / np.linalg.norm(direction)
+    coefficients, intercept = fit_linear_svm(scaled, positive, SVM_C)
+    normal = coefficients / np.where(deviation > 0, deviation, 1)
+    length = np.linalg.norm(normal)
+    return normal / length, float((readings.mean(0) @ normal - intercept) / length)
 
 
 def _separation(readings: Float64[np.ndarray, "n c"], positive: np.ndarray, seed: int) -> float:
@@ -230,7 +246,7 @@ def _separation(readings: Float64[np.ndarray, "n c"], positive: np.ndarray, seed
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(
         readings, positive
     ):
-        projection = readings[test] @ _fit(readings[train], positive[train])
+        projection = readings[test] @ fit_boundary(readings[train], positive[train])[0]
         scores.append(
             float(auroc(projection[positive[test], None], projection[~positive[test], None])[0])
         )

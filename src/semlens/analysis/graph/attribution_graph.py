@@ -8,6 +8,7 @@ from typing import Annotated
 from semlens.analysis.classes import Pictures, Samples
 from semlens.analysis.database_engine import RulesLike
 from semlens.analysis.graph.build_graph import build_graph, group_components
+from semlens.analysis.graph.graph_layers import single_readings
 from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.graph.relevance_trace import (
     IMAGES,
@@ -79,6 +80,7 @@ def attribution_graph(
     RelevanceError
         If the class does not exist, or its logit does not depend on a layer.
     """
+    layers = single_readings(database, layers)
     job = make_job(database, target, samples, images, layers, rules, batch_size)
     labels = as_labels(database, concepts, layers, threshold)
     traced = strongest_components(job)

@@ -20,15 +20,15 @@ def reached_layers(database: Database, target: int, layers: Layers = None) -> li
     return [name for name in names if len(database.relevance(target, [name]))] or names
 
 
-def graph_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
-    """Return the layers of a graph: of several readings of one layer, its own components.
+def single_readings(database: Database, layers: Layers = None) -> list[str]:
+    """Return layers without those that read the same layer: its own components are kept.
 
     Raises
     ------
     LayerError
         If several readings of a layer are asked for: no relevance flows between them.
     """
-    names = reached_layers(database, target, layers)
+    names = database.layer_names(layers)
     readings: dict[str, list[str]] = {}
     for name in names:
         dictionary = database.layer(name).dictionary
@@ -42,3 +42,8 @@ def graph_layers(database: Database, target: int, layers: Layers = None) -> list
             )
     chosen = {layer if layer in same else same[0] for layer, same in readings.items()}
     return [name for name in names if name in chosen]
+
+
+def graph_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
+    """Return the layers of a class's graph: one reading of each layer that has relevance for it."""
+    return reached_layers(database, target, single_readings(database, layers))

@@ -1,0 +1,1 @@
+"""TCAV: how sensitive a class is to concepts that are given by example images."""
