@@ -8,11 +8,11 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from torch import nn
 
 import semlens as sl
+from semlens.analysis.graph.graph_layers import reached_layers
 from semlens.analysis.graph.prune_graph import prune_graph
 from semlens.analysis.graph.relevance_trace import (
     GraphTrace,
     TracedLayer,
-    reached_layers,
     trace_class,
 )
 from semlens.data.image_folder import ImageFolder
