@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from semlens.analysis.labelling.label import label
     from semlens.analysis.labelling.label_stability import label_stability
     from semlens.analysis.labelling.senses import senses
+    from semlens.analysis.netdissect.netdissect import netdissect
     from semlens.analysis.report.report import report
     from semlens.analysis.scores import scores
     from semlens.analysis.search.search import search
@@ -64,6 +65,7 @@ class Questions(Database):
         label = label
         label_stability = label_stability
         model_test = model_test
+        netdissect = netdissect
         prune = prune
         region_swap = region_swap
         report = report
@@ -95,6 +97,7 @@ class Questions(Database):
         label = LazyMethod("semlens.analysis.labelling.label")
         label_stability = LazyMethod("semlens.analysis.labelling.label_stability")
         model_test = LazyMethod("semlens.analysis.audit.model_test")
+        netdissect = LazyMethod("semlens.analysis.netdissect.netdissect")
         prune = LazyMethod("semlens.analysis.correct.prune")
         region_swap = LazyMethod("semlens.analysis.swap.region_swap")
         report = LazyMethod("semlens.analysis.report.report")
