@@ -35,7 +35,7 @@ class InputMasks:
     valid: Bool[np.ndarray, "h w"]
 
     @property
-    def pixels(self) -> Bool[np.ndarray, "k h*w"]:
+    def pixels(self) -> Bool[np.ndarray, "k pixels"]:
         """``inside`` with one axis for all pixels."""
         return self.inside.reshape(len(self.concepts), self.valid.size)
 

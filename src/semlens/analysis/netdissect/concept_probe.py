@@ -1,0 +1,79 @@
+"""A linear combination of a layer's components that segments a concept (Fong and Vedaldi 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.optimize import minimize
+from scipy.special import expit
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptProbe:
+    """A fitted combination.
+
+    Parameters
+    ----------
+    weights
+        One per component, in units of its standard deviation: their magnitudes are comparable.
+    direction
+        The same in units of the activations.
+    bias
+        Added to the products with ``direction``.
+    """
+
+    weights: Float64[np.ndarray, " c"]
+    direction: Float64[np.ndarray, " c"]
+    bias: float
+
+    def largest(self, count: int) -> Float64[np.ndarray, " c"]:
+        """Return the direction with the weights of largest magnitude only, others being 0."""
+        kept = np.argsort(-np.abs(self.weights), kind="stable")[:count]
+        direction = np.zeros_like(self.direction)
+        direction[kept] = self.direction[kept]
+        return direction
+
+
+def fit_probe(
+    activations: Float64[np.ndarray, "n c"],
+    inside: Float64[np.ndarray, " n"],
+    labelled: Float64[np.ndarray, " n"],
+    l2: float,
+) -> ConceptProbe:
+    """Fit a logistic regression of positions, balanced as in the paper.
+
+    Minimises the weighted mean of the cross-entropy plus ``l2 / 2 * |weights|^2``. A position that
+    is partly covered by the concept is an example of both. As in the paper (Eq. 5), what is inside
+    of the concept has the weight ``alpha = 1 - share of the concept``, the rest ``1 - alpha``.
+
+    Parameters
+    ----------
+    inside
+        Share of each position that the concept covers.
+    labelled
+        Share that is labelled at all; at least ``inside``.
+    l2
+        Strength of the penalty.
+    """
+    mean, spread = activations.mean(0), activations.std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+    x = (activations - mean) / spread
+    alpha = 1 - inside.sum() / labelled.sum()
+    positive, negative = alpha * inside, (1 - alpha) * (labelled - inside)
+    total = positive.sum() + negative.sum()
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, bias = theta[:-1], theta[-1]
+        z = x @ weights + bias
+        value = (positive * np.logaddexp(0, -z) + negative * np.logaddexp(0, z)).sum() / total
+        slope = ((positive + negative) * expit(z) - positive) / total
+        gradient = np.append(x.T @ slope + l2 * weights, slope.sum())
+        return float(value + l2 / 2 * weights @ weights), gradient
+
+    start = np.zeros(x.shape[1] + 1)
+    options = {"maxiter": 1000, "gtol": 1e-7, "ftol": 1e-12}
+    theta = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
+    direction = theta[:-1] / spread
+    return ConceptProbe(theta[:-1], direction, float(theta[-1] - direction @ mean))

@@ -1,0 +1,378 @@
+"""Network Dissection: planted detectors, plain loops as oracles, and what chance finds."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import ColourEmbedder, LittleNet, assert_says, to_tensor, write_pictures
+from PIL import Image
+from scipy import stats
+from segmented_world import COLOURS, ColourNet, centre, save, write_world
+from torch.nn import functional
+
+import semlens as sl
+from semlens.analysis.netdissect import upper_quantile
+from semlens.analysis.netdissect.input_masks import InputMasks, masks_in_input
+from semlens.analysis.netdissect.mask_folder import load_masks
+from semlens.analysis.netdissect.netdissect import find_overlap, find_thresholds
+from semlens.analysis.netdissect.overlap import CellCounts, Overlap
+from semlens.analysis.netdissect.shuffled_pairs import orders_for, shifted_p_values
+from semlens.analysis.netdissect.upper_quantile import UpperQuantile
+from semlens.errors import DataError, LayerError, ModelError, RecipeError
+from semlens.models.preprocess_geometry import measure_geometry
+from semlens.models.subject import SubjectModel
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def db(world):
+    model = SubjectModel(ColourNet(), centre, "centre 64", "python:colours", list("abc"))
+    parts = (world / "db", model, world / "images", ColourEmbedder())
+    sl.build(*parts, ["colours"], components="channels,nmf:3", examples=3, crop="none")
+    return sl.build(*parts, ["coarse", "head"], examples=3, crop="none")
+
+
+@pytest.fixture(scope="module")
+def little(tmp_path_factory):
+    """A signed layer of a random network, and masks of random rectangles in the images' sizes."""
+    folder = tmp_path_factory.mktemp("little")
+    write_pictures(folder / "images", 20)
+    random = np.random.default_rng(1)
+    for path in sorted((folder / "images").rglob("*.png")):
+        width, height = Image.open(path).size
+        label = np.zeros((height, width), np.uint8)
+        for index in (1, 2):
+            y, x = random.integers(0, height // 2), random.integers(0, width // 2)
+            label[y : y + height // 2, x : x + width // 3] = index
+        label[: height // 8] = 255
+        save(folder / "masks" / path.relative_to(folder / "images"), label)
+    (folder / "masks" / "classes.json").write_text('{"1": "box", "2": "window"}')
+    model = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
+    built = sl.build(
+        folder / "db", model, folder / "images", ColourEmbedder(), ["second"], examples=3,
+        crop="none",
+    )  # fmt: skip
+    return built, folder / "masks"
+
+
+# -- planted truth ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["indexed", "folders"])
+def test_a_channel_that_is_a_colour_is_a_detector_of_it(world, db, form):
+    found = db.netdissect(world / form, "colours")
+    frame = found.to_pandas().set_index("component")
+    order = [found.names.index(colour) for colour in COLOURS]
+    right = found.iou[:3, order]
+    # squares that the crop cuts are cut in the masks as well: any shift would lower the IoU
+    np.testing.assert_allclose(right, np.eye(3), atol=1e-12)
+    for number, colour in enumerate(COLOURS):
+        row = frame.loc[f"colours:{number}"]
+        assert row["concept"] == colour
+        assert row["detector"]
+        assert row["expected"] < 0.02
+    assert not frame.loc["colours:3", "detector"]
+    assert found.concepts.set_index("concept")["detectors"].to_dict() == dict.fromkeys(COLOURS, 1)
+
+
+def test_directions_of_a_dictionary_are_components(world, db):
+    found = db.netdissect(world / "indexed", "colours@nmf", quantile=0.01)
+    assert len(found.frame) == db.layer("colours@nmf").rows
+    assert found.frame["component"].str.startswith("colours@nmf:").all()
+    both = db.netdissect(world / "indexed", ["colours", "colours@nmf"], quantile=0.01)
+    merged = both.frame.merge(found.frame, on="component", suffixes=("", "_alone"))
+    assert len(merged) == len(found.frame)
+    np.testing.assert_array_equal(merged["iou"], merged["iou_alone"])
+
+
+def test_layers_without_a_map_are_left_out_or_refused(world, db):
+    layers = {name.split(":")[0] for name in db.netdissect(world / "indexed").frame["component"]}
+    assert {"colours", "coarse"} <= layers
+    assert "head" not in layers
+    with pytest.raises(LayerError) as error:
+        db.netdissect(world / "indexed", "head")
+    assert_says(error.value, "'head' has no map")
+
+
+def test_plots_and_files(world, db, tmp_path):
+    found = db.netdissect(world / "indexed", "colours", samples=12)
+    assert len(found.labelled.samples) == 12
+    found.save(tmp_path / "n.png")
+    found.save(tmp_path / "n.json")
+    assert (tmp_path / "n.png").stat().st_size > 10_000
+    assert "detectors of" in repr(found)
+
+
+# -- oracles ----------------------------------------------------------------------------
+
+
+def test_thresholds_iou_and_expected_iou_follow_plain_loops(little):
+    db, folder = little
+    found = db.netdissect(folder, quantile=0.05, resolution=20)
+    labelled = found.labelled
+    inputs = torch.stack([to_tensor(db.images.read(int(s))) for s in labelled.samples])
+    maps = db.model.module.second(db.model.module.first(inputs)).detach().double()
+    entry = db.layer("second")
+    if entry.rows > entry.channels:
+        maps = torch.cat([maps, -maps], 1)
+    masks = labelled.masks_of(labelled.samples)
+    big = functional.interpolate(maps, (20, 20), mode="bilinear", align_corners=False).numpy()
+    frame = found.frame.sort_values("row").reset_index(drop=True)
+    for c in range(maps.shape[1]):
+        values = maps[:, c].numpy().ravel()
+        threshold = np.quantile(values, 0.95, method="inverted_cdf")
+        assert frame["threshold"][c] == pytest.approx(threshold, abs=1e-6)
+        for k in range(2):
+            own, other = [0.0, 0.0], [0.0, 0.0]
+            total = sum(m.inside[m.concepts == k].sum() for m in masks)
+            for i, j in itertools.product(range(len(masks)), repeat=2):
+                mask = masks[j].inside[masks[j].concepts == k].any(0)
+                on = (big[i, c] > threshold) & masks[j].valid
+                sums = own if i == j else other
+                sums[0] += (on & mask).sum()
+                sums[1] += on.sum()
+            assert found.iou[c, k] == pytest.approx(own[0] / (own[1] + total - own[0]))
+            if k == found.names.index(frame["concept"][c]):
+                both, on = (value / (len(masks) - 1) for value in other)
+                assert frame["expected"][c] == pytest.approx(both / (on + total - both), rel=1e-5)
+
+
+def test_the_streamed_quantile_is_exact(monkeypatch):
+    random = np.random.default_rng(0)
+    for count, share in ((1000, 0.005), (777, 0.013), (40, 0.5), (10, 0.001)):
+        values = random.normal(size=(5, count)).astype(np.float32)
+        values[1] = np.round(values[1])  # ties
+        quantile = UpperQuantile(5, count, share)
+        for part in np.array_split(values, 13, axis=1):
+            if part.shape[1]:
+                quantile.update(torch.from_numpy(part))
+        got = quantile.result().numpy()
+        ordered = np.sort(values, 1)[:, ::-1]
+        np.testing.assert_array_equal(got, ordered[:, round(share * count - 0.499)])
+        assert ((values > got[:, None]).mean(1) <= share + 1e-12).all()
+        expected = np.quantile(values, 1 - share, axis=1, method="inverted_cdf")
+        np.testing.assert_array_equal(got, expected)
+    monkeypatch.setattr(upper_quantile, "MEMORY", 1000)
+    with pytest.raises(RecipeError, match="GiB"):
+        UpperQuantile(100, 1000, 0.5)
+
+
+def test_results_do_not_depend_on_the_batches(little):
+    db, folder = little
+    one, other = (db.netdissect(folder, batch_size=size) for size in (3, 20))
+    np.testing.assert_allclose(one.iou, other.iou, atol=2e-3)  # a float32 may pass its threshold
+
+
+def random_cells(random, images, components, concepts, grid=(8, 8), related=0):
+    """Cell counts of random blobs; the first components are on where the first concept is."""
+    counts = CellCounts(components, concepts, grid)
+    where = [blob(random, grid) for _ in range(images)]
+    masks = []
+    for i in range(images):
+        inside = np.stack([where[i], *(blob(random, grid) for _ in range(concepts - 1))])
+        valid = random.random(grid) < 0.9
+        present = np.flatnonzero(random.random(concepts) < 0.7)
+        masks.append(InputMasks(present, (inside & valid)[present], valid))
+        on = np.stack([where[i] if c < related else blob(random, grid) for c in range(components)])
+        chosen = np.flatnonzero(random.random(components) < 0.6)
+        counts.add_components(np.full(len(chosen), i), chosen, on[chosen])
+    counts.add_masks(0, masks)
+    return counts, masks
+
+
+def blob(random, grid):
+    """Return a rectangle that is more often below: places are not independent of the null."""
+    mask = np.zeros(grid, bool)
+    y, x = int(random.beta(3, 1) * (grid[0] - 2)), random.integers(0, grid[1] - 2)
+    mask[y : y + 3, x : x + 3] = True
+    return mask
+
+
+def test_shifted_p_values_follow_plain_loops():
+    counts, masks = random_cells(np.random.default_rng(0), 9, 4, 3, related=1)
+    got = shifted_p_values(counts, 1, seed=5)
+    order = np.random.default_rng(5).permutation(9)
+    on = counts.components.toarray().reshape(9, 4, 64)
+    largest = np.zeros((9, 4))
+    for shift, c in itertools.product(range(9), range(4)):
+        for k in range(3):
+            common = area = total = 0.0
+            for place in range(9):
+                mask = masks[order[(place + shift) % 9]]
+                inside = mask.inside[mask.concepts == k].any(0).ravel()
+                common += (on[order[place], c] * inside).sum()
+                area += (on[order[place], c] * mask.valid.ravel()).sum()
+                total += inside.sum()
+            largest[shift, c] = max(largest[shift, c], common / (area + total - common))
+    expected = (largest >= largest[0] - 1e-12).mean(0)
+    np.testing.assert_allclose(got, expected)
+    assert got[0] == pytest.approx(1 / 9)
+
+
+# -- chance -----------------------------------------------------------------------------
+
+
+def test_p_values_of_unrelated_maps_are_uniform():
+    counts, _ = random_cells(np.random.default_rng(1), 60, 300, 3)
+    p = shifted_p_values(counts, 3)
+    # components share the masks, so that their p-values are dependent: a loose bound
+    assert stats.kstest(p, "uniform").statistic < 0.12
+    assert (p <= 0.05).mean() < 0.1
+
+
+def test_the_false_discovery_rate_is_kept():
+    random = np.random.default_rng(2)
+    false, wrong_shares, found = 0, [], []
+    for _ in range(60):
+        counts, _ = random_cells(random, 40, 12, 2)
+        p = shifted_p_values(counts, orders_for(12, 40, 0.05))
+        false += bool((stats.false_discovery_control(p) <= 0.05).any())
+        counts, _ = random_cells(random, 40, 12, 2, related=6)
+        p = shifted_p_values(counts, orders_for(12, 40, 0.05))
+        detected = stats.false_discovery_control(p) <= 0.05
+        wrong_shares.append(detected[6:].sum() / max(detected.sum(), 1))
+        found.append(detected[:6].mean())
+    # 60 worlds without any relation: 5 % give 3; more than 8 have a probability of 0.2 %
+    assert false <= 8
+    assert np.mean(wrong_shares) < 0.06
+    assert np.mean(found) > 0.95
+
+
+# -- masks ------------------------------------------------------------------------------
+
+
+def test_masks_follow_resize_crop_padding_and_mirror(tmp_path):
+    def preprocess(image):
+        small = image.resize((48, 24), Image.Resampling.BILINEAR).crop((8, -4, 40, 28))
+        pixels = torch.from_numpy(np.array(small, np.float32)).permute(2, 0, 1) / 255
+        return pixels.flip(2)
+
+    def geometry(width, height):
+        return measure_geometry(preprocess, width, height)
+
+    mask = np.zeros((96, 192), np.uint8)
+    mask[:40, :60] = 255
+    save(tmp_path / "box" / "a.png", mask)
+    masks = load_masks(tmp_path)
+    got = masks_in_input(masks, "a.jpg", geometry, (192, 96), (32, 32), (32, 32))
+    expected = np.zeros((32, 32), bool)
+    # 4 pixels per input pixel: x < 60 is columns below 15, 7 of them after the crop; 4 rows above
+    expected[4:14, :7] = True
+    np.testing.assert_array_equal(got.inside[0], expected[:, ::-1])
+    valid = np.zeros((32, 32), bool)
+    valid[4:28] = True
+    np.testing.assert_array_equal(got.valid, valid)
+
+
+def test_unknown_geometry_is_refused(world):
+    def rotated(image):
+        return torch.from_numpy(np.array(image.resize((32, 32)).rotate(30), np.float32)).permute(
+            2, 0, 1
+        )
+
+    masks = load_masks(world / "indexed")
+    with pytest.raises(ModelError) as error:
+        masks_in_input(
+            masks, "class0/000.bmp", lambda w, h: measure_geometry(rotated, w, h), (96, 80),
+            (32, 32), (32, 32),
+        )  # fmt: skip
+    assert_says(error.value, "only resizes, crops, pads or mirrors", "rotations")
+
+
+def at_all(folder, name, size=(12, 8)):
+    width, height = size
+    return load_masks(folder).labels(name, size, np.arange(height) + 0.5, np.arange(width) + 0.5)
+
+
+def test_indexed_masks(tmp_path):
+    label = np.zeros((8, 12), np.uint8)
+    label[:2], label[6:], label[4, 4] = 3, 255, 7
+    save(tmp_path / "a" / "x.png", label)
+    (tmp_path / "classes.json").write_text('{"3": "sky", "7": "bird", "9": "sky"}')
+    masks = load_masks(tmp_path)
+    assert masks.names == ["sky", "bird"]
+    assert masks.covers("a/x.jpeg")
+    assert not masks.covers("a/y.jpeg")
+    present, inside, valid = at_all(tmp_path, "a/x.jpeg")
+    assert present.tolist() == [0, 1]
+    np.testing.assert_array_equal(inside, np.stack([label == 3, label == 7]))
+    np.testing.assert_array_equal(valid, label != 255)
+    half = at_all(tmp_path, "a/x.jpeg", (24, 16))  # masks of half the image's size
+    np.testing.assert_array_equal(half[1][0], np.kron(label == 3, np.ones((2, 2))) > 0)
+    label[7, 0] = 5
+    save(tmp_path / "a" / "x.png", label)
+    with pytest.raises(DataError, match="index 5, without a name"):
+        at_all(tmp_path, "a/x.jpeg")
+    with pytest.raises(DataError, match="12 x 8"):
+        at_all(tmp_path, "a/x.jpeg", (12, 12))
+    save(tmp_path / "a" / "x.png", np.zeros((8, 12, 3), np.uint8))
+    with pytest.raises(DataError, match="mode RGB"):
+        at_all(tmp_path, "a/x.jpeg")
+    (tmp_path / "a" / "x.png").write_bytes(b"no png")
+    with pytest.raises(DataError, match="UnidentifiedImageError"):
+        at_all(tmp_path, "a/x.jpeg")
+
+
+def test_sixteen_bit_indices_and_binary_masks(tmp_path):
+    label = np.full((8, 12), 1000, np.uint16)
+    save(tmp_path / "i" / "x.png", label)
+    (tmp_path / "i" / "classes.txt").write_text("\n" * 1000 + "far\n")
+    assert at_all(tmp_path / "i", "x.png")[1].all()
+    mask = np.zeros((8, 12), np.uint8)
+    mask[:3] = 1
+    save(tmp_path / "f" / "ones" / "x.png", mask)
+    save(tmp_path / "f" / "smooth" / "x.png", mask * 100 + 120)
+    save(tmp_path / "f" / "bits" / "x.png", mask > 0)
+    save(tmp_path / "f" / "none" / "x.png", mask * 0)
+    present, inside, valid = at_all(tmp_path / "f", "x.jpg")
+    assert [load_masks(tmp_path / "f").names[i] for i in present] == ["bits", "ones", "smooth"]
+    assert (inside == (mask > 0)).all()
+    assert valid.all()
+
+
+def test_folders_that_are_no_masks_are_refused(tmp_path, world, db):
+    with pytest.raises(DataError, match="is not a folder"):
+        load_masks(tmp_path / "missing")
+    with pytest.raises(DataError, match="has no masks"):
+        load_masks(tmp_path)
+    (tmp_path / "classes.json").write_text("[")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_masks(tmp_path)
+    (tmp_path / "classes.json").write_text('["", "sky"]')
+    with pytest.raises(DataError, match="masks of 0 images"):
+        db.netdissect(tmp_path)
+    save(tmp_path / "other" / "sky" / "elsewhere.png", np.ones((4, 4), np.uint8))
+    with pytest.raises(DataError, match="mark no pixel"):
+        db.netdissect(tmp_path / "other")
+    with pytest.raises(RecipeError, match="quantile"):
+        db.netdissect(world / "indexed", quantile=0.0)
+
+
+def test_an_activation_that_is_not_finite_is_refused(little):
+    db, folder = little
+    labelled = db.netdissect(folder).labelled
+    model = LittleNet()
+    model.second.bias.data[3] = float("nan")
+    object.__setattr__(db.model, "module", model)
+    with pytest.raises(LayerError, match="not finite"):
+        find_thresholds(labelled, ["second"], 0.005, 8)
+    object.__setattr__(db.model, "module", LittleNet())
+
+
+def test_a_component_that_is_never_on_has_no_overlap(little):
+    db, folder = little
+    labelled = db.netdissect(folder).labelled
+    never = np.full(db.layer("second").rows, 1e9, np.float32)
+    overlap = find_overlap(labelled, ["second"], never, 8)
+    assert isinstance(overlap, Overlap)
+    assert (overlap.iou == 0).all()
+    assert (shifted_p_values(overlap.cells, 1) == 1).all()
