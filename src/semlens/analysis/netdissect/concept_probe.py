@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.optimize import minimize
-from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,21 +58,12 @@ def fit_probe(
     """
     mean, spread = activations.mean(0), activations.std(0)
     spread = np.where(spread > 0, spread, 1.0)
-    x = (activations - mean) / spread
     alpha = 1 - inside.sum() / labelled.sum()
-    positive, negative = alpha * inside, (1 - alpha) * (labelled - inside)
-    total = positive.sum() + negative.sum()
-
-    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = theta[:-1], theta[-1]
-        z = x @ weights + bias
-        value = (positive * np.logaddexp(0, -z) + negative * np.logaddexp(0, z)).sum() / total
-        slope = ((positive + negative) * expit(z) - positive) / total
-        gradient = np.append(x.T @ slope + l2 * weights, slope.sum())
-        return float(value + l2 / 2 * weights @ weights), gradient
-
-    start = np.zeros(x.shape[1] + 1)
-    options = {"maxiter": 1000, "gtol": 1e-7, "ftol": 1e-12}
-    theta = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
-    direction = theta[:-1] / spread
-    return ConceptProbe(theta[:-1], direction, float(theta[-1] - direction @ mean))
+    weight = np.concatenate([alpha * inside, (1 - alpha) * (labelled - inside)])
+    used = np.flatnonzero(weight)
+    x = ((activations - mean) / spread)[used % len(inside)]
+    model = LogisticRegression(C=1 / (l2 * weight.sum()), tol=1e-6, max_iter=1000)
+    model.fit(x, used < len(inside), weight[used])
+    weights = model.coef_[0]
+    direction = weights / spread
+    return ConceptProbe(weights, direction, float(model.intercept_[0] - direction @ mean))

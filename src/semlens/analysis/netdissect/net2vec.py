@@ -1,4 +1,4 @@
-"""Net2Vec: how well all components of a layer segment a concept together (Fong and Vedaldi 2018)."""
+"""Net2Vec: concepts segmented by combinations of components (Fong and Vedaldi 2018)."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def _all_maps(
             f"Use {int(count * MEMORY / needed)} images, or a layer with smaller maps.",
         )
     stream = stream_maps(
-        labelled.database, labelled.image, labelled.samples, [layer], batch_size, layer
+        labelled.database, labelled.image, labelled.samples, [layer], batch_size, f"reading {layer}"
     )
     return torch.cat([maps[layer].cpu() for _, maps in stream])
 
@@ -284,7 +284,7 @@ def _segment(
     fitted, held_out = (half.overlap(thresholds).iou for half in (train, test))
     activations = train.activations(entry.channels)
     components = [str(database.component(entry.first + i)) for i in range(entry.rows)]
-    sizes = np.array(list(_powers_of_two(entry.channels)))
+    sizes = list(_powers_of_two(entry.channels))
     rows: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
     weights: list[pd.DataFrame] = []
@@ -305,7 +305,7 @@ def _segment(
                 "at_quantile": held_out[best, concept],
                 "single": single,
                 "combined": by_size[-1],
-                "needed": int(sizes[np.array(by_size) >= ENOUGH * by_size[-1]][0]),
+                "needed": sizes[int(np.argmax(np.array(by_size) >= ENOUGH * by_size[-1]))],
             }
         )
         curves.append(pd.DataFrame({**key, "components": sizes, "iou": by_size}))
