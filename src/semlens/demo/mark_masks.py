@@ -14,8 +14,8 @@ from semlens.store.atomic_files import write_atomic
 
 DIFFERENT = 8
 """Grey levels, of 255 in any colour, by which a pixel of the mark differs."""
-GAP = 4
-"""Pixels: narrower gaps, such as those between letters, belong to the mark."""
+GAP = 5
+"""Pixels of 96 that are closed between the letters of a mark."""
 
 
 def mark_mask(world: MarkedWorld, picture: BundledImage) -> Bool[np.ndarray, "h w"]:
@@ -24,10 +24,8 @@ def mark_mask(world: MarkedWorld, picture: BundledImage) -> Bool[np.ndarray, "h 
         np.asarray(world.image(picture, version), np.int16) for version in ("marked", "clean")
     )
     different = (np.abs(marked - clean) > DIFFERENT).any(2)
-    y, x = np.mgrid[-GAP : GAP + 1, -GAP : GAP + 1]
-    # padded, since a closing next to the border would otherwise be cut off
-    closed = ndimage.binary_closing(np.pad(different, GAP), np.hypot(y, x) <= GAP)
-    return closed[GAP:-GAP, GAP:-GAP]
+    padded = np.pad(different, GAP)  # otherwise nothing is closed along the border
+    return ndimage.binary_closing(padded, np.ones((GAP, GAP)))[GAP:-GAP, GAP:-GAP]
 
 
 def write_mark_masks(world: MarkedWorld, folder: Path, concept: str = "text") -> int:

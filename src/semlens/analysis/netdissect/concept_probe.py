@@ -66,4 +66,5 @@ def fit_probe(
     model.fit(x, used < len(inside), weight[used])
     weights = model.coef_[0]
     direction = weights / spread
-    return ConceptProbe(weights, direction, float(model.intercept_[0] - direction @ mean))
+    bias = float(np.ravel(model.intercept_)[0] - direction @ mean)
+    return ConceptProbe(weights, direction, bias)

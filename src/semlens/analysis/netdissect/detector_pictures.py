@@ -55,6 +55,6 @@ def _strip(
     on = upsampled(maps[component.layer][:, column], labelled.grid) > threshold
     masks = labelled.masks_of(samples)
     return [
-        DetectorImage(picture, on[i].cpu().numpy(), mask.inside[mask.concepts == concept].any(0))
+        DetectorImage(picture, on[i].cpu().numpy(), mask.of(concept))
         for i, (picture, mask) in enumerate(zip(input_pictures(model, inputs), masks, strict=True))
     ]

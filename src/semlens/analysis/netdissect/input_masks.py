@@ -39,6 +39,10 @@ class InputMasks:
         """``inside`` with one axis for all pixels."""
         return self.inside.reshape(len(self.concepts), self.valid.size)
 
+    def of(self, concept: int) -> Bool[np.ndarray, "h w"]:
+        """Return where a concept is; nowhere if it is absent."""
+        return np.logical_or.reduce(self.inside[self.concepts == concept], axis=0)
+
 
 def grid_size(height: int, width: int, resolution: int) -> tuple[int, int]:
     """Return rows and columns of the grid over an input, at most ``resolution`` of either."""

@@ -204,17 +204,19 @@ class _Half:
     def thresholds(self, quantile: float) -> Float32[np.ndarray, " rows"]:
         """Return the value that each component exceeds at a share of the positions."""
         values = self.maps.transpose(0, 1).flatten(1)
-        largest = UpperQuantile(*values.shape, quantile)
+        largest = UpperQuantile(len(values), values.shape[1], quantile)
         largest.update(values)
         return largest.result().numpy()
 
     def shares(self, concept: int) -> tuple[Float64[np.ndarray, " p"], Float64[np.ndarray, " p"]]:
         """Return the shares of each position of the maps that are the concept, and labelled."""
-        size = self.maps.shape[2:]
-        inside = np.stack([m.inside[m.concepts == concept].any(0) for m in self.masks])
-        valid = np.stack([m.valid for m in self.masks])
+        height, width = self.maps.shape[2:]
+        inside = np.stack([mask.of(concept) for mask in self.masks])
+        valid = np.stack([mask.valid for mask in self.masks])
         pooled = (
-            functional.adaptive_avg_pool2d(torch.from_numpy(pixels).double(), size).numpy().ravel()
+            functional.adaptive_avg_pool2d(torch.from_numpy(pixels).double(), (height, width))
+            .numpy()
+            .ravel()
             for pixels in (inside, valid)
         )
         return next(pooled), next(pooled)
@@ -300,7 +302,7 @@ def _segment(
         rows.append(
             {
                 **key,
-                "images": sum(bool((mask.concepts == concept).any()) for mask in test.masks),
+                "images": sum(concept in mask.concepts for mask in test.masks),
                 "component": components[best],
                 "at_quantile": held_out[best, concept],
                 "single": single,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,7 +79,7 @@ class NetDissection(Result):
     @property
     def detectors(self) -> pd.DataFrame:
         """The rows of the detectors."""
-        return self.frame[self.frame["detector"]]
+        return self.frame.loc[self.frame["detector"]]
 
     @cached_property
     def summary(self) -> str:
@@ -117,7 +118,7 @@ class NetDissection(Result):
         shown = shown.assign(
             **{name: shown[name].map("{:.4f}".format) for name in ("p_value", "q_value")}
         )
-        large = int((self.frame["iou"] > self.least_iou).sum())
+        large = np.count_nonzero(self.frame["iou"] > self.least_iou)
         criteria = (
             f"IoU above {self.least_iou:g} over {len(self.labelled.samples)} images: {large} "
             f"components; of these, better than with the masks of other images, at a "
@@ -276,13 +277,13 @@ def _components(
 def _concepts(labelled: LabelledImages, overlap: Overlap, frame: pd.DataFrame) -> pd.DataFrame:
     """Return the best component of each concept, and the number of its detectors."""
     best = overlap.iou.argmax(0)
-    detectors = frame[frame["detector"]]["concept"].value_counts()
+    detectors = Counter(frame.loc[frame["detector"], "concept"])
     names = labelled.masks.names
     table = pd.DataFrame(
         {
             "concept": names,
             "area": overlap.masked / max(overlap.cells.valid.sum(), 1),
-            "detectors": [int(detectors.get(name, 0)) for name in names],
+            "detectors": [detectors[name] for name in names],
             "component": frame["component"].to_numpy()[best],
             "iou": overlap.iou.max(0),
         }

@@ -53,9 +53,8 @@ class ScoreRange:
             for image, mask in zip(bins, masks[start : start + IMAGES], strict=True):
                 valid = torch.from_numpy(mask.valid.ravel())
                 labelled += torch.bincount(image[:, valid].flatten(), minlength=kinds * BINS)
-                for pixels in mask.pixels[mask.concepts == concept]:
-                    chosen = image[:, torch.from_numpy(pixels)].flatten()
-                    inside += torch.bincount(chosen, minlength=kinds * BINS)
+                chosen = image[:, torch.from_numpy(mask.of(concept).ravel())].flatten()
+                inside += torch.bincount(chosen, minlength=kinds * BINS)
         on, common = (_from_above(counts.numpy().reshape(kinds, BINS)) for counts in
                       (labelled, inside))  # fmt: skip
         return iou_of(common, on, common[:, :1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float64
-from scipy import fft, sparse
+from scipy import sparse
 
 from semlens.analysis.netdissect.overlap import CellCounts, iou_of
 from semlens.progress import report_progress
@@ -57,7 +57,7 @@ def _largest_by_shift(
     """Return each component's largest IoU with any concept, by shift; the first is none."""
     images, (components, concepts), cells = len(order), counts.shape, len(counts.pixels)
     active, masks = counts.components[order], counts.concepts[order]
-    valid = fft.rfft(counts.valid[order], axis=0)[:, :, None]
+    valid = np.fft.rfft(counts.valid[order], axis=0)[:, :, None]
     masked = np.asarray(masks.sum(0)).reshape(concepts, cells).sum(1)
     step = max(1, min(BLOCK // (cells * images), int(np.sqrt(BLOCK / images))))
     largest = np.zeros((images, components))
@@ -76,9 +76,9 @@ def _largest_by_shift(
 def _spectrum(values: sparse.csc_array, part: slice, cells: int) -> np.ndarray:
     """Return the spectrum over images of some components or concepts, [frequencies n cells]."""
     dense = values[:, part.start * cells : part.stop * cells].toarray()
-    return fft.rfft(dense.reshape(len(dense), -1, cells).astype(np.float64), axis=0)
+    return np.fft.rfft(dense.reshape(len(dense), -1, cells).astype(np.float64), axis=0)
 
 
 def _correlated(maps: np.ndarray, others: np.ndarray, images: int) -> np.ndarray:
     """Return sums over images and cells of products, by shift [images components n]."""
-    return fft.irfft(maps.conj() @ others, images, axis=0)
+    return np.fft.irfft(maps.conj() @ others, images, axis=0)
