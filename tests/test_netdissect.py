@@ -21,7 +21,11 @@ from semlens.analysis.netdissect.netdissect import find_overlap, find_thresholds
 from semlens.analysis.netdissect.overlap import CellCounts, Overlap
 from semlens.analysis.netdissect.shuffled_pairs import orders_for, shifted_p_values
 from semlens.analysis.netdissect.upper_quantile import UpperQuantile
+from semlens.demo.bundled_images import DemoWorld
+from semlens.demo.mark_masks import mark_mask, write_mark_masks
+from semlens.demo.walkthrough import find_planted
 from semlens.errors import DataError, LayerError, ModelError, RecipeError
+from semlens.models.demo import DemoNet, preprocess
 from semlens.models.preprocess_geometry import measure_geometry
 from semlens.models.subject import SubjectModel
 
@@ -376,3 +380,38 @@ def test_a_component_that_is_never_on_has_no_overlap(little):
     assert isinstance(overlap, Overlap)
     assert (overlap.iou == 0).all()
     assert (shifted_p_values(overlap.cells, 1) == 1).all()
+
+
+# -- the demo ---------------------------------------------------------------------------
+
+
+def test_the_mask_of_a_mark_is_where_images_with_and_without_it_differ():
+    world = DemoWorld()
+    picture = next(one for one in world.pictures if one.marked)
+    mask = mark_mask(world, picture)
+    marked, clean = (np.asarray(world.image(picture, v), int) for v in ("marked", "clean"))
+    different = (np.abs(marked - clean) > 8).any(2)
+    assert mask[different].all()
+    near = np.pad(different, 4)  # a closing adds nothing that is further away
+    windows = np.lib.stride_tricks.sliding_window_view(near, (9, 9)).any((2, 3))
+    assert not mask[~windows].any()
+    assert mask.sum() > different.sum()
+
+
+@pytest.mark.slow
+def test_planted_components_of_the_demo_are_detectors_and_random_ones_are_not(demo, tmp_path):
+    world, db = DemoWorld(), sl.open(demo)
+    assert write_mark_masks(world, tmp_path / "masks") == 136
+    planted = {str(component) for component in find_planted(db.model, world, db).components}
+    found = db.netdissect(tmp_path / "masks")
+    detectors = set(found.detectors["component"])
+    assert len(planted) == 12
+    assert len(detectors & planted) >= 11
+    assert set(found.frame["component"].head(3)) & planted
+    torch.manual_seed(0)
+    model = SubjectModel(DemoNet().eval(), preprocess, "96 squash", "python:untrained")
+    control = sl.build(
+        tmp_path / "db", model, demo.parent / "images", ColourEmbedder(), ["layer2", "layer3"],
+        examples=3, reference=16, crop="none",
+    )  # fmt: skip
+    assert len(control.netdissect(tmp_path / "masks").detectors) < len(detectors) / 4

@@ -94,7 +94,7 @@ def combinations_plot(title: str, frame: pd.DataFrame, curves: pd.DataFrame) -> 
     frame
         ``concept``, ``component``, ``single`` and ``combined``.
     curves
-        ``concept``, ``components`` and ``iou``.
+        ``layer``, ``concept``, ``components`` and ``iou``.
     """
     height = max(2.8, 0.8 + 0.32 * len(frame))
     figure, axes = new_figure(8.6, height, 1, 2, title, width_ratios=[1, 1.1])
@@ -112,9 +112,9 @@ def combinations_plot(title: str, frame: pd.DataFrame, curves: pd.DataFrame) -> 
         ],
         loc="lower right",
     )
-    for number, (concept, curve) in enumerate(curves.groupby("concept", sort=False)):
-        colour = SERIES[number % len(SERIES)]
-        axes[1].plot(curve["components"], curve["iou"], "o-", ms=3.5, color=colour, label=concept)
+    for number, (key, curve) in enumerate(curves.groupby(["layer", "concept"], sort=False)):
+        colour, label = SERIES[number % len(SERIES)], " ".join(map(str, key))
+        axes[1].plot(curve["components"], curve["iou"], "o-", ms=3.5, color=colour, label=label)
     axes[1].set(xscale="log", title="IoU of the components of largest weight", ylim=(0, None))
     ticks = sorted(set(curves["components"]))
     axes[1].set_xticks(ticks, [str(tick) for tick in ticks])

@@ -44,8 +44,8 @@ def fit_probe(
     """Fit a logistic regression of positions, balanced as in the paper.
 
     Minimises the weighted mean of the cross-entropy plus ``l2 / 2 * |weights|^2``. A position that
-    is partly covered by the concept is an example of both. As in the paper (Eq. 5), what is inside
-    of the concept has the weight ``alpha = 1 - share of the concept``, the rest ``1 - alpha``.
+    is partly covered by the concept is an example of both. As in the paper, what is inside of the
+    concept has the weight ``alpha = 1 - share of the concept``, the rest ``1 - alpha``.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ from semlens.store.reader import Database
 from semlens.types import Layers
 
 QUANTILE, LEAST_IOU = 0.005, 0.04
-"""Share of positions at which a component is on, and IoU of a detector (paper, 2.2 and 3.1)."""
+"""Share of positions at which a component is on, and IoU of a detector, of the paper."""
 RESOLUTION = 112
 """Rows and columns at which maps and masks are compared (paper: 112 for inputs of 224)."""
 SHOWN, EXAMPLES = 6, 6

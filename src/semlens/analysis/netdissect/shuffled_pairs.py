@@ -18,11 +18,16 @@ from semlens.progress import report_progress
 
 BLOCK = 2**22
 """Complex numbers in a block of spectra; bounds the memory."""
+MOST_ORDERS = 100
+"""Random orders at most; bounds the time for few images and many components."""
 
 
 def orders_for(components: int, images: int, rate: float) -> int:
-    """Return how many random orders one detector among all components needs to be found."""
-    return max(1, int(np.ceil(components / (rate * max(images - 1, 1)))))
+    """Return how many random orders one detector among all components needs to be found.
+
+    At most :data:`MOST_ORDERS`: then several detectors are needed to find them.
+    """
+    return min(MOST_ORDERS, int(np.ceil(components / (rate * (images - 1)))))
 
 
 def shifted_p_values(
