@@ -52,6 +52,7 @@ def figures(db: Any, masks: Path, options: argparse.Namespace, planted: set[str]
     """Dissect a database, and combine its components."""
     few = {"samples": QUICK_SAMPLES} if options.quick else {}
     found, combined = db.netdissect(masks, **few), db.net2vec(masks, **few)
+    within = db.netdissect(masks, within_classes=True, **few)
     frame = found.to_pandas()
     detectors = set(found.detectors["component"])
     ranks = np.flatnonzero(frame["component"].isin(planted)) + 1
@@ -60,6 +61,8 @@ def figures(db: Any, masks: Path, options: argparse.Namespace, planted: set[str]
         "detectors": len(detectors),
         "above_iou": int((frame["iou"] > found.least_iou).sum()),
         "significant": int((frame["q_value"] <= found.rate).sum()),
+        "within_classes": int((within.frame["q_value"] <= within.rate).sum()),
+        "detectors_within_classes": len(within.detectors),
         "best": frame["iou"].iloc[0],
         "best_component": frame["component"].iloc[0],
         "expected": float(frame["expected"].median()),
@@ -91,8 +94,10 @@ def show(result: dict[str, Any]) -> None:
     """Print the tables."""
     print(f"{result['masks']} masks, {result['images']} images.\n")
     networks = result["networks"].items()
-    header = ["components", "IoU > .04", "significant", "detectors", "best IoU", "expected"]
-    keys = ["components", "above_iou", "significant", "detectors", "best", "expected"]
+    header = ["components", "IoU > .04", "above other images", "of the class", "detectors",
+              "of the class", "best IoU"]  # fmt: skip
+    keys = ["components", "above_iou", "significant", "within_classes", "detectors",
+            "detectors_within_classes", "best"]  # fmt: skip
     print(table(["", *header], [[name, *(one[k] for k in keys)] for name, one in networks], 3))
     trained = result["networks"]["trained"]
     print(

@@ -39,13 +39,13 @@ def fit_probe(
     activations: Float64[np.ndarray, "n c"],
     inside: Float64[np.ndarray, " n"],
     labelled: Float64[np.ndarray, " n"],
-    l2: float,
+    penalty: float,
 ) -> ConceptProbe:
     """Fit a logistic regression of positions, balanced as in the paper.
 
-    Minimises the weighted mean of the cross-entropy plus ``l2 / 2 * |weights|^2``. A position that
-    is partly covered by the concept is an example of both. As in the paper, what is inside of the
-    concept has the weight ``alpha = 1 - share of the concept``, the rest ``1 - alpha``.
+    Minimises the weighted mean of the cross-entropy plus ``penalty / 2 * |weights|^2``. A position
+    that is partly covered by the concept is an example of both. As in the paper, what is inside of
+    the concept has the weight ``alpha = 1 - share of the concept``, the rest ``1 - alpha``.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def fit_probe(
         Share of each position that the concept covers.
     labelled
         Share that is labelled at all; at least ``inside``.
-    l2
-        Strength of the penalty.
+    penalty
+        Strength of the penalty of large weights.
     """
     mean, spread = activations.mean(0), activations.std(0)
     spread = np.where(spread > 0, spread, 1.0)
@@ -62,7 +62,7 @@ def fit_probe(
     weight = np.concatenate([alpha * inside, (1 - alpha) * (labelled - inside)])
     used = np.flatnonzero(weight)
     x = ((activations - mean) / spread)[used % len(inside)]
-    model = LogisticRegression(C=1 / (l2 * weight.sum()), tol=1e-6, max_iter=1000)
+    model = LogisticRegression(C=1 / (penalty * weight.sum()), tol=1e-6, max_iter=1000)
     model.fit(x, used < len(inside), weight[used])
     weights = model.coef_[0]
     direction = weights / spread

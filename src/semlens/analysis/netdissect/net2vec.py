@@ -125,7 +125,7 @@ def net2vec(
     masks: MaskPath,
     layers: Layers = None,
     *,
-    l2: Annotated[float, setting("Penalty of large weights.", gt=0)] = 1e-3,
+    penalty: Annotated[float, setting("Penalty of large weights.", gt=0)] = 1e-3,
     quantile: Quantile = QUANTILE,
     resolution: Resolution = RESOLUTION,
     samples: Annotated[
@@ -174,7 +174,7 @@ def net2vec(
         train, test = (
             _Half(maps[part], [pictures[i] for i in part], labelled) for part in (first, second)
         )
-        frames.append(_segment(database, name, train, test, tested, quantile, l2))
+        frames.append(_segment(database, name, train, test, tested, quantile, penalty))
     frame, curves, weights = (
         pd.concat(tables, ignore_index=True) for tables in zip(*frames, strict=True)
     )
@@ -278,7 +278,7 @@ def _frequent(
 
 def _segment(
     database: Database, layer: str, train: _Half, test: _Half, concepts: list[int],
-    quantile: float, l2: float,
+    quantile: float, penalty: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Return the frame, the curves and the weights of one layer."""
     entry = database.layer(layer)
@@ -294,7 +294,7 @@ def _segment(
         name = test.labelled.masks.names[concept]
         key = {"layer": layer, "concept": name}
         best = int(fitted[:, concept].argmax())
-        probe = fit_probe(activations, *train.shares(concept), l2)
+        probe = fit_probe(activations, *train.shares(concept), penalty)
         directions = np.zeros((1 + len(sizes), entry.rows))
         directions[0, best] = 1
         directions[1:, : entry.channels] = [probe.largest(size) for size in sizes]

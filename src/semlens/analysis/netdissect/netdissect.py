@@ -142,6 +142,9 @@ def netdissect(
     quantile: Quantile = QUANTILE,
     least_iou: Annotated[float, setting("IoU that a detector exceeds.", ge=0, lt=1)] = LEAST_IOU,
     rate: Annotated[float, setting("False-discovery rate of detectors.", gt=0, lt=1)] = 0.05,
+    within_classes: Annotated[
+        bool, setting("Compare with the masks of other images of the same class only.")
+    ] = False,
     resolution: Resolution = RESOLUTION,
     samples: Annotated[
         int | None, setting("Images at most, drawn at random [all with masks].", ge=8)
@@ -154,7 +157,7 @@ def netdissect(
     A component is on where its map, up-sampled bilinearly, exceeds the value that it exceeds at a
     share (`--quantile`) of all positions of all images. Its IoU with a concept is over all images.
     A detector has an IoU above `--least-iou`, and fits the masks of its own images better than
-    those of other images.
+    those of other images (of the same class, with `--within-classes`).
 
     Parameters
     ----------
@@ -177,9 +180,9 @@ def netdissect(
     labelled = labelled_images(database, masks, resolution, samples, seed)
     thresholds, strongest = find_thresholds(labelled, names, quantile, batch_size)
     overlap = find_overlap(labelled, names, thresholds, batch_size)
-    p = shifted_p_values(
-        overlap.cells, orders_for(len(thresholds), len(labelled.samples), rate), seed
-    )
+    groups = _classes(labelled) if within_classes else np.zeros(len(labelled.samples), np.int64)
+    orders = orders_for(len(thresholds), len(groups), rate)
+    p = shifted_p_values(overlap.cells, groups, orders, seed)
     frame = _components(labelled, names, overlap, p).assign(strongest=strongest.tolist())
     frame["detector"] = (frame["iou"] > least_iou) & (frame["q_value"] <= rate)
     concepts = _concepts(labelled, overlap, frame)
@@ -250,6 +253,24 @@ def find_overlap(
             "Check the names, for example with db.samples['path'].",
         )
     return overlap
+
+
+def _classes(labelled: LabelledImages) -> Int64[np.ndarray, " images"]:
+    """Return the number of each image's class in the data.
+
+    Raises
+    ------
+    DataError
+        If the classes are not known.
+    """
+    numbers, names = pd.factorize(labelled.database.samples["target"][labelled.samples])
+    if not len(names):
+        raise DataError(
+            "The classes of the images are not known.",
+            "Expected a database of images with classes.",
+            "Compare with the masks of all images.",
+        )
+    return numbers.astype(np.int64)  # -1 for images without a class
 
 
 def _components(
