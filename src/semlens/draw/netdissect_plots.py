@@ -112,8 +112,9 @@ def combinations_plot(title: str, frame: pd.DataFrame, curves: pd.DataFrame) -> 
         ],
         loc="lower right",
     )
-    for number, (key, curve) in enumerate(curves.groupby(["layer", "concept"], sort=False)):
-        colour, label = SERIES[number % len(SERIES)], " ".join(map(str, key))
+    labels = curves["layer"] + " " + curves["concept"]
+    for number, label in enumerate(labels.unique()):
+        curve, colour = curves.loc[labels == label], SERIES[number % len(SERIES)]
         axes[1].plot(curve["components"], curve["iou"], "o-", ms=3.5, color=colour, label=label)
     axes[1].set(xscale="log", title="IoU of the components of largest weight", ylim=(0, None))
     ticks = sorted(set(curves["components"]))
