@@ -340,15 +340,19 @@ def test_planted_components_of_the_demo_are_detectors_and_random_ones_are_not(de
     world, db = DemoWorld(), sl.open(demo)
     assert write_mark_masks(world, tmp_path / "masks") == 136
     planted = {str(component) for component in find_planted(db.model, world, db).components}
-    found = db.netdissect(tmp_path / "masks")
+    found = db.netdissect(tmp_path / "masks", samples=800)
     detectors = set(found.detectors["component"])
     assert len(planted) == 12
     assert len(detectors & planted) >= 11
     assert set(found.frame["component"].head(3)) & planted
     torch.manual_seed(0)
     model = SubjectModel(DemoNet().eval(), preprocess, "96 squash", "python:untrained")
+    for path in (demo.parent / "images").rglob("test-*.webp"):
+        copy = tmp_path / "images" / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
     control = sl.build(
-        tmp_path / "db", model, demo.parent / "images", ColourEmbedder(), ["layer2", "layer3"],
+        tmp_path / "db", model, tmp_path / "images", ColourEmbedder(), ["layer2", "layer3"],
         examples=3, reference=16, crop="none",
     )  # fmt: skip
     assert len(control.netdissect(tmp_path / "masks").detectors) < len(detectors) / 4
