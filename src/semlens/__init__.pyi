@@ -26,6 +26,8 @@ from .analysis.labelling.evaluate_labels import evaluate_labels as evaluate_labe
 from .analysis.labelling.label import label as label
 from .analysis.labelling.label_stability import label_stability as label_stability
 from .analysis.labelling.senses import senses as senses
+from .analysis.netdissect.net2vec import net2vec as net2vec
+from .analysis.netdissect.netdissect import netdissect as netdissect
 from .analysis.prototypes.prototypes import prototypes as prototypes
 from .analysis.query_embedding import QueryEmbedding as QueryEmbedding
 from .analysis.report.report import report as report

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from semlens.analysis.labelling.label import label
     from semlens.analysis.labelling.label_stability import label_stability
     from semlens.analysis.labelling.senses import senses
+    from semlens.analysis.netdissect.net2vec import net2vec
+    from semlens.analysis.netdissect.netdissect import netdissect
     from semlens.analysis.prototypes.prototypes import prototypes
     from semlens.analysis.report.report import report
     from semlens.analysis.scores import scores
@@ -66,6 +68,8 @@ class Questions(Database):
         label = label
         label_stability = label_stability
         model_test = model_test
+        net2vec = net2vec
+        netdissect = netdissect
         prototypes = prototypes
         prune = prune
         region_swap = region_swap
@@ -99,6 +103,8 @@ class Questions(Database):
         label = LazyMethod("semlens.analysis.labelling.label")
         label_stability = LazyMethod("semlens.analysis.labelling.label_stability")
         model_test = LazyMethod("semlens.analysis.audit.model_test")
+        net2vec = LazyMethod("semlens.analysis.netdissect.net2vec")
+        netdissect = LazyMethod("semlens.analysis.netdissect.netdissect")
         prototypes = LazyMethod("semlens.analysis.prototypes.prototypes")
         prune = LazyMethod("semlens.analysis.correct.prune")
         region_swap = LazyMethod("semlens.analysis.swap.region_swap")

@@ -1,0 +1,1 @@
+"""Network Dissection and Net2Vec: components compared with masks of concepts."""
