@@ -324,6 +324,15 @@ def test_defect_query_quick(tmp_path, demo):
     assert mean["contrast --a marked/ --b plain/"] < mean["search watermark"]
 
 
+@pytest.mark.slow
+def test_autoencoders_quick():
+    neurons, nmf, sae = run("autoencoders.py")["rows"]
+    assert (neurons["directions"], nmf["directions"], sae["directions"]) == (128, 16, 64)
+    for row in (neurons, nmf):
+        assert row["held_out"] > 0.95 and row["components"] >= 1
+    assert sae["active"] <= 4 and sae["explained"] < nmf["explained"]  # hardly trained
+
+
 def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     marks = importlib.import_module("marks")

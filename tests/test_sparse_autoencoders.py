@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
 from conftest import LittleNet, assert_says
+from emulated_accelerator import emulated_accelerator
 from torch import Tensor
 from torch.nn import functional
 
@@ -203,6 +206,24 @@ def test_the_description_agrees_with_plain_equations(variant):
     assert info.explained <= 1 - (left**2).sum() / variance + 1e-6
     assert (info.code, info.active) == (("topk", 3) if variant == "topk" else ("relu", None))
     assert (info.vectors, info.error, info.seed) == (2**14, True, 0)
+
+
+def briefly_trained(device: str) -> Dictionary:
+    x, _ = planted(active=1, count=4000)
+    training = SaeTraining(active=1, train_vectors=128 * 40, step_vectors=128)
+    with emulated_accelerator(float64=False) if device != "cpu" else nullcontext():
+        return train_sae(batches(x), x[:1000], 32, INFO, training, device=device)
+
+
+@pytest.mark.slow
+def test_it_is_trained_on_a_device_as_on_the_cpu():
+    # in a new process: PyTorch counts devices at the first backward pass
+    with get_context("spawn").Pool(1) as pool:
+        found = pool.apply(briefly_trained, ["emulated:0"])
+    expected = briefly_trained("cpu")
+    torch.testing.assert_close(found.decoder, expected.decoder, rtol=1e-4, atol=1e-5)
+    assert found.decoder.device == torch.device("cpu")
+    assert found.info == expected.info
 
 
 # -- offset and error -----------------------------------------------------------------------
