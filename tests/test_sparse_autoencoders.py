@@ -294,8 +294,15 @@ def test_settings_that_cannot_be_are_refused():
     assert_says(error.value, "9 active latents", "at most 8", "more latents")
     with pytest.raises(RecipeError) as error:
         SaeTraining(learning_rate=0)
-    assert_says(error.value, "learning_rate is '0'", "above 0")
+    assert_says(error.value, "learning_rate is '0'", "above 0 to 1")
     assert [SaeTraining().active_of(latents) for latents in (2, 64, 256, 4096)] == [2, 4, 16, 32]
+
+
+def test_a_learning_rate_that_is_too_large_shows_in_what_is_explained():
+    x, _ = planted(active=1, count=2000)
+    worse = trained(x, train_vectors=2**14, learning_rate=1.0)
+    assert all(torch.isfinite(value).all() for value in worse.tensors().values())
+    assert worse.info.explained < 0.5 < trained(x, train_vectors=2**14, active=1).info.explained
 
 
 def test_constant_activations_give_an_autoencoder_that_says_nothing():
