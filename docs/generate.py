@@ -5,7 +5,9 @@
 For every public ``@question`` of ``semlens.analysis``: its line in ``semlens/__init__.pyi``, its
 method in ``semlens/analysis/questions.py`` and, if it has none yet, its row in ``docs/python.md``.
 For every command: its outline for the shell's completion in ``semlens/cli/outline.json``, its
-table of options in ``docs/cli.md`` and, if it has none yet, its section there.  A test compares.
+table of options in ``docs/cli.md`` and, if it has none yet, its section there.  For every tool of
+agents: its section in ``docs/agents.md``; for every page: its line in ``docs/llms.txt``.  A test
+compares.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import agent_pages
 import cli_reference
 
 import semlens.analysis
@@ -189,6 +192,7 @@ def files() -> dict[Path, str]:
         OUTLINES: outlines(),
         PYTHON: python_page(PYTHON.read_text("utf-8")),
         COMMANDS: command_page(COMMANDS.read_text("utf-8")),
+        **agent_pages.files(),
     }
 
 

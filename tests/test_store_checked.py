@@ -320,7 +320,7 @@ def test_a_newer_format_names_itself_whatever_else_it_holds(copy):
         sl.open(copy)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[]", b'{"format": 6}', b"\xc3("])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[]", b'{"format": 7}', b"\xc3("])
 def test_a_manifest_that_is_none_is_refused(copy, content):
     (copy / "manifest.json").write_bytes(content)
     with pytest.raises(StoreError, match="cannot be read") as error:

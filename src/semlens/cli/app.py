@@ -27,7 +27,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "layers": "status:layers",
         "demo": "demo:demo",
     },
-    "Browse": {"serve": "serve:serve", "export": "serve:export"},
+    "Browse": {"serve": "serve:serve", "export": "serve:export", "mcp": "mcp:mcp"},
     "Search": {
         "search": "search:search",
         "label": "search:label",

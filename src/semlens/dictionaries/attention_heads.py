@@ -64,7 +64,8 @@ def _projections(module: nn.Module) -> dict[tuple[str, str], nn.Linear]:
     parts = dict(module.named_modules())
     found: dict[tuple[str, str], nn.Linear] = {}
     for owner, part in parts.items():
-        if not owner or _count(part) is None:
+        # torch's own attention computes its projection without calling the module
+        if not owner or _count(part) is None or isinstance(part, nn.MultiheadAttention):
             continue
         names = [f"{owner}.{name}" for name in PROJECTIONS]
         names.append(f"{owner.rpartition('.')[0]}.output.dense")  # older transformers

@@ -221,7 +221,9 @@ class Dictionary(nn.Module):
             return decoded
         error = self._error(x.detach(), self.encode(x.detach())[..., : self.directions].detach())
         length = error.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-        return decoded + values[..., self.directions :] * as_constant(error / length)
+        added = values[..., self.directions :] * as_constant(error / length)
+        # relevance passes unchanged through this sum, also where its two terms cancel
+        return torch.stack([decoded, added]).sum(0)
 
     def _error(self, x: Tensor, codes: Tensor) -> Tensor:
         return x - functional.linear(codes, self.decoder.to(x.dtype).T)

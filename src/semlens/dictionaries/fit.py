@@ -61,6 +61,13 @@ def fit_directions(
             f"Expected at most {most}: there are {len(x)} vectors of {x.shape[1]} channels.",
             "Use fewer directions, or more images.",
         )
+    lowest = float(x.min())
+    if kind == "nmf" and lowest < 0:
+        raise LayerError(
+            f"The activations of layer '{info.layer}' go down to {lowest:.4g}.",
+            "NMF expects activations that are never negative, such as those after a ReLU.",
+            "Use semi-nmf, or the layer after the activation function.",
+        )
     fitted = FITS[kind](x, directions, seed)
     dictionary = Dictionary(
         replace(info, kind=kind, code=fitted.code, seed=seed, vectors=len(x)),
@@ -85,13 +92,6 @@ def explained(dictionary: Dictionary, x: Float[Tensor, "n c"]) -> float:
 
 
 def _nmf(x: Tensor, directions: int, seed: int) -> _Fitted:
-    lowest = float(x.min())
-    if lowest < 0:
-        raise LayerError(
-            f"The activations of the layer go down to {lowest:.4g}.",
-            "NMF expects activations that are never negative, such as those after a ReLU.",
-            "Use semi-nmf, or the layer after the activation function.",
-        )
     solver = NMF(directions, init="nndsvda", random_state=seed, max_iter=MAX_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the share explained is reported

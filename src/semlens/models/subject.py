@@ -106,7 +106,10 @@ class SubjectModel:
 
     def with_dictionaries(self, dictionaries: Iterable[Dictionary]) -> SubjectModel:
         """Return the model with dictionaries in place of those it may have."""
-        return replace(self, module=with_dictionaries(self.module, dictionaries))
+        parts = list(dictionaries)
+        if not parts and not self.dictionaries:
+            return self
+        return replace(self, module=with_dictionaries(self.module, parts))
 
     @property
     def device(self) -> torch.device:

@@ -6,6 +6,9 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from semlens.data.verified_images import content_digests
 from semlens.dictionaries.attention_heads import KIND as HEADS
 from semlens.dictionaries.attention_heads import head_dictionary
 from semlens.dictionaries.dictionary import Dictionary
@@ -17,7 +20,7 @@ from semlens.recipe import fingerprint
 from semlens.run.fit_to_images import fit_to_images
 from semlens.run.plan import Plan
 from semlens.stages.collect import layer_layouts
-from semlens.stages.sample_activations import IMAGES, VECTORS
+from semlens.stages.sample_activations import IMAGES, VECTORS, sampled_images
 from semlens.store import file_names
 from semlens.store.dictionary_files import header, load_dictionary, save_dictionary
 from semlens.store.manifest import LayerEntry
@@ -152,8 +155,12 @@ def _fitted(path: Path, plan: Plan, layout: LayerLayout, request: DictionaryRequ
     """Return fitted directions: those of an interrupted build, or new ones."""
     assert request.directions is not None  # noqa: S101  # the caller's condition
     training = SaeTraining().model_dump() if request.kind == SAE else None
+    read = None  # an autoencoder is trained on all images
+    if request.kind != SAE:
+        read = sampled_images(len(plan.images), np.random.default_rng(SEED))
     key = fingerprint(
-        plan.model.fingerprint, plan.images.spec, list(plan.images.ids), str(request), layout.name,
+        plan.model.fingerprint, len(plan.images), str(request), layout.name,
+        list(content_digests(plan.images, plan.execution.threads, read)),
         [SEED, IMAGES, VECTORS], training,
     )  # fmt: skip
     file = path / file_names.PARTIAL / "dictionaries" / f"{key}.safetensors"

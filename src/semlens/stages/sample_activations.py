@@ -22,6 +22,11 @@ VECTORS = 32768
 """Vectors at most, one per position or token."""
 
 
+def sampled_images(count: int, random: np.random.Generator, most_images: int = IMAGES) -> list[int]:
+    """Return the images, of so many, from which vectors are taken."""
+    return np.sort(random.permutation(count)[:most_images]).tolist()
+
+
 def sample_activations(
     model: SubjectModel,
     images: Images,
@@ -44,7 +49,7 @@ def sample_activations(
         If no vector is left.
     """
     random = np.random.default_rng(seed)
-    chosen = np.sort(random.permutation(len(images))[:most_images]).tolist()
+    chosen = sampled_images(len(images), random, most_images)
     per_image = math.ceil(most_vectors / len(chosen))
     vectors: list[Tensor] = []
     title, done = f"activations of {layout.name}", 0

@@ -94,9 +94,10 @@ def with_weights(model: SubjectModel, path: str | Path) -> SubjectModel:
         If the weights do not fit the model.
     """
     file = user_path(path).resolve()
-    module = copy.deepcopy(model.module)
+    module = copy.deepcopy(model.with_dictionaries(()).module)
     load_weights(module, file)
-    return replace(model, module=module, spec=_spec(model.spec, file))
+    changed = replace(model, module=module, spec=_spec(model.spec, file))
+    return changed.with_dictionaries(model.dictionaries.values())
 
 
 def _spec(base: str, file: Path) -> str:

@@ -88,6 +88,7 @@ def prune(database: Database, components: Components) -> PrunedModel:
     selected = resolve_components(components, database)
     model = database.model
     state, edits = prune_weights(model, selected)
+    model = model.with_dictionaries(())
     copied = replace(model, module=copy.deepcopy(model.module), spec="python:pruned")
     copied.module.load_state_dict(state)
     return PrunedModel(copied, model.spec, tuple(selected), edits, database)
@@ -134,6 +135,10 @@ def prune_weights(
 ) -> tuple[dict[str, Tensor], tuple[TensorEdit, ...]]:
     """Return the state dict of :func:`pruned_state`, and the edits that were made."""
     selected = resolve_components(components)
+    of_dictionaries = [one for one in selected if one.layer in model.dictionaries]
+    if of_dictionaries:
+        raise _inexact(of_dictionaries, "no weights hold the code of a dictionary")
+    model = model.with_dictionaries(())
     example = model.example
     with pruned(model, selected, to), evaluating(model.module), torch.no_grad():
         expected = class_scores(model.module(example))

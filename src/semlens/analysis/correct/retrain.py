@@ -148,6 +148,7 @@ def fine_tune(
 ) -> RetrainedModel:
     """Fine-tune as :func:`retrain` does, for any model and images; ``drop`` is numbers or ids."""
     settings = settings or Training()
+    model = model.with_dictionaries(())
     if not artefacts:
         raise DataError(
             "No artefact is given.", "Expected at least one to insert.", "Give an artefact."
