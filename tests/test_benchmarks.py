@@ -346,6 +346,15 @@ def test_prototypes_quick(tmp_path, demo):
     assert printed["one_prototype"] == {"one_group": 1.0, "skewed_shares": 1.0}
 
 
+@pytest.mark.slow
+def test_autoencoders_quick():
+    neurons, nmf, sae = run("autoencoders.py")["rows"]
+    assert (neurons["directions"], nmf["directions"], sae["directions"]) == (128, 16, 64)
+    for row in (neurons, nmf):
+        assert row["held_out"] > 0.95 and row["components"] >= 1
+    assert sae["active"] <= 4 and sae["explained"] < nmf["explained"]  # hardly trained
+
+
 def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     marks = importlib.import_module("marks")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -134,6 +135,17 @@ def test_the_file_says_what_was_fitted_on_what_and_how_well(fitted, pictures):
     assert info.explained == pytest.approx(explained, abs=0.02)
     row = fitted.frame.iloc[0]
     assert (row["directions"], row["channels"], row["dead"]) == (16, 6, info.dead)
+
+
+def test_the_order_of_axes_is_that_of_the_model_unless_it_is_given(pictures, tmp_path):
+    for given, own, expected in (
+        ("auto", "auto", "first"), ("auto", "channels_last", "last"),
+        ("channels_last", "auto", "last"), ("channels_first", "channels_last", "first"),
+    ):  # fmt: skip
+        model = replace(little(), layout=own)
+        file = tmp_path / f"{given}-{own}.safetensors"
+        info = sl.fit(file, model, pictures, "first", "pca:2", layout=given).dictionary.info
+        assert info.channels_first == (expected == "first")
 
 
 def test_fitting_again_gives_the_same_bytes(fitted, pictures, tmp_path):

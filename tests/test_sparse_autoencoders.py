@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
 from conftest import LittleNet, assert_says
+from emulated_accelerator import emulated_accelerator
 from torch import Tensor
 from torch.nn import functional
 
@@ -205,6 +208,24 @@ def test_the_description_agrees_with_plain_equations(variant):
     assert (info.vectors, info.error, info.seed) == (2**14, True, 0)
 
 
+def briefly_trained(device: str) -> Dictionary:
+    x, _ = planted(active=1, count=4000)
+    training = SaeTraining(active=1, train_vectors=128 * 40, step_vectors=128)
+    with emulated_accelerator(float64=False) if device != "cpu" else nullcontext():
+        return train_sae(batches(x), x[:1000], 32, INFO, training, device=device)
+
+
+@pytest.mark.slow
+def test_it_is_trained_on_a_device_as_on_the_cpu():
+    # in a new process: PyTorch counts devices at the first backward pass
+    with get_context("spawn").Pool(1) as pool:
+        found = pool.apply(briefly_trained, ["emulated:0"])
+    expected = briefly_trained("cpu")
+    torch.testing.assert_close(found.decoder, expected.decoder, rtol=1e-4, atol=1e-5)
+    assert found.decoder.device == torch.device("cpu")
+    assert found.info == expected.info
+
+
 # -- offset and error -----------------------------------------------------------------------
 
 
@@ -273,8 +294,15 @@ def test_settings_that_cannot_be_are_refused():
     assert_says(error.value, "9 active latents", "at most 8", "more latents")
     with pytest.raises(RecipeError) as error:
         SaeTraining(learning_rate=0)
-    assert_says(error.value, "learning_rate is '0'", "above 0")
+    assert_says(error.value, "learning_rate is '0'", "above 0 to 1")
     assert [SaeTraining().active_of(latents) for latents in (2, 64, 256, 4096)] == [2, 4, 16, 32]
+
+
+def test_a_learning_rate_that_is_too_large_shows_in_what_is_explained():
+    x, _ = planted(active=1, count=2000)
+    worse = trained(x, train_vectors=2**14, learning_rate=1.0)
+    assert all(torch.isfinite(value).all() for value in worse.tensors().values())
+    assert worse.info.explained < 0.5 < trained(x, train_vectors=2**14, active=1).info.explained
 
 
 def test_constant_activations_give_an_autoencoder_that_says_nothing():

@@ -313,18 +313,20 @@ def _option_type(type_: Any) -> tuple[Any, bool]:
     return (str if str in simple else simple[0]), type(None) in members
 
 
-def with_fields(*classes: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_fields(
+    *classes: type[BaseModel], last: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Replace the ``**`` parameter of a command by an option per field of settings classes.
 
-    An option that is left out is None. The classes check the values.
+    An option that is left out is None. The classes check the values. With ``last``, these options
+    are listed after those of the command itself.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         first, *remaining, _ = inspect.signature(function, eval_str=True).parameters.values()
         fields = [option for model in classes for option in field_options(model)]
-        return with_parameters(
-            function, [p.replace(kind=KEYWORD) for p in (first, *fields, *remaining)]
-        )
+        options = (*remaining, *fields) if last else (*fields, *remaining)
+        return with_parameters(function, [p.replace(kind=KEYWORD) for p in (first, *options)])
 
     return decorate
 

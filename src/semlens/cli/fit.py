@@ -15,7 +15,7 @@ from semlens.types import Layout
 
 
 @report_errors
-@with_fields(SaeTraining)
+@with_fields(SaeTraining, last=True)
 def fit(
     file: Annotated[Path, typer.Argument(help="File to write, which ends in .safetensors.")],
     model: Annotated[str, typer.Option(help="Subject model, as for build.")],

@@ -32,7 +32,7 @@ def resample(
     """
     parts = [(y - autoencoder.decode(autoencoder.encode(y))).square().sum(-1)
              for y in x.split(ROWS)]  # fmt: skip
-    weight = torch.cat(parts).double().square().cpu()
+    weight = torch.cat(parts).cpu().double().square()  # not every device has float64
     indices = dead.nonzero()[:, 0]
     count = min(len(indices), int((weight > 0).sum()))
     if not count:

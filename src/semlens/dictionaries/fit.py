@@ -92,7 +92,12 @@ def explained(dictionary: Dictionary, x: Float[Tensor, "n c"]) -> float:
 
 
 def _nmf(x: Tensor, directions: int, seed: int) -> _Fitted:
-    solver = NMF(directions, init="nndsvda", random_state=seed, max_iter=MAX_ITERATIONS)
+    solver = NMF(
+        directions,  # pyright: ignore[reportArgumentType]
+        init="nndsvda",
+        random_state=seed,
+        max_iter=MAX_ITERATIONS,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the share explained is reported
         solver.fit(x.numpy())
@@ -110,7 +115,8 @@ def _pca(x: Tensor, directions: int, seed: int) -> _Fitted:
 
 
 def _kmeans(x: Tensor, directions: int, seed: int) -> _Fitted:
-    centroids = KMeans(directions, n_init=4, random_state=seed).fit(x.numpy()).cluster_centers_
+    solver = KMeans(directions, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
+    centroids = solver.fit(x.numpy()).cluster_centers_
     lengths = torch.from_numpy(np.linalg.norm(centroids, axis=1).astype(np.float32))
     return _Fitted("nearest", _unit_rows(centroids), threshold=lengths.square() / 2)
 

@@ -21,7 +21,8 @@ def semi_nmf(x: Float[Tensor, "n c"], directions: int, seed: int) -> Float[Tenso
     Codes and directions are solved in turn, each exactly, from the centroids of k-means (Ding et
     al. 2010, 3.3, whose multiplicative update of the codes needs more rounds).
     """
-    centroids = KMeans(directions, n_init=1, random_state=seed).fit(x.numpy()).cluster_centers_
+    solver = KMeans(directions, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]
+    centroids = solver.fit(x.numpy()).cluster_centers_
     fitted = _unit(torch.from_numpy(centroids.astype(np.float32)))
     energy, previous = float(x.square().sum()), float("inf")
     for _ in range(MAX_ROUNDS):

@@ -50,7 +50,7 @@ class SaeTraining(Settings):
         int, setting("Activation vectors on which it is trained, repeated if fewer.", ge=1)
     ] = 2**20
     step_vectors: Annotated[int, setting("Vectors per step of the training.", ge=1)] = 512
-    learning_rate: Annotated[float, setting("Learning rate of Adam.", gt=0)] = 2e-3
+    learning_rate: Annotated[float, setting("Learning rate of Adam.", gt=0, le=1)] = 2e-3
     resample: Annotated[bool, setting("Resample latents that no vector activates.")] = True
 
     @property
@@ -104,6 +104,11 @@ def train_sae(
         Layer, order of axes and data; what the training decides is filled in.
     seed
         Of the initial directions and of resampling.
+
+    Raises
+    ------
+    RecipeError
+        If more latents are to be active than there are.
     """
     training = training or SaeTraining()
     active = training.active_of(latents)

@@ -125,7 +125,9 @@ def fit(
         )
     request = _request(components, training)
     subject = load_model(model) if isinstance(model, str) else model
-    subject = replace(subject.with_dictionaries(()), layout=layout)
+    subject = subject.with_dictionaries(())
+    if layout != "auto":
+        subject = replace(subject, layout=layout)
     data = as_images(images)
     execution = (execution or Execution()).for_source(data)
     with progress_listener(progress) if progress else progress_bars():
