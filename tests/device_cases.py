@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,13 @@ from semlens.embedders.load import load_embedder
 from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
 
-CROPS = ["none", "activation", "crp"]
+BUILDS = [
+    {"crop": "none"},
+    {"crop": "activation"},
+    {"crop": "crp"},
+    {"crop": "none", "rank": "relevance"},
+]
+"""Settings of builds."""
 BUNDLED = ["semlens/demo", "semlens/photo"]
 MARKED = ["layer3:5", "layer3:17"]
 MARK = "text:hello"
@@ -75,11 +82,11 @@ def with_unreadable_batch(folder: Path) -> ImageFolder:
     return ImageFolder(folder)
 
 
-def build_on(device: str, path: Path, images: Images, crop: str) -> sl.ConceptDatabase:
+def build_on(device: str, path: Path, images: Images, **settings: Any) -> sl.ConceptDatabase:
     return sl.build(
         path, subject_on(device), images, ColourEmbedder(), ["first", "second"], examples=5,
-        crop=crop, execution=Execution(8, 2), relevance=True,
-        targets=[VEGETABLES[i % 4] for i in range(len(images))],
+        execution=Execution(8, 2), relevance=True,
+        targets=[VEGETABLES[i % 4] for i in range(len(images))], **settings,
     )  # fmt: skip
 
 

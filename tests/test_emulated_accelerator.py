@@ -49,13 +49,13 @@ def test_it_refuses_an_operator_without_a_cuda_kernel():
         torch.histogram(torch.ones(4, device="emulated"), 2)
 
 
-@pytest.mark.parametrize("crop", cases.CROPS)
-def test_a_build_says_the_same_as_on_the_cpu(tmp_path, crop):
+@pytest.mark.parametrize("settings", cases.BUILDS)
+def test_a_build_says_the_same_as_on_the_cpu(tmp_path, settings):
     images = cases.with_unreadable_batch(tmp_path / "pictures")
-    expected = cases.build_on("cpu", tmp_path / "cpu", images, crop)
+    expected = cases.build_on("cpu", tmp_path / "cpu", images, **settings)
     for float64 in (True, False):
         with emulated_accelerator(float64=float64):
-            found = cases.build_on(DEVICE, tmp_path / f"float64-{float64}", images, crop)
+            found = cases.build_on(DEVICE, tmp_path / f"float64-{float64}", images, **settings)
         cases.assert_same_database(found, expected, TOLERANCE)
 
 

@@ -66,8 +66,8 @@ def test_top_equals_a_full_sort_in_any_order(values, cuts, m, random):
         count = int(top.count[c])
         assert count == len(expected)
         assert top.sample[c, :count].tolist() == [i for i, _ in expected]
-        assert top.activation[c, :count].tolist() == [v for _, v in expected]
-        assert torch.isinf(top.activation[c, count:]).all()
+        assert top.strength[c, :count].tolist() == [v for _, v in expected]
+        assert torch.isinf(top.strength[c, count:]).all()
         places = [i * values.shape[1] + c for i, _ in expected]
         assert top.position[c, :count].tolist() == places
         assert (top.sample[c, count:] == 2**32 - 1).all()

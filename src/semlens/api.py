@@ -210,13 +210,16 @@ def make_plan(
     """Return the plan of a build; the arguments are those of :func:`build`."""
     subject = load_model(model) if isinstance(model, str) else model
     data = as_images(images)
-    foundation_model = load_embedder(embedder) if isinstance(embedder, str) else embedder
     mapping = read_classes(Path(classes)) if classes is not None else None
     names = data.targets if targets is None else targets
     mapped = map_targets(names, len(data), subject.classes, subject.synsets, mapping)
     if mapped.notice:
         warnings.warn(mapped.notice, UnmappedWarning, stacklevel=3)
     values: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
+    settled = Recipe(**values)
+    if isinstance(embedder, str):
+        read = subject if settled.layout == "auto" else replace(subject, layout=settled.layout)
+        embedder = load_embedder(embedder, model=read)
     execution = (execution or Execution()).for_source(data)
     own, requests = parse_components(components)
     names_of_layers = [*layers] if own else []
@@ -224,9 +227,9 @@ def make_plan(
     return Plan(
         subject,
         data,
-        foundation_model,
+        embedder,
         tuple(names_of_layers),
-        Recipe(**values),
+        settled,
         execution,
         mapped,
         relabel=not (classes is None and targets is None),

@@ -9,7 +9,7 @@ from typing import Annotated, TypedDict
 from pydantic import ConfigDict
 
 from semlens.settings import Settings, setting
-from semlens.types import Aggregate, Crop, Layout, Readout, Signs
+from semlens.types import Aggregate, Crop, Layout, Rank, Readout, Signs
 
 FORMAT = 7
 """Version of the database format; it increases when any stage's numbers change."""
@@ -19,6 +19,7 @@ class RecipeSettings(TypedDict, total=False):
     """The settings of a :class:`Recipe`, for type checkers."""
 
     examples: int
+    rank: Rank
     readout: Readout
     signs: Signs
     crop: Crop
@@ -41,6 +42,13 @@ class Recipe(Settings):
     model_config = ConfigDict(strict=True)  # True is no number
 
     examples: Annotated[int, setting("Examples per component (paper, 3.1).", ge=1, le=10_000)] = 30
+    rank: Annotated[
+        Rank,
+        setting(
+            "What examples are strongest in: activation (paper, 3.1), or relevance for the class "
+            "that the model predicts (RelMax; Achtibat et al. 2023)."
+        ),
+    ] = "activation"
     readout: Annotated[
         Readout, setting("How activations over space or tokens become one number.")
     ] = "mean"

@@ -17,6 +17,9 @@ T = TypeVar("T")
 Readout = Literal["mean", "max", "cls"]
 """How a component's activations on one sample become one number (paper, 3.1)."""
 
+Rank = Literal["activation", "relevance"]
+"""What ranks the samples of a component: its readout, or its relevance for the predicted class."""
+
 Crop = Literal["auto", "none", "activation", "crp"]
 """How a concept example is cropped: not at all, by its activation map, by conditional relevance
 (CRP), or by the default for the layer."""

@@ -26,11 +26,11 @@ def full_precision() -> Iterator[None]:
 
 
 @on_each_device
-@pytest.mark.parametrize("crop", cases.CROPS)
-def test_a_build_says_the_same_as_on_the_cpu(tmp_path, device, crop):
+@pytest.mark.parametrize("settings", cases.BUILDS)
+def test_a_build_says_the_same_as_on_the_cpu(tmp_path, device, settings):
     images = cases.with_unreadable_batch(tmp_path / "pictures")
-    expected = cases.build_on("cpu", tmp_path / "cpu", images, crop)
-    found = cases.build_on(device, tmp_path / device, images, crop)
+    expected = cases.build_on("cpu", tmp_path / "cpu", images, **settings)
+    found = cases.build_on(device, tmp_path / device, images, **settings)
     cases.assert_same_database(found, expected, TOLERANCE)
 
 

@@ -173,10 +173,8 @@ def random_crops(
 
 
 def strengths(database: Database, layer: str, count: int) -> torch.Tensor:
-    """Return the ``count`` strongest readouts of each component with as many, times its sign."""
-    component, _, activation = database.example_crops(layer)
-    rows, first, examples = np.unique(component, return_index=True, return_counts=True)
-    first, rows = first[examples >= count], rows[examples >= count]
-    sign = database.components["sign"].to_numpy()[rows]
-    strength = activation[first[:, None] + np.arange(count)] * sign[:, None]
-    return torch.from_numpy(strength.astype(np.float32))
+    """Return the ``count`` largest strengths of each component with as many examples."""
+    component, _, strength = database.example_crops(layer)
+    _, first, examples = np.unique(component, return_index=True, return_counts=True)
+    first = first[examples >= count]
+    return torch.from_numpy(strength[first[:, None] + np.arange(count)])

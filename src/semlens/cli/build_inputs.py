@@ -45,8 +45,9 @@ class BuildInputs(Settings):
     embedder: Annotated[
         str | None,
         setting(
-            "Foundation model: open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo "
-            "or semlens/demo [default: open_clip/MobileCLIP-S2/datacompdr]."
+            "Foundation model: open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo, "
+            "semlens/demo, or self:LAYER, a layer of the subject itself, without texts "
+            "[default: open_clip/MobileCLIP-S2/datacompdr]."
         ),
     ] = None
     layers: Annotated[
@@ -57,8 +58,8 @@ class BuildInputs(Settings):
         str | list[str],
         setting(
             "What is read of each layer: channels (its own components), fitted directions "
-            "(nmf:N, semi-nmf:N, pca:N, kmeans:N, sae:N), or those of a file (sae:FILE, nmf:FILE); "
-            "several separated by commas."
+            "(nmf:N, semi-nmf:N, pca:N, kmeans:N, sae:N), attention heads (heads), or directions "
+            "of a file (sae:FILE, cav:FILE); several separated by commas."
         ),
     ] = "channels"
     relevance: Annotated[
@@ -114,7 +115,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
 
     from semlens.api import make_plan
     from semlens.data.class_mapping import read_targets
-    from semlens.embedders.load import DEFAULT_EMBEDDER, load_embedder
+    from semlens.embedders.load import DEFAULT_EMBEDDER, load_embedder, needs_model
     from semlens.models.load import load_model
     from semlens.run.executors.parse import parse_executor
     from semlens.run.plan import Execution
@@ -127,7 +128,9 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
         subject = load_model(
             model, random_weights=inputs.random_weights, device=device, run_files=run_files
         )
-        embedder = load_embedder(inputs.embedder or DEFAULT_EMBEDDER, device=device)
+        embedder = inputs.embedder or DEFAULT_EMBEDDER
+        if not needs_model(embedder):
+            embedder = load_embedder(embedder, device=device)
     names = layers.split(",") if isinstance(layers, str) else layers
     return make_plan(
         subject,

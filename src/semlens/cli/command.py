@@ -179,7 +179,7 @@ def command(
     def decorate(function: Callable[..., Result]) -> Callable[..., None]:
         additional = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         overridden = {parameter.name for parameter in additional}
-        needed = set(needs_of(question)) - overridden
+        needed = _needed_sources(question, several=several) - overridden
         sources = {name: None for name in _SOURCES if name in needed}
         sources |= {"device": "cpu"} if sources else {}
         settings = {k: s for k, s in settings_of(question).items() if k not in overridden}
@@ -233,6 +233,12 @@ def command(
         return report_errors(with_parameters(run, parameters))
 
     return decorate
+
+
+def _needed_sources(question: Callable[..., Any], *, several: bool) -> set[str]:
+    """Return the sources that a question may load; an embedder may be a layer of the model."""
+    needed: set[str] = set(needs_of(question))
+    return needed | {"model"} if "embedder" in needed and not several else needed
 
 
 def question_command(question: Callable[..., Result]) -> Callable[..., None]:

@@ -117,9 +117,10 @@ def show(
     db = open_database(database)
     save_picture(db.show(components, columns, mask=mask), picture)
     if as_json:
+        rank = db.manifest.recipe.rank
         examples = {
             name: [
-                {"path": e.path, "activation": e.activation, "box": list(e.box.as_tuple())}
+                {"path": e.path, rank: e.activation, "box": list(e.box.as_tuple())}
                 for e in db.examples_of(row)
             ]
             for name, row in zip(components, db.rows_of(components), strict=True)

@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from semlens.errors import EmbedderError
 
-EMBEDDER_FORMS = "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo or semlens/demo"
+EMBEDDER_FORMS = (
+    "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo, semlens/demo or self:LAYER"
+)
 
 
 def unavailable_error(spec: str, error: Exception) -> EmbedderError:
@@ -56,7 +58,7 @@ class Embedder(ABC):
         raise EmbedderError(
             f"The embedder '{self.spec}' has no text tower.",
             "It embeds images only, but the question needs texts.",
-            "Search by image, or build with an image-text embedder.",
+            "Search by image, give concepts as images, or build with an image-text embedder.",
         )
 
     def understands(self, text: str) -> bool:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from semlens.embedders.embedder import EMBEDDER_FORMS, Embedder
+from semlens.embedders.own_space import PREFIX, OwnSpace
 from semlens.errors import EmbedderError
+from semlens.models.subject import SubjectModel
 
 DEFAULT_EMBEDDER = "open_clip/MobileCLIP-S2/datacompdr"
 """The paper's choice for ImageNet (B.1); downloaded from a hub."""
 
 
-def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embedder:
+def load_embedder(
+    spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu", model: SubjectModel | None = None
+) -> Embedder:
     """Load a foundation model.
 
     Parameters
@@ -19,9 +23,12 @@ def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embed
     spec
         ``open_clip/ViT-B-32/laion2b_s34b_b79k``, ``open_clip/ViT-B-32/path/to/weights.pt``,
         ``open_clip/FOLDER`` with an ``open_clip_config.json``,
-        ``transformers/facebook/dinov2-base`` (images only), ``semlens/photo``, ``semlens/demo``.
+        ``transformers/facebook/dinov2-base`` (images only), ``semlens/photo``, ``semlens/demo``,
+        or ``self:LAYER``, a layer of the subject model (images only).
     device
         Device to run on.
+    model
+        The subject model, for ``self:LAYER``, which runs on its device.
 
     Raises
     ------
@@ -42,6 +49,15 @@ def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embed
             "It is not installed.",
             f"Run: pip install 'semlens[{extra}]'",
         )
+    if needs_model(spec):
+        if model is None:
+            raise EmbedderError(
+                f"'{spec}' is a layer of the subject model, which is not known here.",
+                "Expected the model of the database.",
+                "Pass it as model=... in Python. A database that was built with this embedder "
+                "finds it in its own model: leave the embedder out.",
+            )
+        return OwnSpace(model, spec.removeprefix(PREFIX))
     if spec == "semlens/demo":
         from semlens.embedders.demo import DemoEmbedder
 
@@ -69,6 +85,11 @@ def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embed
         f"Expected {EMBEDDER_FORMS}.",
         f"{DEFAULT_EMBEDDER} is recommended.",
     )
+
+
+def needs_model(spec: str) -> bool:
+    """Return whether an embedder is a layer of the subject model."""
+    return spec.startswith(PREFIX)
 
 
 _NEEDED = {

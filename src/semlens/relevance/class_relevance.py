@@ -73,16 +73,40 @@ def class_relevance(
     batch_size = images_per_pass(engine)
     batches: list[Mapping[str, Tensor]] = []
     for first in range(0, len(inputs), batch_size):
-        trace = engine.trace(inputs[first : first + batch_size])
-        seed = class_seed(trace, targets[None, first : first + batch_size])
-        result = trace.backward({OUTPUT: seed}, names, heatmaps=False)
-        batches.append(
-            {
-                name: component_relevance(trace, name, signal)[0].sum(1)
-                for name, signal in result.layers.items()
-            }
-        )
+        chunk = slice(first, first + batch_size)
+        _, by_sign = explain_batch(engine, inputs[chunk], names, targets[chunk])
+        batches.append({name: relevance.sum(1) for name, relevance in by_sign.items()})
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def explain_batch(
+    engine: RelevanceEngine,
+    inputs: Float[Tensor, "u 3 h w"],
+    layers: Sequence[str],
+    targets: Int[Tensor, " u"] | None = None,
+) -> tuple[Int[Tensor, " u"], Mapping[str, Float[Tensor, "u 2 c"]]]:
+    """Return the relevance of all components for one class per image, in a single pass.
+
+    Parameters
+    ----------
+    targets
+        Logit of each image; by default the largest, which is the class that the model predicts.
+
+    Returns
+    -------
+    tuple
+        The targets, and by layer the relevance for either sign of each component (see
+        :func:`component_relevance`). Layers that the logits do not depend on are left out.
+    """
+    trace = engine.trace(inputs)
+    if targets is None:
+        targets = trace.values[OUTPUT].detach().argmax(1).cpu()
+    seed = class_seed(trace, targets[None])
+    result = trace.backward({OUTPUT: seed}, layers, heatmaps=False)
+    by_layer = {
+        name: component_relevance(trace, name, signal)[0] for name, signal in result.layers.items()
+    }
+    return targets, by_layer
 
 
 def images_per_pass(engine: RelevanceEngine) -> int:

@@ -84,7 +84,7 @@ def check_plan(plan: Plan) -> Plan:
             "No layer is named.", "Expected at least one.", "Run 'semlens layers MODEL' for a list."
         )
     check_rules(plan.recipe.rules)
-    if plan.relevance:
+    if plan.relevance or plan.recipe.rank == "relevance":
         check_logits(plan.model)
     check_classes(plan.model, plan.targets.logits)
     if plan.recipe.layout != "auto":
@@ -211,7 +211,8 @@ def write_layers(
         write_layer(
             writer, layer, first_row, cropped, selected.slots, layer_index, all_vectors, plan
         )
-        entry = layer_entry(layer, new.crops[layer_index], first_row, collected)
+        crop = new.crops[layer_index]
+        entry = layer_entry(layer, crop, first_row, collected, plan.rank_rules)
         if reference_count:
             rows = collected.reference[entry.name]
             entry = write_layer_reference(writer, entry, rows, reference)

@@ -44,6 +44,7 @@ class CollectTask:
             examples=inputs.recipe.examples,
             readout=inputs.recipe.readout,
             signs=inputs.recipe.signs,
+            engines=inputs.engines if inputs.recipe.rank == "relevance" else None,
             reference=self.reference,
             batch_size=size,
             workers=inputs.threads,

@@ -78,7 +78,7 @@ def write_layer(
         return filled
 
     crop = to_slots(cropped.crop)
-    means = theta(vectors, crop, layer.used, layer.top.activation, plan.recipe.aggregate)
+    means = theta(vectors, crop, layer.used, layer.top.strength, plan.recipe.aggregate)
     writer.tensors(file_names.theta_file(layer.layout.name), {"theta": means})
     table = examples_table(layer, first_row, to_slots(cropped.box), crop, to_slots(cropped.mask))
     writer.table(
@@ -103,7 +103,7 @@ def samples_table(plan: Plan, digests: list[str], collected: Collected) -> pa.Ta
 
 
 def layer_entry(
-    layer: LayerExamples, crop: Crop, first_row: int, collected: Collected
+    layer: LayerExamples, crop: Crop, first_row: int, collected: Collected, rank_rules: str | None
 ) -> LayerEntry:
     """Return a layer's entry in the manifest."""
     layout = layer.layout
@@ -119,4 +119,5 @@ def layer_entry(
         lowest=layer.lowest,
         not_finite=len(collected.not_finite[layout.name]),
         crop=crop,
+        rank_rules=rank_rules,
     )

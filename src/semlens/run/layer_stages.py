@@ -66,7 +66,10 @@ class NewLayers:
         reference = [sample for sample in chosen if sample not in collected.unreadable]
         if previous:
             reference = reference[: previous.reference]
-        layers = [select_examples(collected, layout, plan.recipe.signs) for layout in self.layouts]
+        recipe = plan.recipe
+        layers = [
+            select_examples(collected, layout, recipe.signs, recipe.rank) for layout in self.layouts
+        ]
         pairs, slots = list_pairs(layers)
         key = plan.embed_key(collect.key, list(self.crops), previous.crops if previous else [])
         whole = () if previous else reference  # those of an existing database have vectors

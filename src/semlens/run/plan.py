@@ -143,6 +143,12 @@ class Plan:
         """Relevance engines of the model."""
         return self.inputs.engines
 
+    @property
+    def rank_rules(self) -> str | None:
+        """Name of the relevance rules by which samples are ranked; None: by activation."""
+        by_relevance = self.recipe.rank == "relevance"
+        return self.engines.rules_name(list(self.layers)) if by_relevance else None
+
     def crops(self, layouts: Sequence[LayerLayout]) -> list[Crop]:
         """Return how each layer is cropped (paper, H.1).
 
@@ -181,6 +187,7 @@ class Plan:
             Number of reference samples.
         """
         recipe = self.recipe
+        by = [recipe.rank, self.rank_rules]
         return fingerprint(
             FORMAT,
             "collect",
@@ -188,7 +195,7 @@ class Plan:
             data,
             list(self.layers),
             self.dictionary_fingerprints,
-            [recipe.examples, recipe.readout, recipe.signs, reference],
+            [recipe.examples, recipe.readout, recipe.signs, by, reference],
             [self.execution.batch_size, self.model.device.type],
         )
 

@@ -33,9 +33,10 @@ def choose_reference(
     """
     channels = sum(layout.components for layout in layouts)
     channels += sum(layer.channels for layer in previous.layers) if previous else 0
-    columns = channels * (1 + reads_by_direction(plan.recipe.readout, plan.recipe.signs))
+    recipe = plan.recipe
+    columns = channels * (1 + reads_by_direction(recipe.readout, recipe.signs, recipe.rank))
     most = MAX_BYTES // (columns * torch.float16.itemsize)
-    return choose_samples(plan.images.ids, digests, min(plan.recipe.reference, most))
+    return choose_samples(plan.images.ids, digests, min(recipe.reference, most))
 
 
 def write_reference(

@@ -13,14 +13,8 @@ from torch import Tensor
 
 from semlens.data.images import Images
 from semlens.models.subject import SubjectModel
-from semlens.relevance.class_relevance import (
-    class_seed,
-    component_relevance,
-    images_per_pass,
-    shares,
-)
+from semlens.relevance.class_relevance import explain_batch, images_per_pass, shares
 from semlens.relevance.make_engine import EngineCache
-from semlens.relevance.protocols import OUTPUT
 from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.streaming.statistics import ClassShares
 
@@ -88,29 +82,23 @@ def collect_class_relevance(
             for start in range(0, len(inputs), images_at_once):
                 chunk = slice(start, start + images_at_once)
                 chunk_classes = None if classes is None else classes[chunk]
-                totals = totals.merge(_explain_batch(engines, inputs[chunk], rows, chunk_classes))
+                totals = totals.merge(_batch_totals(engines, inputs[chunk], rows, chunk_classes))
         progress(len(batch))
     return totals
 
 
-def _explain_batch(
+def _batch_totals(
     engines: EngineCache, inputs: Tensor, rows: Mapping[str, int], classes: list[int] | None
 ) -> ClassRelevanceTotals:
+    given = None if classes is None else torch.tensor(classes, dtype=torch.int64)
     engine = engines.engine(inputs, list(rows))
-    trace = engine.trace(inputs)
-    target = (
-        trace.values[OUTPUT].detach().argmax(1).cpu()
-        if classes is None
-        else torch.tensor(classes, dtype=torch.int64)
-    )
-    result = trace.backward({OUTPUT: class_seed(trace, target[None])}, list(rows), heatmaps=False)
+    target, relevance = explain_batch(engine, inputs, list(rows), given)
     by_layer: list[Tensor] = []
     for name, count in rows.items():
-        signal = result.layers.get(name)
-        if signal is None:  # the logits do not depend on this layer
+        by_sign = relevance.get(name)
+        if by_sign is None:  # the logits do not depend on this layer
             by_layer.append(torch.zeros(len(target), count, device=inputs.device))
             continue
-        by_sign = component_relevance(trace, name, signal)[0]
         both_signs = count == 2 * by_sign.shape[-1]
         by_layer.append(shares(by_sign.flatten(1) if both_signs else by_sign.sum(1)).float())
     on_cpu = torch.cat(by_layer, dim=1).cpu()  # one copy: the CPU waits for the device at each

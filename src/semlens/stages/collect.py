@@ -26,10 +26,12 @@ from semlens.models.activations import (
 from semlens.models.fitting_batches import FittingBatches
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
+from semlens.relevance.make_engine import EngineCache
 from semlens.stages.batches import batch_inputs, prepared_batches
+from semlens.stages.predicted_relevance import predicted_relevance
 from semlens.streaming.reference import SampleReadouts
 from semlens.streaming.statistics import Moments, ReadoutBlock, TopExamples, batch_statistics
-from semlens.types import Readout, Signs
+from semlens.types import Rank, Readout, Signs
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Collected:
     unreadable
         Samples that could not be decoded, with the reason.
     reference
-        By layer, the raw readouts of the reference samples: K, or with the readout ``max`` and
-        both signs 2 K in the order of ``top``.
+        By layer, what ranks the reference samples: K raw readouts, or where the signs differ
+        (:func:`reads_by_direction`) 2 K in the order of ``top``.
     """
 
     top: dict[str, TopExamples]
@@ -160,6 +162,7 @@ def collect(
     examples: int,
     readout: Readout,
     signs: Signs = "auto",
+    engines: EngineCache | None = None,
     reference: Collection[int] = (),
     batch_size: int = 32,
     workers: int = 2,
@@ -171,8 +174,11 @@ def collect(
     ----------
     batches
         Indices of the batches; batch ``i`` starts at sample ``i * batch_size``.
+    engines
+        Relevance engines, to rank samples by relevance for the predicted class rather than by
+        readout. Statistics are those of the readouts in any case.
     reference
-        The reference samples, of which all readouts are kept; they may be in other batches.
+        The reference samples, of which what ranks them is kept; they may be in other batches.
     progress
         Called with the number of samples done since the last call.
 
@@ -190,7 +196,8 @@ def collect(
     moments = {layout.name: Moments() for layout in layouts}
     not_finite: dict[str, set[int]] = {layout.name: set() for layout in layouts}
     unreadable: dict[int, str] = {}
-    by_direction = reads_by_direction(readout, signs)
+    rank: Rank = "relevance" if engines else "activation"
+    by_direction = reads_by_direction(readout, signs, rank)
     kept = {
         layout.name: SampleReadouts.empty(layout.components * (1 + by_direction))
         for layout in layouts
@@ -214,17 +221,20 @@ def collect(
         if ready:
             inputs = batch_inputs(model, ready)
             readouts = passes.run(read, inputs, _join)
+            relevance = predicted_relevance(engines, inputs, readouts, signs) if engines else None
         else:
             readouts = {layout.name: _empty_readouts(layout, device) for layout in layouts}
+            relevance = None
         on_cpu = _copy_to_cpu(readouts)
         samples = torch.tensor([item.sample for item in ready], dtype=torch.int64)
         device_samples = samples.to(device)
         rows = [row for row, item in enumerate(ready) if item.sample in reference]
         for name, reading in readouts.items():
-            negative = reading.negative
+            strength = [reading.value, reading.negative] if relevance is None else relevance[name]
+            positive, negative = strength
             if signs == "positive":
                 negative = torch.full_like(negative, torch.nan)
-            by_sign = torch.cat([reading.value, negative], dim=1)
+            by_sign = torch.cat([positive, negative], dim=1)
             position = torch.cat([*reading.position], dim=1)
             top[name] = top[name].update(by_sign, device_samples, position)
             value, raw_negative, peak = on_cpu[name]
@@ -232,7 +242,8 @@ def collect(
             finite = torch.isfinite(peak).all(dim=0).all(dim=1)
             not_finite[name].update(samples[~finite].tolist())
             if rows:
-                raw = [value[rows], -raw_negative[rows]][: 1 + by_direction]
+                both = [value, -raw_negative] if relevance is None else relevance[name]
+                raw = [one[rows] for one in both[: 1 + by_direction]]
                 kept[name] = kept[name].update(torch.cat(raw, dim=1), samples[rows])
         progress(len(batch))
     return Collected(
@@ -244,9 +255,12 @@ def collect(
     )
 
 
-def reads_by_direction(readout: Readout, signs: Signs) -> bool:
-    """Return whether the two signs of a channel have different readouts: maximum and minimum."""
-    return readout == "max" and signs != "positive"
+def reads_by_direction(readout: Readout, signs: Signs, rank: Rank) -> bool:
+    """Return whether the two signs of a channel differ in more than the sign of their readouts.
+
+    Maximum and minimum do, and relevance where the channel is positive and where it is negative.
+    """
+    return signs != "positive" and (readout == "max" or rank == "relevance")
 
 
 def _join(parts: Sequence[Mapping[str, LayerReadouts]]) -> dict[str, LayerReadouts]:

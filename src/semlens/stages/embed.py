@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 
 import torch
-from jaxtyping import Float16
+from jaxtyping import Float16, Float32
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from semlens.data.prefetch import prefetch
 from semlens.draw.crop_window import box_within, cut_window, window_around
 from semlens.draw.encode_images import encode_webp
 from semlens.embedders.embedder import Embedder
+from semlens.errors import EmbedderError
 from semlens.models.fitting_batches import FittingBatches
 from semlens.types import Box, Thumbnail
 
@@ -89,9 +90,21 @@ def embed(
         filled = torch.zeros(batch_size, *inputs[0].shape, dtype=inputs[0].dtype)
         filled[: len(inputs)] = torch.stack(inputs)
         embedded = passes.run(embedder.embed_batch, filled, torch.cat)[: len(inputs)]
+        _check_vectors(embedder, embedded)
         vectors.append(embedded.to(torch.float16))
         pictures += filter(None, drawn)
     return torch.cat(vectors), pictures
+
+
+def _check_vectors(embedder: Embedder, vectors: Float32[Tensor, "b d"]) -> None:
+    has_direction = vectors.norm(dim=1) > 0  # false for NaN
+    if not bool(has_direction.all()):
+        raise EmbedderError(
+            f"The embedder '{embedder.spec}' gives {int((~has_direction).sum())} of "
+            f"{len(vectors)} crops a vector of zeros, or one that is not finite.",
+            "Expected a direction for each.",
+            "Use another embedder; of self:LAYER, another layer.",
+        )
 
 
 def thumbnail(image: Image.Image, box: Box) -> Thumbnail:

@@ -17,7 +17,7 @@ from semlens.stages.collect import Collected
 from semlens.store.schema import COMPONENTS, EXAMPLES
 from semlens.streaming.aggregate import aggregate_vectors
 from semlens.streaming.statistics import ReadoutBlock, TopExamples
-from semlens.types import Aggregate, Signs
+from semlens.types import Aggregate, Rank, Signs
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class LayerExamples:
     index, sign
         int32[C] and int8[C], the component of each row.
     top
-        Examples; ``top.activation`` is in the direction of the sign.
+        Examples; ``top.strength`` is in the direction of the sign.
     used
         bool[C m], slots that are examples of the component. In a layer that is never negative, a
-        readout of zero means that the component was not active on the sample.
+        readout of zero means that the component was not active on the sample. A relevance of zero
+        or less means that the prediction does not rest on it.
     """
 
     layout: LayerLayout
@@ -42,15 +43,20 @@ class LayerExamples:
     top: TopExamples
     used: torch.Tensor
     lowest: float | None
+    rank: Rank
 
     @property
     def activation(self) -> torch.Tensor:
-        """Raw readouts f32[C m]; NaN in empty slots."""
-        raw = self.top.activation * torch.from_numpy(self.sign)[:, None]
+        """Raw readouts f32[C m], or relevance; NaN in empty slots."""
+        raw = self.top.strength
+        if self.rank == "activation":
+            raw = raw * torch.from_numpy(self.sign)[:, None]
         return torch.where(self.top.filled, raw, torch.nan)
 
 
-def select_examples(collected: Collected, layout: LayerLayout, signs: Signs) -> LayerExamples:
+def select_examples(
+    collected: Collected, layout: LayerLayout, signs: Signs, rank: Rank = "activation"
+) -> LayerExamples:
     """Select the signs of a layer's components and the used examples (paper, B.1).
 
     With ``auto``, a layer with any activation below zero gets both signs.
@@ -62,7 +68,8 @@ def select_examples(collected: Collected, layout: LayerLayout, signs: Signs) -> 
     measured = np.isfinite(lowest)
     sign_count = 2 if signs == "both" or (signs == "auto" and measured and lowest < 0) else 1
     examples = top.select(torch.arange(2 * channels) < sign_count * channels)
-    active = (examples.activation > 0) if measured and lowest >= 0 else torch.tensor(True)
+    positive_only = rank == "relevance" or (measured and lowest >= 0)
+    active = (examples.strength > 0) if positive_only else torch.tensor(True)
     return LayerExamples(
         layout,
         block,
@@ -71,6 +78,7 @@ def select_examples(collected: Collected, layout: LayerLayout, signs: Signs) -> 
         examples,
         examples.filled & active,
         lowest if measured else None,
+        rank,
     )
 
 
@@ -89,7 +97,7 @@ def theta(
     Parameters
     ----------
     strength
-        Readouts in the direction of the component's sign.
+        What ranks the examples, in the direction of the component's sign.
     """
     dim = vectors.shape[1]
     out = torch.zeros(len(crop), dim, dtype=torch.float16)

@@ -32,7 +32,7 @@ class Example:
     path: str
     """The sample's id: its path in the data folder."""
     activation: float
-    """The raw readout."""
+    """The raw readout, or in a database that ranks by relevance the relevance."""
     box: Box
     crop: int
     """Row of its vector among all crops."""
@@ -119,15 +119,29 @@ class Examples(ComponentIndex):
     def example_crops(
         self, layer: str
     ) -> tuple[Int64[np.ndarray, " e"], Int64[np.ndarray, " e"], Float32[np.ndarray, " e"]]:
-        """Return component (row), crop and readout of every used example, strongest first."""
+        """Return component (row), crop and strength of every used example, strongest first.
+
+        The strength is what ranks a component's samples: its readout times its sign, or its
+        relevance.
+        """
         if layer not in self._example_crops:
             table = self._used_examples(layer, ["component", "crop", "activation"])
+            component = table["component"].to_numpy().astype(np.int64)
             self._example_crops[layer] = (
-                table["component"].to_numpy().astype(np.int64),
+                component,
                 table["crop"].to_numpy().astype(np.int64),
-                table["activation"].to_numpy().astype(np.float32),
+                table["activation"].to_numpy().astype(np.float32) * self.direction(component),
             )
         return self._example_crops[layer]
+
+    def direction(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+        """Return by what stored readouts of components are multiplied so that larger is stronger.
+
+        It is the sign, or 1 for relevance, which differs by sign already.
+        """
+        if self.manifest.recipe.rank == "relevance":
+            return np.ones(len(rows), np.float32)
+        return self.components["sign"].to_numpy()[rows].astype(np.float32)
 
     def example_samples(self, layer: str) -> Int64[np.ndarray, " e"]:
         """Return the sample of every used example, in the order of :meth:`example_crops`.

@@ -34,7 +34,7 @@ class LayerReference(_Entry):
     """The readouts of one layer on the reference samples."""
 
     columns: int
-    """Readouts per sample: one per channel, or with the readout ``max`` one per component."""
+    """Readouts per sample: one per channel, or if the signs differ in them, one per component."""
     samples: int
     """The first samples of ``reference.safetensors``: all, or fewer in a layer that was added."""
     not_finite: list[int]
@@ -58,6 +58,8 @@ class LayerEntry(_Entry):
     """Samples on which some component was NaN or infinite."""
     crop: Crop
     """How its examples were cropped; never ``auto``."""
+    rank_rules: str | None = None
+    """Relevance rules by which its samples are ranked; None: they are ranked by activation."""
     reference: LayerReference | None = None
     dictionary: DictionaryInfo | None = None
     """The directions whose codes are its components; None for the layer's own components."""

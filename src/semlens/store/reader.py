@@ -14,7 +14,7 @@ from semlens.data.prefetch import default_workers
 from semlens.data.verified_images import content_digests
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.embedders.embedder import Embedder
-from semlens.embedders.load import load_embedder
+from semlens.embedders.load import load_embedder, needs_model
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
@@ -254,7 +254,9 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         embedder = self.sources[2]
         if not isinstance(embedder, Embedder):
             report_progress("loading the embedder", 0, 1)
-            embedder = load_embedder(embedder or self.manifest.embedder.spec, device=self.device)
+            spec = embedder or self.manifest.embedder.spec
+            model = self.model if needs_model(spec) else None
+            embedder = load_embedder(spec, device=self.device, model=model)
             self.check_embedder(embedder)
             report_progress("loading the embedder", 1, 1)
         return embedder

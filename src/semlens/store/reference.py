@@ -14,6 +14,8 @@ from semlens.store.locked_cached_property import locked_cached_property
 class Reference:
     """A random subset of S images: the readouts of all components, and the images' vectors.
 
+    In a database that ranks by relevance, relevance takes the place of readouts.
+
     Each readable image had the same chance to be chosen. Images on which a readout of some layer
     is not finite are left out. The order is random as well: the first n images are a random subset
     of n. Everything is read on first use; thread-safe.
@@ -48,7 +50,8 @@ class Reference:
         """Return the raw readouts of a layer's components, in the order of their rows.
 
         The sign is not applied: for a component of sign -1, strong readouts are negative. With the
-        readouts ``mean`` and ``cls``, both signs have the same values.
+        readouts ``mean`` and ``cls``, both signs have the same values. Relevance differs by sign,
+        and larger is stronger for both.
 
         Parameters
         ----------

@@ -1,9 +1,9 @@
 """Statistics of a stream of batches that merge exactly, in any order of shards.
 
-A slot of :class:`TopExamples` is one 64-bit key: the upper 32 bits are the float32 bits of the
-activation, mapped to an integer of the same order, the lower ones the inverted sample number. Keys
-are unique within a component, so ``topk`` has no ties to break and the result equals a full sort
-by (-activation, sample).
+A slot of :class:`TopExamples` is one 64-bit key: the upper 32 bits are the float32 bits of what
+ranks the samples, mapped to an integer of the same order, the lower ones the inverted sample
+number. Keys are unique within a component, so ``topk`` has no ties to break and the result equals a
+full sort by (-strength, sample).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _EMPTY_KEY = torch.iinfo(torch.int64).min
 
 
 def _sort_keys(
-    activation: Float32[Tensor, "c b"], sample: Int64[Tensor, " b"]
+    strength: Float32[Tensor, "c b"], sample: Int64[Tensor, " b"]
 ) -> Int64[Tensor, "c b"]:
-    """Return order-preserving 64-bit keys; activations that are not finite become empty slots."""
-    bits = (activation + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 turns -0.0 into 0.0
+    """Return order-preserving 64-bit keys; values that are not finite become empty slots."""
+    bits = (strength + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 turns -0.0 into 0.0
     # the bits of positive floats sort as integers; of negative ones they sort in reverse order
     ordered = torch.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
     keys = (ordered << 32) | (_SAMPLE_MASK - sample)[None, :]
-    return torch.where(torch.isfinite(activation), keys, _EMPTY_KEY)
+    return torch.where(torch.isfinite(strength), keys, _EMPTY_KEY)
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class TopExamples:
 
     def update(
         self,
-        activation: Float32[Tensor, "b c"],
+        strength: Float32[Tensor, "b c"],
         sample: Int64[Tensor, " b"],
         position: Int32[Tensor, "b c"],
     ) -> TopExamples:
         """Add one batch; ``sample`` holds numbers below 2**32 that were not added before.
 
-        Readouts that are NaN or infinite are ignored.
+        Values that are NaN or infinite are ignored.
         """
-        return self._best(_sort_keys(activation.T.contiguous(), sample), position.T)
+        return self._best(_sort_keys(strength.T.contiguous(), sample), position.T)
 
     def merge(self, other: TopExamples) -> TopExamples:
         """Merge the examples of two disjoint sets of samples (associative and commutative)."""
@@ -97,8 +97,8 @@ class TopExamples:
         return self.filled.sum(dim=1)
 
     @property
-    def activation(self) -> Float32[Tensor, "c m"]:
-        """Readouts, strongest first; -inf in empty slots."""
+    def strength(self) -> Float32[Tensor, "c m"]:
+        """What ranks the samples, strongest first; -inf in empty slots."""
         ordered = self.key >> 32
         bits = torch.where(ordered >= 0, ordered, (-ordered) | 0x80000000)
         signed = torch.where(bits > 0x7FFFFFFF, bits - (1 << 32), bits).to(torch.int32)

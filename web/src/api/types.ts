@@ -229,6 +229,8 @@ export interface components {
             component: string;
             layer_rows: number;
             readout: string;
+            /** @enum {string} */
+            rank: "activation" | "relevance";
             crop: string;
             thumbnails: boolean;
             statistics: components["schemas"]["Statistic"][];

@@ -143,7 +143,7 @@ class BootstrapCosines:
 def _examples(
     database: Database, rows: Int64[np.ndarray, " k"]
 ) -> tuple[Int64[np.ndarray, "k m"], Float32[np.ndarray, "k m"], Int64[np.ndarray, " k"]]:
-    """Return each component's crops, strongest first, their absolute readouts, and their count."""
+    """Return each component's crops, strongest first, their absolute strengths, and their count."""
     slots = database.manifest.recipe.examples
     crop = np.zeros((len(rows), slots), np.int64)
     weight = np.zeros((len(rows), slots), np.float32)
@@ -151,7 +151,7 @@ def _examples(
     layer = database.components["layer"].to_numpy()[rows]
     for name in dict.fromkeys(layer):
         in_layer = np.flatnonzero(layer == name)
-        component, crops, activation = database.example_crops(name)
+        component, crops, strength = database.example_crops(name)
         # the table is sorted by component, so each one's examples are the range [start, stop)
         start, stop = np.searchsorted(component, [rows[in_layer], rows[in_layer] + 1])
         size = stop - start
@@ -159,6 +159,6 @@ def _examples(
         slot = np.arange(len(position)) - np.repeat(np.cumsum(size) - size, size)
         source = np.repeat(start, size) + slot
         crop[position, slot] = crops[source]
-        weight[position, slot] = np.abs(activation[source])
+        weight[position, slot] = np.abs(strength[source])
         count[in_layer] = size
     return crop, weight, count

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64
 
 from semlens.analysis.class_relevance import MINIMUM, relevant_rows
 from semlens.analysis.query_embedding import unit
+from semlens.embedders.load import needs_model
 from semlens.errors import LayerError, RecipeError, StaleError
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
@@ -68,11 +69,14 @@ def check_databases(databases: Sequence[Database]) -> None:
         if embedder.fingerprint != other_embedder.fingerprint:
             same = embedder.spec == other_embedder.spec
             note = " (same name, different weights or preprocessing)" if same else ""
+            remedy = f"Rebuild one of them with the embedder '{embedder.spec}'."
+            if needs_model(embedder.spec) or needs_model(other_embedder.spec):
+                remedy = "Rebuild them with an embedder that is no part of a compared model."
             raise StaleError(
                 f"'{first.location}' was embedded by '{embedder.spec}', '{database.location}' by "
                 f"'{other_embedder.spec}'{note}.",
                 "Expected the same embedder: vectors of different embedders cannot be compared.",
-                f"Rebuild one of them with the embedder '{embedder.spec}'.",
+                remedy,
             )
 
 

@@ -79,7 +79,8 @@ def share_among_classes(
 def example_files(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataFrame:
     """Return the concept examples of the components, with the class of each sample.
 
-    The class is the name of the sample's logit, or else its name in the data.
+    What ranks them is a column ``activation`` or ``relevance``. The class is the name of the
+    sample's logit, or else its name in the data.
     """
     tables: list[pd.DataFrame] = []
     for entry in database.manifest.layers:
@@ -100,7 +101,7 @@ def example_files(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataF
             "row": frame["component"].to_numpy(np.int64),
             "rank": frame.groupby("component").cumcount().to_numpy() + 1,
             "path": samples["path"].to_numpy(),
-            "activation": frame["activation"].to_numpy(np.float64),
+            database.manifest.recipe.rank: frame["activation"].to_numpy(np.float64),
             "sample": samples.index.to_numpy(),
         }
     )

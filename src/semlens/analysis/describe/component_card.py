@@ -13,7 +13,7 @@ from semlens.analysis.describe.classes_and_samples import relevance_by_class
 from semlens.analysis.describe.score_distribution import MEANINGS, MeasureDescription
 from semlens.analysis.scores import MEASURES
 from semlens.store.reader import Database
-from semlens.types import Box, Component
+from semlens.types import Box, Component, Rank
 
 BINS = 24
 """Histogram bins of a measure's distribution in the layer."""
@@ -37,7 +37,7 @@ class CardExample:
     class_name: str | None
     """The class of the sample, if known."""
     activation: float
-    """The raw readout."""
+    """The raw readout, or the relevance; see :attr:`ComponentCard.rank`."""
     box: Box
     masked: bool
     """Whether the database has a display mask for it."""
@@ -60,6 +60,8 @@ class ComponentCard:
     layer_rows: int
     """Number of components of its layer."""
     readout: str
+    rank: Rank
+    """By what the examples are ranked."""
     crop: str
     thumbnails: bool
     statistics: tuple[Statistic, ...]
@@ -118,6 +120,7 @@ def card(database: Database, row: int) -> ComponentCard:
         component,
         entry.rows,
         recipe.readout,
+        recipe.rank,
         entry.crop,
         recipe.thumbnails,
         _statistics(database.components.iloc[row], recipe.readout, component.sign),

@@ -38,12 +38,13 @@ def check_has_examples(database: Database, row: int) -> None:
     Raises
     ------
     LayerError
-        If no image activates it.
+        If it has none.
     """
     if not database.has_examples[row]:
         raise LayerError(
             f"Component '{database.component(row)}' has no examples.",
-            "Expected one that some image activates: only these have a concept vector.",
+            "Expected one that some image activates, or in a database that ranks by relevance, one "
+            "that some prediction rests on: only these have a concept vector.",
             "Choose another component, or build with more images.",
         )
 

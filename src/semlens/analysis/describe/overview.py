@@ -30,7 +30,7 @@ _SIGNS = {
 _AGGREGATES = {
     "mean": "mean of the examples' vectors (Eq. 2)",
     "median": "median of the examples' vectors",
-    "weighted": "mean of the examples' vectors, weighted by activation",
+    "weighted": "mean of the examples' vectors, weighted by {rank}",
 }
 
 
@@ -42,10 +42,10 @@ def describe_settings(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     settings = [
         ("Readout", _READOUTS[recipe.readout]),
-        ("Examples", f"the {recipe.examples} strongest images of each component"),
+        ("Examples", _examples(manifest)),
         ("Crop", " or ".join(crops) or recipe.crop),
         ("Signs", _SIGNS[recipe.signs]),
-        ("Concept vector", _AGGREGATES[recipe.aggregate]),
+        ("Concept vector", _AGGREGATES[recipe.aggregate].format(rank=recipe.rank)),
     ]
     if rows := manifest.reference_rows:
         settings.append(("Reference", f"readouts and vectors of {len(rows)} random images"))
@@ -58,6 +58,19 @@ def describe_settings(manifest: Manifest) -> list[tuple[str, str]]:
             )
         )
     return settings
+
+
+def _examples(manifest: Manifest) -> str:
+    """Return which images are examples of a component."""
+    count = manifest.recipe.examples
+    rules = [layer.rank_rules for layer in manifest.layers if layer.rank_rules is not None]
+    if not rules:
+        return f"the {count} strongest images of each component"
+    names = " or ".join(f"'{name}'" for name in dict.fromkeys(rules))
+    return (
+        f"the {count} images on which each component is most relevant for the predicted class "
+        f"(rules {names})"
+    )
 
 
 def class_table(database: Database) -> pd.DataFrame:

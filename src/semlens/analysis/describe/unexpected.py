@@ -67,7 +67,8 @@ class Unexpected(Result):
     classes
         One row per component and class: mean and max of its share, largest mean first.
     files
-        One row per component and concept example: rank, path, class, logit, activation, sample.
+        One row per component and concept example: rank, path, class, logit, activation (or
+        relevance, if that ranks the examples), sample.
     layers
         One row per layer: relevant and unexpected components, and the unexpected ones' share
         of the relevant components' relevance.

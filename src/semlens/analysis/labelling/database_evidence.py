@@ -56,9 +56,9 @@ def layer_evidence(
             f"Expected components of the layer '{layer}' with examples.",
             "Leave the others out.",
         )
-    sign = database.components["sign"].to_numpy()[rows].astype(np.float32)
+    direction = database.direction(rows)
     places = rows - entry.first
-    crops, samples, activations = (values[places] for values in _examples(database, layer))
+    crops, samples, strengths = (values[places] for values in _examples(database, layer))
     used = crops >= 0
     distinct, position = np.unique(crops[used], return_inverse=True)
     examples = np.full(used.shape, -1)
@@ -69,12 +69,12 @@ def layer_evidence(
         words=unit(embedding.vectors),
         images=database.crop_vectors[distinct],
         examples=examples,
-        readouts=activations * sign[:, None],
+        readouts=strengths,
         counts=used.sum(1),
         null=None if embedding.null is None else unit(embedding.null[None])[0],
         background=whole.vectors if whole else _crops(database, layer),
         reference=reference.vectors if reference else None,
-        reference_readouts=reference.readouts(layer)[:, places] * sign if reference else None,
+        reference_readouts=reference.readouts(layer)[:, places] * direction if reference else None,
         in_reference=_in_reference(database, reference, samples) if reference else None,
         population=_population(database, entry) if reference else None,
         annotations=annotations,
@@ -84,20 +84,20 @@ def layer_evidence(
 def _examples(
     database: Database, layer: str
 ) -> tuple[Int64[np.ndarray, "c m"], Int64[np.ndarray, "c m"], Float32[np.ndarray, "c m"]]:
-    """Return crop, sample and readout of each example of a layer's components; -1, -1, 0 for none.
+    """Return crop, sample and strength of each example of a layer's components; -1, -1, 0 for none.
 
     Examples come first: a sample that was skipped leaves a gap in the ranks.
     """
     entry = database.layer(layer)
-    component, crop, activation = database.example_crops(layer)
+    component, crop, strength = database.example_crops(layer)
     row = component - entry.first
     rank = np.arange(len(row)) - np.searchsorted(row, row)
     shape = entry.rows, database.manifest.recipe.examples
     crops, samples = np.full(shape, -1), np.full(shape, -1)
-    readouts = np.zeros(shape, np.float32)
-    crops[row, rank], readouts[row, rank] = crop, activation
+    strengths = np.zeros(shape, np.float32)
+    crops[row, rank], strengths[row, rank] = crop, strength
     samples[row, rank] = database.example_samples(layer)
-    return crops, samples, readouts
+    return crops, samples, strengths
 
 
 def _crops(database: Database, layer: str) -> Float32[np.ndarray, "u d"]:

@@ -133,9 +133,9 @@ def examples_section(
         )
     return [
         Paragraph(
-            "The samples that activate each component most, cropped to the relevant region, "
-            "strongest first. Regions below 2 % of the heatmap's maximum are darkened if the "
-            "database has masks."
+            f"The samples with the largest {database.manifest.recipe.rank} of each component, "
+            "cropped to the relevant region, strongest first. Regions below 2 % of the heatmap's "
+            "maximum are darkened if the database has masks."
         ),
         Details(
             f"{2 * STRIP} examples of each of {len(cards)} components, with their files",

@@ -111,8 +111,9 @@ def _space(database: Database) -> list[tuple[str, str]]:
     return [
         (
             "Examples",
-            f"Each component is described by its {manifest.recipe.examples} strongest samples, "
-            f"which {text}. Weaker activations are not described.",
+            f"Each component is described by the {manifest.recipe.examples} samples with its "
+            f"largest {manifest.recipe.rank}, which {text}. What it does on others is not "
+            "described.",
         ),
         (
             "Embedder",

@@ -66,7 +66,8 @@ function drawSheet(
     const example = card.examples[index]!;
     write(`${index + 1}   ${short(example.activation)}`, x, y + CELL + 13, "11px", "soft", CELL);
   });
-  const legend = `${card.examples.length} strongest examples: rank and ${card.readout} activation`;
+  const ranked = card.rank === "relevance" ? "relevance" : `${card.readout} activation`;
+  const legend = `${card.examples.length} strongest examples: rank and ${ranked}`;
   write(legend, EDGE, height - EDGE, "12px", "soft", width - 2 * EDGE);
   return sheet;
 }
@@ -100,7 +101,7 @@ async function loadImage(source: string): Promise<HTMLImageElement | null> {
 
 /** Download the examples as CSV. */
 export function saveTable(card: ComponentCard): void {
-  const head = ["component", "rank", "sample", "path", "class", "activation", "left", "top", "right", "bottom"];
+  const head = ["component", "rank", "sample", "path", "class", card.rank, "left", "top", "right", "bottom"];
   const lines = card.examples.map(({ rank, sample, path, class_name, activation, box }) => [
     card.component,
     rank + 1,
