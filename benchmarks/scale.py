@@ -107,6 +107,7 @@ def write(
         "layer": np.repeat([entry.name for entry in entries], size.rows),
         "index": np.tile(np.arange(size.rows, dtype=np.int32), size.layers),
         "sign": np.ones(count, np.int8),
+        "kind": ["channel"] * count,
         "samples": np.full(count, size.samples),
         **{name: np.zeros(count) for name in ("mean", "std", "minimum", "maximum", "firing_rate")},
         "examples": np.full(count, size.examples, np.int32),
