@@ -89,7 +89,8 @@ def rank_words(
         A fixed threshold.
     """
     repeated = int(np.unique(embedding.names, return_counts=True)[1].max())
-    depth = max(DEPTH, entries, (names - 1) * repeated + 1)
+    kept = 1 if method.uses_concept_vectors else DEPTH  # only what takes long to compute is kept
+    depth = max(kept, entries, (names - 1) * repeated + 1)
     depth = min(depth, len(embedding.names))
     concept = np.zeros((len(rows), depth), np.int64)
     score = np.zeros((len(rows), depth), np.float32)

@@ -228,7 +228,7 @@ def rank(
     rows = np.sort(rows[database.has_examples[rows]])
     if query.excluded_rows:
         rows = rows[~np.isin(rows, np.asarray(query.excluded_rows))]
-    score, similarity = _query_alignment(database, query, rows)
+    score = _query_alignment(database, query, rows)
     noise = np.full(len(rows), np.nan, np.float32)
     if compare:
         noise = np.maximum(
@@ -236,20 +236,20 @@ def rank(
             made_up_thresholds(database, rows, query, score),
         )
     above = score > noise
-    best = _best(score, above, offset + top)
+    best = _best(score, above, offset + top)[max(offset, 0) :]
+    similarity = _cosines(database, query, rows[best])
     labels = _shown_labels(database)
     hits = tuple(
         Hit(
             rank,
             database.component(int(rows[i])),
             float(score[i]),
-            float(similarity[i]),
+            cosine,
             int(rows[i]),
             float(noise[i]),
             labels[rows[i]] if labels else None,
         )
-        for rank, i in enumerate(best, start=1)
-        if rank > offset
+        for rank, (i, cosine) in enumerate(zip(best, similarity, strict=True), start=offset + 1)
     )
     scale = PICTURES if not query.by_words else words_scale(database) if compare else np.nan
     return Hits(query.text, hits, len(rows), int(above.sum()), scale, database)
@@ -280,17 +280,21 @@ def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:
     """
     values = np.full(database.manifest.rows, np.nan, np.float32)
     rows = np.flatnonzero(database.has_examples)
-    values[rows] = _query_alignment(database, query, rows)[0]
+    values[rows] = _query_alignment(database, query, rows)
     return values
 
 
 def _query_alignment(
     database: Database, query: Query, rows: Int64[np.ndarray, " n"]
-) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """Return alignments (Eq. 4) minus those of the negative terms, and cosines (Eq. 3)."""
-    probes = np.stack([query.direction, unit(query.positive.vectors)[0]])
-    similarity = database.products(probes, rows)
-    return similarity[:, 0], similarity[:, 1]
+) -> Float32[np.ndarray, " n"]:
+    """Return alignments (Eq. 4) minus those of the negative terms."""
+    return database.products(query.direction[None], rows)[:, 0]
+
+
+def _cosines(database: Database, query: Query, rows: Int64[np.ndarray, " k"]) -> list[float]:
+    """Return the cosines of a few components with the positive terms (Eq. 3)."""
+    vectors = unit(database.concept_vectors(rows.tolist()))
+    return (vectors @ unit(query.positive.vectors)[0]).tolist()
 
 
 def _best(
