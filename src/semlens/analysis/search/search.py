@@ -224,8 +224,7 @@ def rank(
         Whether to compare with noise, which is measured on first use. Without, components are
         ranked by alignment alone, none is above noise, and ``noise`` and ``scale`` are NaN.
     """
-    rows = database.rows(layers)
-    rows = np.sort(rows[database.has_examples[rows]])
+    rows = _searched(database, layers)
     if query.excluded_rows:
         rows = rows[~np.isin(rows, np.asarray(query.excluded_rows))]
     score = _query_alignment(database, query, rows)
@@ -253,6 +252,16 @@ def rank(
     )
     scale = PICTURES if not query.by_words else words_scale(database) if compare else np.nan
     return Hits(query.text, hits, len(rows), int(above.sum()), scale, database)
+
+
+def _searched(database: Database, layers: Layers) -> Int64[np.ndarray, " n"]:
+    """Return the components with examples in ascending order; those of all layers are kept."""
+
+    def find() -> Int64[np.ndarray, " n"]:
+        rows = database.rows(layers)
+        return np.sort(rows[database.has_examples[rows]])
+
+    return remembered(database, ("searched",), find) if layers is None else find()
 
 
 def _shown_labels(database: Database) -> list[str | None] | None:
