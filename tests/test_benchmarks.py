@@ -136,6 +136,8 @@ def test_scale_quick():
     printed = run("scale.py")
     assert printed["size"]["layers"] * printed["size"]["rows"] == 180
     questions = {
+        "bare product",
+        "redundancy of a layer",
         "search",
         "label",
         "audit",

@@ -9,7 +9,12 @@ import pandas as pd
 from jaxtyping import Float32, Int64
 
 from semlens.analysis.labelling.chosen_method import ChosenMethod
-from semlens.analysis.labelling.scored_blocks import cached_scores, layer_places, scored_blocks
+from semlens.analysis.labelling.scored_blocks import (
+    ScoredBlock,
+    cached_scores,
+    layer_places,
+    scored_blocks,
+)
 from semlens.analysis.query_embedding import QueryEmbedding
 from semlens.store.reader import Database
 
@@ -52,26 +57,39 @@ def best_components(
     """
     best = BestComponents.none(len(embedding.names))
     for layer, place in layer_places(database, rows):
-        found = _best_of_layer(database, layer, rows[place], embedding, method)
+        found = best_of_layer(database, layer, rows[place], embedding, method)
         best.take(place[found.place], found.score)
     return best
 
 
-def _best_of_layer(
+def best_of_layer(
     database: Database,
     layer: str,
     rows: Int64[np.ndarray, " n"],
     embedding: QueryEmbedding,
     method: ChosenMethod,
+    scores: Float32[np.ndarray, "n q"] | None = None,
 ) -> BestComponents:
+    """Return the best of some components of one layer; kept in the database.
+
+    Parameters
+    ----------
+    scores
+        Those of the components, if they were computed for something else.
+    """
+
     def compute() -> pd.DataFrame:
         best = BestComponents.none(len(embedding.names))
-        for block in scored_blocks(database, rows, embedding, method):
+        blocks = (
+            scored_blocks(database, rows, embedding, method)
+            if scores is None
+            else [ScoredBlock(slice(None), scores)]
+        )
+        for block in blocks:
             place = np.arange(len(rows))[block.place]
             best.take(place[block.scores.argmax(0)], block.scores.max(0))
         return pd.DataFrame({"place": best.place, "score": best.score})
 
-    table = cached_scores(
-        database, "label-components", layer, embedding, method, rows.tolist(), compute
-    )
+    key = rows.tolist()
+    table = cached_scores(database, "label-components", layer, embedding, method, key, compute)
     return BestComponents(table["place"].to_numpy(np.int64), table["score"].to_numpy(np.float32))
