@@ -301,9 +301,12 @@ def _query_alignment(
 
 
 def _cosines(database: Database, query: Query, rows: Int64[np.ndarray, " k"]) -> list[float]:
-    """Return the cosines of a few components with the positive terms (Eq. 3)."""
+    """Return the cosines of a few components with the positive terms (Eq. 3).
+
+    Row by row: a matrix product rounds differently with each number of rows.
+    """
     vectors = unit(database.concept_vectors(rows.tolist()))
-    return (vectors @ unit(query.positive.vectors)[0]).tolist()
+    return (vectors * unit(query.positive.vectors)[0]).sum(1).tolist()
 
 
 def _best(
