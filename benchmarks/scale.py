@@ -2,7 +2,8 @@
 
 The database is synthetic, in the real file format: 20 layers of 5,000 components with 30 examples
 each among shared crops, 512 dimensions, and sparse relevance for 1,000 classes. Its vectors are
-random with the spectrum of real ones, so only the times have a meaning.
+random with the spectrum of real ones, so only the times have a meaning. Beside the questions, the
+product of all vectors with the vocabulary, which no exact labelling by vectors can do without.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --json
@@ -26,7 +27,13 @@ from torch import Tensor
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.query_embedding import LABEL_TEMPLATES, embed_texts
+from semlens.analysis.query_embedding import (
+    LABEL_TEMPLATES,
+    directions,
+    embed_concepts,
+    embed_texts,
+)
+from semlens.analysis.scores import redundancy
 from semlens.embedders.embedder import Embedder
 from semlens.recipe import Recipe
 from semlens.regular_files import file_digest
@@ -232,7 +239,9 @@ def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, f
         db = sl.open(path, embedder=embedder)
         _ = db.theta, db.components
     concepts = replace(ConceptSet.load("paper-ox"), target=None)
+    words = np.ascontiguousarray(directions(embed_concepts(db, vocabulary)).T)
     questions: dict[str, Callable[[], Any]] = {
+        "bare product": lambda: db.theta @ words,
         "search": lambda: db.search("watermark"),
         "label": lambda: db.label(vocabulary),
         "audit": lambda: sl.audit(db, 0, concepts),
@@ -241,12 +250,16 @@ def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, f
         "compare two layers": lambda: sl.compare(
             db, layers=["layer0", "layer1"], by_layer=True, concepts=None, scores=False
         ),
+        "redundancy of a layer": lambda: redundancy(torch.from_numpy(db.theta[: size.rows])),
         "verify": lambda: sl.verify(path),
     }
+    measured = {name: seconds(question, rounds) for name, question in questions.items()}
+    for times in measured.values():
+        times["cpu_over_product"] = times["cpu"] / measured["bare product"]["cpu"]
     return {
         "embed the vocabulary": {"first": embedding.seconds},
         "load": {"first": loading.seconds},
-        **{name: seconds(question, rounds) for name, question in questions.items()},
+        **measured,
     }
 
 
@@ -270,7 +283,7 @@ def show(result: dict[str, Any]) -> None:
     size = result["size"]
     count = size["layers"] * size["rows"]
     print(f"{count} components x {size['dim']}, {result['cores']} cores; seconds\n")
-    keys = ("first", "loaded", "cpu")
+    keys = ("first", "loaded", "cpu", "cpu_over_product")
     rows = [(name, *(row.get(key) for key in keys)) for name, row in result["seconds"].items()]
     print(table(("question", *keys), rows, digits=3))
 

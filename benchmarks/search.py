@@ -1,14 +1,15 @@
-"""Search among a million components: semlens beside bare products, and beside an approximate index.
+"""Search among a million components: semlens beside bare products and approximate indexes.
 
-    python benchmarks/search.py --no-index               # two minutes, 4 GB on disk
+    python benchmarks/search.py --index none             # three minutes, 4 GB on disk
     python benchmarks/search.py --layers 2               # 100,000 components
+    python benchmarks/search.py --mapped 10000000        # and 10 GB of 16-bit vectors on disk
     python benchmarks/search.py --quick
 
 The database is that of ``scale.py``, with more components per layer.  A search compares every
 component with the query and with noise, and says how many stand out.  The bare products, of a query
 with all concept vectors, are what an exact search cannot do without: of 32-bit vectors that are in
-memory, and of the 16-bit ones on disk, which take half of it.  usearch, if it is installed, finds
-ten neighbours approximately, without noise.
+memory, and of the 16-bit ones on disk, which take half of it.  usearch and FAISS (``pip install
+usearch faiss-cpu``) find ten neighbours approximately, without noise (``approximate.py``).
 """
 
 from __future__ import annotations
@@ -16,22 +17,30 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from approximate import BUILD, flat, measure_indexes
 from harness import command, log, peak_mib, table
-from scale import QUICK, RandomWords, Size, write
+from scale import QUICK, RandomWords, Size, random_vectors, write
 
 import semlens as sl
+from semlens.store.examples import in_32_bits
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--layers": {"type": int, "default": 20, "help": "layers of 50,000 components"},
-    "--no-index": {"action": "store_true", "help": "without usearch, whose index takes long"},
-}
+    "--index": {
+        "nargs": "+", "choices": [*BUILD, "none"], "default": [*BUILD],
+        "help": "approximate indexes, if installed; the first is called ann",
+    },
+    "--mapped": {
+        "type": int, "default": 0,
+        "help": "also the product of a query with so many vectors in a memory-mapped file",
+    },
+}  # fmt: skip
 GOAL_MS = 100.0
-TOP = 10
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -54,10 +63,12 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         theta[:: count // len(words)][: len(words)] + 0.05 * embedder.embed_texts(words).numpy()
     )
     # in turn, so that what else the machine does is shared
-    searches, floats, halves = [], [], []
+    searches, floats, halves, cpu = [], [], [], []
     rows = np.arange(count)
     for word, query in zip(words, queries, strict=True):
+        used = time.process_time()
         searches.append(seconds(lambda word=word: database.search(word)))
+        cpu.append(time.process_time() - used)
         floats.append(seconds(lambda query=query: theta @ query))
         halves.append(seconds(lambda query=query: database.products(query[None], rows)))
     exact = np.median(searches)
@@ -67,6 +78,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "goal_ms": GOAL_MS,
         "open_and_first_search_seconds": first_seconds,
         "exact_p50_ms": 1000 * exact,
+        "exact_p50_cpu_ms": 1000 * np.median(cpu),
         "exact_p95_ms": 1000 * np.quantile(searches, 0.95),
         "bare_float32_p50_ms": 1000 * np.median(floats),
         "bare_float16_p50_ms": 1000 * np.median(halves),
@@ -74,28 +86,37 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "peak_mib": peak_mib(),
         "hits": len(first),
     }
-    indexed = find_spec("usearch") and not options.no_index
-    return {**result, **(approximate(theta, queries) if indexed else {})}
-
-
-def approximate(theta: np.ndarray, queries: np.ndarray) -> dict[str, Any]:
-    """Return build time, median time and recall of an approximate index of usearch."""
-    from usearch.index import Index
-
+    if options.mapped:
+        result |= mapped(options.mapped, size.dim, work, options.rounds)
     units = theta / np.linalg.norm(theta, axis=1, keepdims=True)
-    index = Index(ndim=units.shape[1], metric="ip", dtype="f16")
-    log("building the index of usearch")
-    build = seconds(lambda: index.add(np.arange(len(units)), units))
-    index.expansion_search = 256
-    times, recalls = [], []
-    for query in queries:
-        times.append(seconds(lambda query=query: index.search(query, TOP)))
-        best = np.argpartition(-(units @ query), TOP)[:TOP]
-        recalls.append(len(set(best.tolist()) & set(index.search(query, TOP).keys.tolist())) / TOP)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    names = [name for name in options.index if name != "none"]
+    return {**result, **flat(measure_indexes(units, queries, work, names))}
+
+
+def mapped(count: int, dim: int, work: Path, rounds: int) -> dict[str, Any]:
+    """Return the time of a query with 16-bit vectors of a memory-mapped file."""
+    path = work / f"vectors-{count}.npy"
+    if not path.is_file():
+        log(f"writing {count} vectors")
+        file = np.lib.format.open_memmap(path, "w+", np.float16, (count, dim))
+        part = random_vectors(min(count, 100_000), dim).half().numpy()
+        for start in range(0, count, len(part)):
+            file[start : start + len(part)] = part[: count - start]
+        file.flush()
+    file = torch.from_numpy(np.load(path, mmap_mode="c"))
+    products, query = torch.empty(count), torch.ones(dim)
+
+    def product() -> None:
+        for rows, vectors in in_32_bits(file):
+            torch.mv(vectors, query, out=products[rows])
+
+    times = [seconds(product) for _ in range(max(2, rounds // 4))]
     return {
-        "ann_build_seconds": build,
-        "ann_p50_ms": 1000 * np.median(times),
-        f"recall_at_{TOP}": float(np.mean(recalls)),
+        "mapped_vectors": count,
+        "mapped_gib": path.stat().st_size / 2**30,
+        "mapped_first_ms": 1000 * times[0],
+        "mapped_p50_ms": 1000 * float(np.median(times[1:])),
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -135,6 +136,8 @@ def test_scale_quick():
     printed = run("scale.py")
     assert printed["size"]["layers"] * printed["size"]["rows"] == 180
     questions = {
+        "bare product",
+        "redundancy of a layer",
         "search",
         "label",
         "audit",
@@ -287,10 +290,29 @@ def test_installed_size_quick():
 
 @pytest.mark.slow
 def test_search_quick():
-    printed = run("search.py", "--no-index")
+    printed = run("search.py", "--index", "none", "--mapped", "1000")
     assert printed["components"] == 180 and printed["hits"] == 10
     assert 0 < printed["bare_float16_p50_ms"] < printed["exact_p50_ms"] <= printed["exact_p95_ms"]
-    assert "ann_p50_ms" not in printed
+    assert printed["ann_p50_ms"] is None and printed["recall_at_10"] is None
+    assert printed["mapped_vectors"] == 1000 and printed["mapped_p50_ms"] > 0
+
+
+@pytest.mark.slow
+def test_map_quick():
+    printed = run("map.py")
+    assert printed["maps"].keys() == {"UMAP, 300", "semlens, 300", "semlens, 400"}
+    assert printed["trustworthiness_lost"] < 0.02
+
+
+def test_trustworthiness_is_that_of_scikit_learn(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    measured = __import__("map").trustworthiness
+    rng = np.random.default_rng(2)
+    units = rng.normal(size=(120, 8))
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    for positions in (units[:, :2], rng.normal(size=(120, 2))):
+        expected = sklearn_trustworthiness(units, positions, n_neighbors=15)
+        assert measured(units, positions) == pytest.approx(expected)
 
 
 @pytest.mark.slow

@@ -96,7 +96,9 @@ def component_groups(
     """Yield layer, number of crops of a mixture, and positions of the components of this kind."""
     steps = np.unique([*_COUNTS, database.manifest.recipe.examples])
     examples = database.components["examples"].to_numpy()[rows] if counts is None else counts
-    step = steps[np.searchsorted(steps, examples, "right").clip(1) - 1]
+    counts_to_steps = np.arange(int(examples.max(initial=0)) + 1)
+    counts_to_steps = steps[np.searchsorted(steps, counts_to_steps, "right").clip(1) - 1]
+    step = counts_to_steps[examples]
     ascending = bool((rows[1:] >= rows[:-1]).all())
     order = np.arange(len(rows)) if ascending else np.argsort(rows, kind="stable")
     layers = database.manifest.layers

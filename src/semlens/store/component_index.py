@@ -147,7 +147,12 @@ class ComponentIndex:
 
     def _layer_index(self, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Return the index of each row's layer."""
-        return np.searchsorted(self._first_rows, rows, "right") - 1
+        return self._layer_of_row[rows]
+
+    @locked_cached_property
+    def _layer_of_row(self) -> Int64[np.ndarray, " n"]:
+        """Index of the layer of every row: to look it up is far faster than to search for it."""
+        return np.repeat(np.arange(len(self.layers)), [e.rows for e in self.manifest.layers])
 
     @property
     def has_examples(self) -> Bool[np.ndarray, " n"]:

@@ -172,6 +172,18 @@ _CHUNK_ROWS = 2048
 """Rows that are converted to 32 bits at a time, so that they fit into the CPU's cache."""
 
 
+def in_32_bits(vectors: Float16[Tensor, "n d"]) -> Iterator[tuple[slice, Float32[Tensor, "c d"]]]:
+    """Yield a few vectors at a time as float32, with their positions.
+
+    The tensor is used again for the next ones: fresh memory takes longer than the conversion.
+    """
+    buffer = torch.empty(min(_CHUNK_ROWS, len(vectors)), vectors.shape[1])
+    start = 0
+    for chunk in vectors.split(_CHUNK_ROWS):
+        yield slice(start, start + len(chunk)), buffer[: len(chunk)].copy_(chunk)
+        start += len(chunk)
+
+
 class Vectors(ComponentIndex):
     """Vectors of a database, file by file as they are needed."""
 
@@ -254,16 +266,10 @@ class Vectors(ComponentIndex):
         return norms
 
     def _chunks(self, layer: int) -> Iterator[tuple[slice, Float32[Tensor, "c d"]]]:
-        """Yield a layer's theta in chunks of float32, with the rows of each chunk.
-
-        The tensor is used again for the next chunk: fresh memory takes longer than the conversion.
-        """
+        """Yield a layer's theta in chunks of float32, with the rows of each chunk."""
         first_row = self.manifest.layers[layer].first
-        theta = self._theta(layer)
-        buffer = torch.empty(min(_CHUNK_ROWS, len(theta)), theta.shape[1])
-        for chunk in theta.split(_CHUNK_ROWS):
-            yield slice(first_row, first_row + len(chunk)), buffer[: len(chunk)].copy_(chunk)
-            first_row += len(chunk)
+        for chunk, vectors in in_32_bits(self._theta(layer)):
+            yield slice(first_row + chunk.start, first_row + chunk.stop), vectors
 
     def _theta(self, layer: int) -> Float16[Tensor, "c d"]:
         return self.files.tensors(file_names.theta_file(self.manifest.layers[layer].name))["theta"]

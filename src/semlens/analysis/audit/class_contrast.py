@@ -157,13 +157,14 @@ def contrast_scores(
     its sum of squares in each layer, follow from matrix products, without forming it for every
     class.
     """
-    slope = sum(one.own.T @ a for one, a in zip(layers, alignments, strict=True))
+    slopes = [one.own.T @ a for one, a in zip(layers, alignments, strict=True)]
+    slope = sum(slopes)
     total = np.zeros(np.shape(slope))
     variance = np.zeros(np.shape(slope))
-    for one, a in zip(layers, alignments, strict=True):
+    for one, a, of_layer in zip(layers, alignments, slopes, strict=True):
         total += one.excess.T @ a
         own_squares = (one.own**2).sum(0, dtype=np.float64)[:, None]
-        squares = (a**2).sum(0) - 2 * slope * (one.own.T @ a) + slope**2 * own_squares
+        squares = (a**2).sum(0) - 2 * slope * of_layer + slope**2 * own_squares
         excess = (one.excess**2).sum(0, dtype=np.float64)[:, None]
         variance += excess * np.maximum(squares, 0) / (len(one.rows) - 1)
     return np.divide(total, np.sqrt(variance), out=np.zeros_like(total), where=variance > 0)

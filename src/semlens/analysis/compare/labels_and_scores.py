@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
+from semlens.analysis.labelling.best_components import BestComponents, best_components
 from semlens.analysis.labelling.chosen_method import ChosenMethod, choose_method
 from semlens.analysis.labelling.ranking import rank_words
 from semlens.analysis.labelling.scored_blocks import scored_blocks, thresholds
@@ -78,31 +79,29 @@ def assign_labels(
         Labels that are less likely right than this do not count; those of methods without a
         confidence do.
     """
-    best_concept = np.zeros(len(components), np.int64)
-    best_score = np.zeros(len(components), np.float32)
-    best_component = np.zeros(len(concepts), np.int64)
-    concept_score = np.full(len(concepts), -np.inf, np.float32)
     database, rows = components.database, components.rows
-    for block in scored_blocks(database, rows, probe, method):
-        values, place = block.scores, np.arange(len(rows))[block.place]
-        best_concept[place] = values.argmax(1)
-        best_score[place] = values[np.arange(len(values)), best_concept[place]]
-        largest = values.max(0)
-        better = np.flatnonzero(largest > concept_score)  # few after the first blocks
-        best_component[better] = place[values[:, better].argmax(0)]
-        concept_score[better] = largest[better]
-    least = thresholds(database, rows, probe, method, threshold)
-    above, doubtful = best_score > least, np.zeros(len(rows), bool)
-    if least_confidence > 0:
+    if method.uses_concept_vectors:  # one product serves both, and takes no longer than to read
+        concept, score = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
+        best = BestComponents.none(len(concepts))
+        for block in scored_blocks(database, rows, probe, method):
+            values, place = block.scores, np.arange(len(rows))[block.place]
+            concept[place] = values.argmax(1)
+            score[place] = values[np.arange(len(values)), concept[place]]
+            best.take(place[values.argmax(0)], values.max(0))
+        least = thresholds(database, rows, probe, method, threshold)
+        doubtful = np.zeros(len(rows), bool)
+    else:
         ranked = rank_words(database, rows, probe, method, threshold=threshold)
-        doubtful = above & (ranked.confidence < least_confidence)  # NaN is not less
+        concept, score, least = ranked.concept[:, 0], ranked.score[:, 0], ranked.thresholds
+        best = best_components(database, rows, probe, method)
+        doubtful = (score > least) & (ranked.confidence < least_confidence)  # NaN is not less
     return LabelAssignment(
-        np.where(above & ~doubtful, first_occurrences(concepts)[best_concept], -1),
-        best_score,
+        np.where((score > least) & ~doubtful, first_occurrences(concepts)[concept], -1),
+        score,
         least,
         doubtful,
-        best_component,
-        concept_score,
+        best.place,
+        best.score,
     )
 
 

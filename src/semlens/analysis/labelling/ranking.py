@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
+from semlens.analysis.labelling.best_components import best_of_layer
 from semlens.analysis.labelling.chosen_method import ChosenMethod
 from semlens.analysis.labelling.confidence import calibrations_of, confidence_of
 from semlens.analysis.labelling.database_evidence import layer_evidence
@@ -89,7 +90,8 @@ def rank_words(
         A fixed threshold.
     """
     repeated = int(np.unique(embedding.names, return_counts=True)[1].max())
-    depth = max(DEPTH, entries, (names - 1) * repeated + 1)
+    kept = 1 if method.uses_concept_vectors else DEPTH  # only what takes long to compute is kept
+    depth = max(kept, entries, (names - 1) * repeated + 1)
     depth = min(depth, len(embedding.names))
     concept = np.zeros((len(rows), depth), np.int64)
     score = np.zeros((len(rows), depth), np.float32)
@@ -121,6 +123,8 @@ def _layer_table(
         evidence = layer_evidence(database, layer, embedding, rows)
         scores = method.labeller.scores(evidence)
         confidence = _confidence(database, evidence, scores, method)
+        if method.key is not None:  # dissection needs them, and scores take long to compute
+            best_of_layer(database, layer, rows, embedding, method, scores)
         concept, score = _top_k(scores, depth)
         return pd.DataFrame(
             {

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -73,7 +74,7 @@ def made_up_thresholds(
     query: Query,
     alignments: Float32[np.ndarray, " n"],
 ) -> Float32[np.ndarray, " n"]:
-    """Return the alignment that each component must exceed.
+    """Return the alignment that each component must exceed; ``rows`` ascend.
 
     Minus infinity for a query with images or components: no word stands in for these.
     """
@@ -83,18 +84,23 @@ def made_up_thresholds(
     reach = measured_reach(database, query.texts, query.templates)
     if reach is None:
         return lowest
-    first = np.array([entry.first for entry in database.manifest.layers])
-    layer = np.searchsorted(first, rows, side="right") - 1
-    single = reach.best_hit(np.unique(layer))
+    # rows ascend: those of a layer are one slice
+    ends = np.searchsorted(rows, [entry.first + entry.rows for entry in database.manifest.layers])
+    layers = {
+        number: slice(start, end)
+        for number, (start, end) in enumerate(pairwise([0, *ends.tolist()]))
+        if end > start
+    }
+    single = reach.best_hit(np.array(list(layers)))
     standard = (alignments - reach.mean[rows]) / reach.deviation[rows]
     least = np.full(len(rows), single)
     if standard.max() > single:
         p_values = np.ones(len(rows))
-        for number in np.unique(layer).tolist():
-            p_values[layer == number] = reach.p_value(number, standard[layer == number])
+        for number, part in layers.items():
+            p_values[part] = reach.p_value(number, standard[part])
         level = benjamini_hochberg(p_values)
-        for number in np.unique(layer).tolist():
-            least[layer == number] = min(single, reach.quantile(number, level))
+        for number, part in layers.items():
+            least[part] = min(single, reach.quantile(number, level))
     return (reach.mean[rows] + least * reach.deviation[rows]).astype(np.float32)
 
 

@@ -33,6 +33,8 @@ from semlens.analysis.noise import (
     remembered,
     strengths,
 )
+from semlens.store.examples import in_32_bits
+from semlens.store.locked_cached_property import workers
 from semlens.store.reader import Database
 from semlens.streaming.aggregate import example_weights
 
@@ -119,10 +121,13 @@ def search_thresholds(
     alignments
         Those of the components. Without a hit, thresholds are what a single one must exceed.
     """
-    groups = [
-        (positions, Tail.fit(null_alignments(database, layer, count, direction)))
-        for layer, count, positions in component_groups(database, rows)
-    ]
+    kinds = list(component_groups(database, rows))
+    for layer, count, _ in kinds:
+        drawn_crops(database, layer, count)  # on first use they report progress, in this thread
+    tails = workers().map(
+        lambda kind: Tail.fit(null_alignments(database, kind[0], kind[1], direction)), kinds
+    )
+    groups = [(positions, tail) for (_, _, positions), tail in zip(kinds, tails, strict=True)]
     p_values = np.ones(len(rows))
     for positions, tail in groups:
         # p-values above the level cannot be those of hits, whatever they are
@@ -151,15 +156,24 @@ def null_alignments(
     The sum of products is the product of the sum, so that only the norms of mixtures are kept.
     Medians are no sums: there are fewer of them, and they are kept.
     """
-    if database.manifest.recipe.aggregate == "median":
+    drawn = drawn_crops(database, layer, count)
+    if drawn is None:
         vectors = mixtures(database, layer, count).astype(np.float32)
         return vectors @ direction / np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
-    drawn = remembered(database, ("drawn", layer, count), lambda: _draw(database, layer, count))
-    # torch converts many times faster than numpy, and as exactly
-    products = torch.from_numpy(drawn.crops).float().numpy() @ direction
-    picked = np.take(products, drawn.picked, mode="clip")  # all are inside; faster than to check
+    query, products = torch.from_numpy(direction), torch.empty(len(drawn.crops))
+    for part, crops in in_32_bits(torch.from_numpy(drawn.crops)):
+        torch.mv(crops, query, out=products[part])
+    picked = np.take(products.numpy(), drawn.picked, mode="clip")  # all are inside
     weight = np.broadcast_to(drawn.weight, picked.shape)
     return np.einsum("mn,mn->m", picked, weight) / np.maximum(drawn.norm, 1e-12)
+
+
+def drawn_crops(database: Database, layer: str, count: int) -> Drawn | None:
+    """Return the crops of each mixture, drawn on first use; None for medians, which are no sums."""
+    if database.manifest.recipe.aggregate == "median":
+        mixtures(database, layer, count)
+        return None
+    return remembered(database, ("drawn", layer, count), lambda: _draw(database, layer, count))
 
 
 @dataclass(frozen=True, eq=False)

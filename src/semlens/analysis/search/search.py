@@ -224,11 +224,10 @@ def rank(
         Whether to compare with noise, which is measured on first use. Without, components are
         ranked by alignment alone, none is above noise, and ``noise`` and ``scale`` are NaN.
     """
-    rows = database.rows(layers)
-    rows = np.sort(rows[database.has_examples[rows]])
+    rows = _searched(database, layers)
     if query.excluded_rows:
         rows = rows[~np.isin(rows, np.asarray(query.excluded_rows))]
-    score, similarity = _query_alignment(database, query, rows)
+    score = _query_alignment(database, query, rows)
     noise = np.full(len(rows), np.nan, np.float32)
     if compare:
         noise = np.maximum(
@@ -236,23 +235,33 @@ def rank(
             made_up_thresholds(database, rows, query, score),
         )
     above = score > noise
-    best = _best(score, above, offset + top)
+    best = _best(score, above, offset + top)[max(offset, 0) :]
+    similarity = _cosines(database, query, rows[best])
     labels = _shown_labels(database)
     hits = tuple(
         Hit(
             rank,
             database.component(int(rows[i])),
             float(score[i]),
-            float(similarity[i]),
+            cosine,
             int(rows[i]),
             float(noise[i]),
             labels[rows[i]] if labels else None,
         )
-        for rank, i in enumerate(best, start=1)
-        if rank > offset
+        for rank, (i, cosine) in enumerate(zip(best, similarity, strict=True), start=offset + 1)
     )
     scale = PICTURES if not query.by_words else words_scale(database) if compare else np.nan
     return Hits(query.text, hits, len(rows), int(above.sum()), scale, database)
+
+
+def _searched(database: Database, layers: Layers) -> Int64[np.ndarray, " n"]:
+    """Return the components with examples in ascending order; those of all layers are kept."""
+
+    def find() -> Int64[np.ndarray, " n"]:
+        rows = database.rows(layers)
+        return np.sort(rows[database.has_examples[rows]])
+
+    return remembered(database, ("searched",), find) if layers is None else find()
 
 
 def _shown_labels(database: Database) -> list[str | None] | None:
@@ -280,17 +289,24 @@ def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:
     """
     values = np.full(database.manifest.rows, np.nan, np.float32)
     rows = np.flatnonzero(database.has_examples)
-    values[rows] = _query_alignment(database, query, rows)[0]
+    values[rows] = _query_alignment(database, query, rows)
     return values
 
 
 def _query_alignment(
     database: Database, query: Query, rows: Int64[np.ndarray, " n"]
-) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """Return alignments (Eq. 4) minus those of the negative terms, and cosines (Eq. 3)."""
-    probes = np.stack([query.direction, unit(query.positive.vectors)[0]])
-    similarity = database.products(probes, rows)
-    return similarity[:, 0], similarity[:, 1]
+) -> Float32[np.ndarray, " n"]:
+    """Return alignments (Eq. 4) minus those of the negative terms."""
+    return database.products(query.direction[None], rows)[:, 0]
+
+
+def _cosines(database: Database, query: Query, rows: Int64[np.ndarray, " k"]) -> list[float]:
+    """Return the cosines of a few components with the positive terms (Eq. 3).
+
+    Row by row: a matrix product rounds differently with each number of rows.
+    """
+    vectors = unit(database.concept_vectors(rows.tolist()))
+    return (vectors * unit(query.positive.vectors)[0]).sum(1).tolist()
 
 
 def _best(

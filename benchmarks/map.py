@@ -1,0 +1,106 @@
+"""The map of many components: semlens beside UMAP's own layout, in time and trustworthiness.
+
+    python benchmarks/map.py                        # 20,000 beside UMAP alone, then 100,000
+    python benchmarks/map.py --components 50000
+    python benchmarks/map.py --quick
+
+The vectors are random with the spectrum of real ones, as in ``scale.py``. Trustworthiness (Venna
+and Kaski, 2001) says how few of the 15 nearest on the map are far away in semantic space, from 0 to
+1; it is computed exactly, for a random sample of the components among all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import Clock, command, log, table
+from scale import random_vectors
+from torch.nn import functional
+
+from semlens.analysis.describe import clusters
+from semlens.analysis.describe.clusters import MIN_DIST, NEIGHBOURS, compute_layout
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--components": {"type": int, "default": 100_000, "help": "components of the large map"},
+    "--beside": {"type": int, "default": 20_000, "help": "components of that beside UMAP's own"},
+}
+GOAL_SECONDS, GOAL_DIFFERENCE = 120.0, 0.02
+SAMPLED = 2000
+"""Components whose neighbourhoods are compared."""
+
+
+def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Lay out both sizes."""
+    many, beside, dim = options.components, options.beside, 512
+    if options.quick:
+        many, beside, dim, clusters.MANY = 400, 300, 32, 200
+    torch.manual_seed(0)
+    units = functional.normalize(random_vectors(max(many, beside), dim), dim=1).numpy()
+    compute_layout(units[:100], 0)  # compiles UMAP
+    few = units[:beside]
+    own, ours = laid_out(umap_alone, few), laid_out(compute_layout, few)
+    large = laid_out(compute_layout, units[:many])
+    return {
+        "goal_seconds": GOAL_SECONDS,
+        "goal_difference": GOAL_DIFFERENCE,
+        "dimensions": dim,
+        "maps": {f"UMAP, {beside}": own, f"semlens, {beside}": ours, f"semlens, {many}": large},
+        "cpu_over_umap": ours["cpu_seconds"] / own["cpu_seconds"],
+        "trustworthiness_lost": own["trustworthiness"] - ours["trustworthiness"],
+        "trustworthiness_lost_by_large": own["trustworthiness"] - large["trustworthiness"],
+    }
+
+
+def umap_alone(units: np.ndarray, seed: int) -> np.ndarray:
+    """Return UMAP's layout with its own neighbours and start."""
+    from umap import UMAP
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about threads, which a seed forbids
+        umap = UMAP(NEIGHBOURS, min_dist=MIN_DIST, metric="cosine", random_state=seed, n_jobs=1)
+        return umap.fit_transform(units)
+
+
+def laid_out(
+    layout: Callable[[np.ndarray, int], np.ndarray], units: np.ndarray
+) -> dict[str, float]:
+    """Return the time and the trustworthiness of a layout."""
+    log(f"laying out {len(units)} components")
+    with Clock() as clock:
+        positions = layout(units, 0)
+    return {**clock.read(), "trustworthiness": trustworthiness(units, positions)}
+
+
+def trustworthiness(units: np.ndarray, positions: np.ndarray, sampled: int = SAMPLED) -> float:
+    """Return the trustworthiness of the neighbourhoods of a random sample, among all vectors."""
+    size, count = len(units), NEIGHBOURS
+    rows = np.random.default_rng(0).permutation(size)[:sampled]
+    vectors, places = torch.from_numpy(units), torch.from_numpy(positions.astype(np.float64))
+    too_far = 0
+    for part in torch.from_numpy(rows).split(max(1, 2**24 // size)):
+        cosines, self = vectors[part] @ vectors.T, torch.arange(len(part))
+        cosines[self, part] = torch.inf
+        distances = torch.cdist(places[part], places)
+        distances[self, part] = -1
+        nearest = distances.topk(count + 1, largest=False).indices[:, 1:]
+        for neighbour in nearest.T:
+            rank = (cosines > cosines.gather(1, neighbour[:, None])).sum(1)
+            too_far += int((rank - count).clamp(min=0).sum())
+    return 1 - 2 * too_far / (len(rows) * count * (2 * size - 3 * count - 1))
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a row for each map."""
+    rows = [[name, *values.values()] for name, values in result["maps"].items()]
+    print(table(["map", "seconds", "CPU seconds", "trustworthiness@15"], rows, digits=3))
+    print(f"\nCPU time over UMAP's own: {result['cpu_over_umap']:.2f}")
+
+
+if __name__ == "__main__":
+    command(__doc__, measure, show, OPTIONS)
