@@ -10,7 +10,14 @@ from typing import Annotated
 
 import typer
 
-from semlens.cli.output import DeviceOption, EmbedderOption, err, report_errors
+from semlens.cli.output import (
+    DeviceOption,
+    EmbedderOption,
+    ModelsOption,
+    SourcesOption,
+    err,
+    report_errors,
+)
 from semlens.errors import ServeError
 
 
@@ -24,18 +31,8 @@ def mcp(
         ),
     ] = None,
     embedder: EmbedderOption = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where to load the model from, if it has moved. Repeat for each database."
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where to load the images from, if they have moved. Repeat for each database."
-        ),
-    ] = None,
+    model: ModelsOption = None,
+    data: SourcesOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Let an agent ask: serve the questions as tools of the Model Context Protocol.

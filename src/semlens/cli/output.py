@@ -33,6 +33,19 @@ DatabaseArgument = Annotated[Path, typer.Argument(help="Folder or URL of the dat
 EmbedderOption = Annotated[
     str | None, typer.Option("--embedder", help="Where to load the embedder from, if it has moved.")
 ]
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", help="Where to load the model from, if it has moved. Repeat for each database."
+    ),
+]
+SourcesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        help="Where to load the images from, if they have moved. Repeat for each database.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")]
 SAVED = "a plot (.png, .svg, .pdf), a table (.csv, .parquet) or all values (.json)"
 

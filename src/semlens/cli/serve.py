@@ -13,6 +13,8 @@ from semlens.cli.output import (
     DeviceOption,
     EmbedderOption,
     JsonOption,
+    ModelsOption,
+    SourcesOption,
     err,
     out,
     print_json,
@@ -47,18 +49,8 @@ def serve(
     ] = False,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     embedder: EmbedderOption = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where to load the model from, if it has moved. Repeat for each database."
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where to load the images from, if they have moved. Repeat for each database."
-        ),
-    ] = None,
+    model: ModelsOption = None,
+    data: SourcesOption = None,
     device: DeviceOption = "cpu",
     log: Annotated[bool, typer.Option("--log", help="Log each request.")] = False,
     as_json: JsonOption = False,
@@ -148,12 +140,7 @@ def export(
         list[str] | None,
         typer.Option(help="Add the graph of this class, by name or logit. Repeatable."),
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Where to load the model from, if it has moved. Repeat for each database."
-        ),
-    ] = None,
+    model: ModelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export the web application as a static site that opens from disk or any web server.
