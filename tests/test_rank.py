@@ -301,6 +301,7 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(tmp_path, subject, folde
     assert contents(tmp_path / "db") == whole
 
 
+@pytest.mark.slow
 def test_extended_it_has_the_bytes_of_one_build(tmp_path, folder):
     new = write_pictures(tmp_path / "new", 9, seed=4)
     settings = {"rank": "relevance", "rules": "auto", "crop": "none"}
@@ -311,6 +312,7 @@ def test_extended_it_has_the_bytes_of_one_build(tmp_path, folder):
     assert contents(tmp_path / "db") == contents(tmp_path / "full")
 
 
+@pytest.mark.slow
 def test_dictionaries_are_ranked_by_the_relevance_of_their_codes(tmp_path, subject, folder):
     images = ImageFolder(folder)
     layers = ["first"]
