@@ -67,10 +67,15 @@ def umap_alone(units: np.ndarray, seed: int) -> np.ndarray:
         return umap.fit_transform(units)
 
 
-def laid_out(
-    layout: Callable[[np.ndarray, int], np.ndarray], units: np.ndarray
-) -> dict[str, float]:
-    """Return the time and the trustworthiness of a layout."""
+Layout = Callable[[np.ndarray, int], np.ndarray]
+
+
+def laid_out(layout: Layout, units: np.ndarray, judged: int) -> dict[str, float]:
+    """Return the time of a layout and its trustworthiness, for the first components alone.
+
+    Among more components the 15 nearest are nearer, and the plane has less room for them: only
+    maps of the same components can be compared.
+    """
     log(f"laying out {len(units)} components")
     with Clock() as clock:
         positions = layout(units, 0)
