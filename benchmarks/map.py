@@ -6,7 +6,7 @@
 
 The vectors are random with the spectrum of real ones, as in ``scale.py``. Trustworthiness (Venna
 and Kaski, 2001) says how few of the 15 nearest on the map are far away in semantic space, from 0 to
-1; it is computed exactly, for a random sample of the components among all of them.
+1; it is computed exactly, among the components of the smaller map, for a random sample of these.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     units = functional.normalize(random_vectors(max(many, beside), dim), dim=1).numpy()
     compute_layout(units[:100], 0)  # compiles UMAP
     few = units[:beside]
-    own, ours = laid_out(umap_alone, few), laid_out(compute_layout, few)
-    large = laid_out(compute_layout, units[:many])
+    own, ours = laid_out(umap_alone, few, beside), laid_out(compute_layout, few, beside)
+    large = laid_out(compute_layout, units[:many], beside)
     return {
         "goal_seconds": GOAL_SECONDS,
         "goal_difference": GOAL_DIFFERENCE,
@@ -67,14 +67,20 @@ def umap_alone(units: np.ndarray, seed: int) -> np.ndarray:
         return umap.fit_transform(units)
 
 
-def laid_out(
-    layout: Callable[[np.ndarray, int], np.ndarray], units: np.ndarray
-) -> dict[str, float]:
-    """Return the time and the trustworthiness of a layout."""
+Layout = Callable[[np.ndarray, int], np.ndarray]
+
+
+def laid_out(layout: Layout, units: np.ndarray, judged: int) -> dict[str, float]:
+    """Return the time of a layout and its trustworthiness, for the first components alone.
+
+    Among more components the 15 nearest are nearer, and the plane has less room for them: only
+    maps of the same components can be compared.
+    """
     log(f"laying out {len(units)} components")
     with Clock() as clock:
         positions = layout(units, 0)
-    return {**clock.read(), "trustworthiness": trustworthiness(units, positions)}
+    trusted = trustworthiness(units[:judged], positions[:judged])
+    return {**clock.read(), "trustworthiness": trusted}
 
 
 def trustworthiness(units: np.ndarray, positions: np.ndarray, sampled: int = SAMPLED) -> float:

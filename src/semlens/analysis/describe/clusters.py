@@ -36,7 +36,7 @@ def compute_layout(units: Float32[np.ndarray, "n d"], seed: int) -> Float32[np.n
     """Project unit vectors to the plane by UMAP with the cosine metric (paper, D.2).
 
     Fewer than 15 vectors are projected on their first two principal axes: to UMAP they would
-    all be one neighbourhood. More than ``MANY`` take a fifth of UMAP's own time: their neighbours
+    all be one neighbourhood. More than ``MANY`` take a third of UMAP's own time: their neighbours
     are found by matrix products (:mod:`semlens.analysis.describe.neighbour_graph`), and the layout
     starts from the principal axes, not from eigenvectors of the graph.
     """
