@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 
 from semlens.embedders.embedder import EMBEDDER_FORMS, Embedder
 from semlens.embedders.own_space import PREFIX, OwnSpace
 from semlens.errors import EmbedderError
 from semlens.models.subject import SubjectModel
+from semlens.plug_ins import EMBEDDERS, call_plug_in, find_plug_in, owner
 
 DEFAULT_EMBEDDER = "open_clip/MobileCLIP-S2/datacompdr"
 """The paper's choice for ImageNet (B.1); downloaded from a hub."""
@@ -24,7 +26,8 @@ def load_embedder(
         ``open_clip/ViT-B-32/laion2b_s34b_b79k``, ``open_clip/ViT-B-32/path/to/weights.pt``,
         ``open_clip/FOLDER`` with an ``open_clip_config.json``,
         ``transformers/facebook/dinov2-base`` (images only), ``semlens/photo``, ``semlens/demo``,
-        or ``self:LAYER``, a layer of the subject model (images only).
+        ``self:LAYER``, a layer of the subject model (images only), or ``NAME/REST`` of an
+        installed package with the entry point NAME in the group ``semlens.embedders``.
     device
         Device to run on.
     model
@@ -74,6 +77,9 @@ def load_embedder(
         from semlens.embedders.huggingface import TransformersEmbedder
 
         return TransformersEmbedder(name, device)
+    plug_in = find_plug_in(EMBEDDERS, library, EmbedderError) if name else None
+    if plug_in is not None:
+        return _of_plug_in(plug_in, spec, name, device)
     if library.startswith("python:"):
         raise EmbedderError(
             f"The embedder '{spec}' was a Python object.",
@@ -85,6 +91,21 @@ def load_embedder(
         f"Expected {EMBEDDER_FORMS}.",
         f"{DEFAULT_EMBEDDER} is recommended.",
     )
+
+
+def _of_plug_in(plug_in: EntryPoint, spec: str, name: str, device: str) -> Embedder:
+    """Return the embedder that an installed package makes."""
+    embedder = call_plug_in(plug_in, EmbedderError, name, device)
+    if not isinstance(embedder, Embedder) or embedder.spec != spec:
+        made = f"the SPEC '{embedder.spec}'" if isinstance(embedder, Embedder) else (
+            f"a {type(embedder).__name__}"
+        )  # fmt: skip
+        raise EmbedderError(
+            f"The plug-in '{owner(plug_in)}' returned {made} for '{spec}'.",
+            "Expected an Embedder whose attribute spec is that SPEC, so that a database finds it.",
+            "Update, repair or uninstall the plug-in.",
+        )
+    return embedder
 
 
 def needs_model(spec: str) -> bool:
@@ -120,11 +141,14 @@ def embeds_texts(spec: str) -> bool:
     library, _, name = spec.partition("/")
     if spec in ("semlens/demo", "semlens/photo") or library == "open_clip":
         return True
-    if library != "transformers":
-        return False
     try:
+        plug_in = find_plug_in(EMBEDDERS, library, EmbedderError)
+        if plug_in is not None:
+            return bool(getattr(plug_in.load(), "has_text", False))
+        if library != "transformers":
+            return False
         from semlens.embedders.huggingface import has_text_tower
 
         return has_text_tower(name)
-    except Exception:  # hub clients and config readers raise many types
+    except Exception:  # hub clients, config readers and plug-ins raise many types
         return False

@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from semlens.errors import ModelError
 from semlens.models.checkpoint import load_weights
 from semlens.models.subject import SubjectModel
+from semlens.plug_ins import MODELS, call_plug_in, find_plug_in, owner, version
 from semlens.regular_files import is_file, user_path
 
 SPEC_FORMS = (
@@ -40,7 +42,9 @@ def load_model(
     ----------
     spec
         ``torchvision/resnet50:IMAGENET1K_V2``, ``timm/vit_small_patch16_224:weights.safetensors``,
-        ``transformers/facebook/dinov2-base``, ``my_model.py:make``, ``semlens/demo``.
+        ``transformers/facebook/dinov2-base``, ``my_model.py:make``, ``semlens/demo``, or
+        ``NAME/REST`` of an installed package with the entry point NAME in the group
+        ``semlens.models``.
     random_weights
         Seed of random weights, for an untrained model.
     weights
@@ -109,6 +113,9 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
         return model_libraries.timm_model(spec, name, weights or None, seed)
     if library == "transformers" and name_and_weights:
         return model_libraries.transformers_model(spec, name_and_weights, seed)
+    plug_in = find_plug_in(MODELS, library, ModelError) if name_and_weights else None
+    if plug_in is not None and seed is None:
+        return _of_plug_in(plug_in, spec, name_and_weights)
     if library.startswith("python:"):
         raise ModelError(
             f"The model '{spec}' was a Python object.",
@@ -163,6 +170,21 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
         sys.path.remove(folder)
     if not callable(factory):
         raise ModelError(f"'{path}' has no callable '{name}'.", expected, "Check the name.")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _subject(
+        returned, f"file:{digest}", f"{path.resolve()}:{name}", f"'{name}' of '{path}'", expected
+    )
+
+
+def _of_plug_in(plug_in: EntryPoint, spec: str, name: str) -> SubjectModel:
+    """Return the model that an installed package makes; its version identifies preprocessing."""
+    expected = f"Expected {plug_in.value} to return (module, preprocess[, classes])."
+    returned = call_plug_in(plug_in, ModelError, name)
+    return _subject(returned, version(plug_in), spec, f"The plug-in '{owner(plug_in)}'", expected)
+
+
+def _subject(returned: object, version: str, spec: str, source: str, expected: str) -> SubjectModel:
+    """Return the model that user code returned as ``(module, preprocess[, classes])``."""
     if not (
         isinstance(returned, tuple)
         and len(returned) in (2, 3)
@@ -175,11 +197,6 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
             if is_tuple
             else type(returned).__name__
         )
-        raise ModelError(
-            f"'{name}' of '{path}' returned {received}.", expected, "Change what it returns."
-        )
+        raise ModelError(f"{source} returned {received}.", expected, "Change what it returns.")
     module, preprocess, classes = returned if len(returned) == 3 else (*returned, None)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return SubjectModel(
-        module.eval(), preprocess, f"file:{digest}", f"{path.resolve()}:{name}", classes
-    )
+    return SubjectModel(module.eval(), preprocess, version, spec, classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +20,7 @@ from semlens.analysis.labelling.soft_wpmi import WPMI, SoftWPMI
 from semlens.analysis.labelling.vote import ExampleVote, Vote
 from semlens.analysis.labelling.weighted_dissect import WeightedDissect
 from semlens.errors import RecipeError, nearest
+from semlens.plug_ins import LABELLERS, owner, plug_ins
 
 BUILT_IN: Mapping[str, Labeller] = MappingProxyType(
     {
@@ -46,17 +47,15 @@ BUILT_IN: Mapping[str, Labeller] = MappingProxyType(
     }
 )
 """The methods of semlens, with their default parameters."""
-GROUP = "semlens.labellers"
-"""Entry points of plug-ins: a :class:`Labeller`, or a subclass whose parameters have defaults."""
 
 
 def labeller_names() -> list[str]:
     """Return the names of all methods: those of semlens, then those of plug-ins."""
-    return [*BUILT_IN, *sorted({point.name for point in _plug_ins()} - set(BUILT_IN))]
+    return [*BUILT_IN, *sorted({point.name for point in plug_ins(LABELLERS)} - set(BUILT_IN))]
 
 
 def make_labeller(name: str, **parameters: Any) -> Labeller:
-    """Return a method by name.
+    """Return a method by name: of semlens, or an entry point of the group ``semlens.labellers``.
 
     Parameters
     ----------
@@ -74,9 +73,9 @@ def make_labeller(name: str, **parameters: Any) -> Labeller:
     >>> make_labeller("csp", gamma=1.0).gamma
     1.0
     """
-    points = [point for point in _plug_ins() if point.name == name]
+    points = [point for point in plug_ins(LABELLERS) if point.name == name]
     if len(points) + (name in BUILT_IN) > 1:
-        owners = ["semlens"] * (name in BUILT_IN) + [_owner(point) for point in points]
+        owners = ["semlens"] * (name in BUILT_IN) + [owner(point) for point in points]
         raise RecipeError(
             f"The labelling method '{name}' is provided by {', '.join(sorted(owners))}.",
             "Expected one provider of each name.",
@@ -93,28 +92,20 @@ def make_labeller(name: str, **parameters: Any) -> Labeller:
     return type(method)(**{**method.model_dump(), **parameters}) if parameters else method
 
 
-def _plug_ins() -> list[EntryPoint]:
-    return list(entry_points(group=GROUP))
-
-
-def _owner(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else point.value
-
-
 def _load(point: EntryPoint) -> Labeller:
     try:
         found = point.load()
         method = found() if isinstance(found, type) else found
     except Exception as error:  # a plug-in's module may fail in any way
         raise RecipeError(
-            f"The labelling method '{point.name}' of '{_owner(point)}' cannot be loaded "
+            f"The labelling method '{point.name}' of '{owner(point)}' cannot be loaded "
             f"({type(error).__name__}: {error}).",
             f"Expected a Labeller, or a subclass whose parameters have defaults, at {point.value}.",
             "Repair or uninstall the plug-in.",
         ) from error
     if not isinstance(method, Labeller):
         raise RecipeError(
-            f"The labelling method '{point.name}' of '{_owner(point)}' is a "
+            f"The labelling method '{point.name}' of '{owner(point)}' is a "
             f"{type(method).__name__}.",
             f"Expected a Labeller, or a subclass whose parameters have defaults, at {point.value}.",
             "Repair or uninstall the plug-in.",
