@@ -37,6 +37,10 @@ BUILDS = [
     {"crop": "activation"},
     {"crop": "crp"},
     {"crop": "none", "rank": "relevance"},
+    pytest.param(
+        {"crop": "activation", "components": "channels,semi-nmf:3,kmeans:2"},
+        marks=pytest.mark.slow,
+    ),
 ]
 """Settings of builds."""
 BUNDLED = ["semlens/demo", "semlens/photo"]
