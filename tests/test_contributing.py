@@ -21,9 +21,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     ignored = shutil.ignore_patterns("__pycache__", "static")
     shutil.copytree(ROOT / "src", tree / "src", ignore=ignored)
-    (tree / "docs").mkdir()
-    for name in ("generate.py", "cli_reference.py", "cli.md", "python.md"):
-        shutil.copy(ROOT / "docs" / name, tree / "docs")
+    shutil.copytree(ROOT / "docs", tree / "docs", ignore=shutil.ignore_patterns("images"))
+    shutil.copy(ROOT / "mkdocs.yml", tree)
     (tree / "tests").mkdir()
     for path in (ROOT / "tests").glob("[!t]*.py"):  # conftest and what it imports
         shutil.copy(path, tree / "tests")

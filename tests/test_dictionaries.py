@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from semlens.dictionaries.attention_heads import head_dictionary
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
-from semlens.dictionaries.fit import fit_directions
+from semlens.dictionaries.fit import FITS, fit_directions
 from semlens.dictionaries.nonnegative_least_squares import nonnegative_least_squares
-from semlens.dictionaries.request import parse_components
+from semlens.dictionaries.request import FITTED, parse_components
 from semlens.errors import LayerError, RecipeError
 from semlens.models.ablation import pruned
 from semlens.models.hooks import run_layers
@@ -404,6 +404,7 @@ def test_requests_are_read():
     assert [r.name("layer4") for r in requests] == ["layer4@nmf", "layer4@sae", "layer4@heads"]
     assert parse_components(["pca:2"]) == (False, parse_components("pca:2")[1])
     assert parse_components("channels") == (True, [])
+    assert (*FITS,) == FITTED
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from semlens.dictionaries.attention_heads import KIND as HEADS
 from semlens.dictionaries.dictionary import SEPARATOR
-from semlens.dictionaries.fit import FITS
 from semlens.dictionaries.train_sae import SAE
 from semlens.errors import RecipeError, nearest, shortened
 
 OWN = "channels"
 """The layer's own components: channels, units or token features."""
+FITTED = ("nmf", "semi-nmf", "pca", "kmeans")
+"""Kinds of :data:`semlens.dictionaries.fit.FITS`, which imports scikit-learn."""
 CAV = "cav"
 """Concept activation vectors, which only a file has."""
-KINDS = (*FITS, SAE, HEADS, CAV)
+KINDS = (*FITTED, SAE, HEADS, CAV)
 EXPECTED = (
     f"Expected '{OWN}', '{HEADS}', KIND:NUMBER or KIND:FILE with a kind of "
     f"{', '.join(KINDS)}, separated by commas."

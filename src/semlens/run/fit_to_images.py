@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from semlens.data.images import Images
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
-from semlens.dictionaries.fit import fit_directions
 from semlens.dictionaries.train_sae import SAE, SaeTraining, train_sae
 from semlens.models.activations import LayerLayout
 from semlens.models.subject import SubjectModel
@@ -57,6 +56,10 @@ def fit_to_images(
             workers=workers,
         )  # fmt: skip
         return train_sae(batches, sample, directions, info, training, seed, model.device)
+    from semlens.dictionaries.fit import (
+        fit_directions,  # scikit-learn, which a search does not need
+    )
+
     title = f"fitting {kind}:{directions} to {layout.name}"
     report_progress(title, 0, 1)
     dictionary = fit_directions(kind, sample, directions, info, seed)
