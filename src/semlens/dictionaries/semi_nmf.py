@@ -8,7 +8,10 @@ from jaxtyping import Float
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from semlens.dictionaries.nonnegative_least_squares import nonnegative_least_squares
+from semlens.dictionaries.nonnegative_least_squares import (
+    improved_codes,
+    nonnegative_least_squares,
+)
 
 MAX_ROUNDS = 100
 TOLERANCE = 1e-5
@@ -24,16 +27,18 @@ def semi_nmf(x: Float[Tensor, "n c"], directions: int, seed: int) -> Float[Tenso
     solver = KMeans(directions, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]
     centroids = solver.fit(x.numpy()).cluster_centers_
     fitted = _unit(torch.from_numpy(centroids.astype(np.float32)))
+    codes = nonnegative_least_squares(x, fitted)
     energy, previous = float(x.square().sum()), float("inf")
     for _ in range(MAX_ROUNDS):
-        codes = nonnegative_least_squares(x, fitted)
         # a direction that no vector uses keeps its place
         used = codes.amax(0) > 0
         solved = torch.linalg.lstsq(codes[:, used].double(), x.double()).solution.float()
         fitted = fitted.clone()
         fitted[used] = solved
+        lengths = fitted.norm(dim=1)
         fitted = _unit(fitted)
-        left = float((x - nonnegative_least_squares(x, fitted) @ fitted).square().sum())
+        codes = improved_codes(x, fitted, codes * lengths)
+        left = float((x - codes @ fitted).square().sum())
         if previous - left < TOLERANCE * energy:
             break
         previous = left
