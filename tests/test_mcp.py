@@ -405,7 +405,7 @@ def test_progress_is_told_and_only_grows(client: Client) -> None:
         told.append((done, total, message))
 
     async def ask() -> Any:
-        arguments = {**CALLS["audit"], "resamples": 2000}
+        arguments = {**CALLS["audit"], "resamples": 40_000}  # longer than an interval
         return await client.session.call_tool("audit", arguments, progress_callback=listen)
 
     assert not client.portal.call(ask).is_error
