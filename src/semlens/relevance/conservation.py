@@ -28,7 +28,7 @@ from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.relevance.rules.activation import GroupNorm, LayerNorm, Taylor
 from semlens.relevance.rules.affine import Affine, Epsilon, Gamma, ZPlus
-from semlens.relevance.rules.base import Rule, stabilised
+from semlens.relevance.rules.base import Rule
 from semlens.relevance.rules.product import Attention
 from semlens.relevance.rules.structure import Gradient, Join, Sum, is_float
 
@@ -239,9 +239,14 @@ def absorbed_relevance(rule: Rule, values: Mapping[OpNode, Any]) -> Absorbed:
     return derive(rule, values) if derive else {}
 
 
+def _stabilised(value: Tensor, epsilon: float) -> Tensor:
+    """Move values away from zero by ``epsilon``; zero becomes ``epsilon``."""
+    return value + torch.where(value >= 0, epsilon, -epsilon)
+
+
 def _epsilon(rule: Epsilon, values: Mapping[OpNode, Any]) -> Absorbed:
     y = values[rule.node]
-    ratio = y / stabilised(y, rule.epsilon)
+    ratio = y / _stabilised(y, rule.epsilon)
     return _with_bias(ratio, y - ratio * y, rule, rule.operator.bias)
 
 
@@ -266,7 +271,7 @@ def _gamma(rule: Gamma, values: Mapping[OpNode, Any]) -> Absorbed:
         bias = None if operator.bias is None else favoured(operator.bias)
         z = operator.apply(x.clamp(min=0), favoured(operator.weight), bias)
         z = z + operator.apply(x.clamp(max=0), favoured(operator.weight, -sign), None)
-        ratio = matching / stabilised(z, rule.epsilon)
+        ratio = matching / _stabilised(z, rule.epsilon)
         for kind, share in _with_bias(ratio, matching - ratio * z, rule, bias).items():
             absorbed[kind] = absorbed[kind] + share if kind in absorbed else share
     return absorbed
@@ -281,7 +286,7 @@ def _with_bias(ratio: Tensor, remainder: Tensor, rule: Affine, bias: Tensor | No
 
 def _sum(rule: Sum, values: Mapping[OpNode, Any]) -> Absorbed:
     y = values[rule.node]
-    ratio = y / stabilised(y, rule.epsilon)
+    ratio = y / _stabilised(y, rule.epsilon)
     absorbed = {STABILISER: y - ratio * y}
     for term, weight in zip(rule.node.args[:2], rule.weights, strict=True):
         if not (isinstance(term, OpNode) and term.live):

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, pair
-from semlens.relevance.rules.base import NodeSignals, Rule, stabilised
+from semlens.relevance.rules.base import NodeSignals, Rule, share_kept
 
 
 class Dense:
@@ -200,7 +200,7 @@ class Epsilon(Affine):
         """Return the node's value, and ``y / (y + eps)``."""
         x = values[self.source]
         y = self.output(x)
-        return y, (y / stabilised(y, self.epsilon), x.shape)
+        return y, (share_kept(y, self.epsilon), x.shape)
 
     def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate through the unchanged weights."""
@@ -251,57 +251,61 @@ class ZPlus(Affine):
 
 
 class Gamma(Affine):
-    """Positive contributions count ``1 + gamma`` times (Montavon et al. 2019).
+    """Contributions with the sign of the output count ``1 + gamma`` times (Montavon et al. 2019).
 
-    With inputs and outputs of both signs, the contributions that have the sign of the output are
-    the ones that are favoured.
+    Notes
+    -----
+    Of the contributions ``c_ij = x_i w_ij`` to ``y_j`` and the bias, those with the sign of ``y_j``
+    are half of ``c + sign(y_j) |c|`` each. So the rule needs two products, with ``w`` and with
+    ``|w|``, for inputs and outputs of both signs::
+
+        R_i = sum_j ((1 + gamma/2) c_ij + gamma/2 sign(y_j) |c_ij|) R_j / (sign(y_j) d_j)
+        d_j = (1 + gamma/2) |y_j| + gamma/2 (sum_i |c_ij| + |b_j|) + eps
+
+    All terms of the denominator have one sign, so it cannot cancel.
     """
 
     def __init__(self, node: OpNode, nonnegative: bool, epsilon: float, gamma: float) -> None:
         super().__init__(node, nonnegative, epsilon)
         self.gamma = gamma
+        self.plain, self.favoured = 1 + gamma / 2, gamma / 2
         weight, bias = self.operator.weight, self.operator.bias
-        self.positive_weight = self.operator.to_memory_format(weight + gamma * weight.clamp(min=0))
-        self.negative_weight = self.operator.to_memory_format(weight + gamma * weight.clamp(max=0))
-        self.positive_bias = None if bias is None else bias + gamma * bias.clamp(min=0)
-        self.negative_bias = None if bias is None else bias + gamma * bias.clamp(max=0)
+        self.absolute_weight = self.operator.to_memory_format(weight.abs())
+        self.absolute_bias = None if bias is None else bias.abs()
+        self.favouring_weight = (
+            self.operator.to_memory_format(
+                weight + self.favoured / self.plain * self.absolute_weight
+            )
+            if nonnegative and node.relu
+            else None
+        )
+        """Weights that hold where all inputs and outputs are positive."""
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Return the node's value, and ``y / denominator`` for either sign of ``y``."""
-        x, apply = values[self.source], self.operator.apply
+        """Return the node's value, and the factors of both products."""
+        x = values[self.source]
         y = self.output(x)
-        # a negative input flips the sign of a contribution, so it takes the other sign's weights
-        positive, negative = (x, None) if self.nonnegative else (x.clamp(min=0), x.clamp(max=0))
-        z_positive, z_negative = (
-            apply(positive, self.positive_weight, self.positive_bias),
-            apply(positive, self.negative_weight, self.negative_bias),
+        size = self.operator.apply(
+            x if self.nonnegative else x.abs(), self.absolute_weight, self.absolute_bias
         )
-        if negative is not None:
-            z_positive, z_negative = (
-                z_positive + apply(negative, self.negative_weight, None),
-                z_negative + apply(negative, self.positive_weight, None),
-            )
-        factor_positive = torch.where(y > 0, y, 0) / stabilised(z_positive, self.epsilon)
-        factor_negative = torch.where(y < 0, y, 0) / stabilised(z_negative, self.epsilon)
-        return y, (factor_positive, factor_negative, x.shape, None if negative is None else x < 0)
+        numerator = y.abs() * self.plain
+        factor = numerator / (numerator + self.favoured * size + self.epsilon)
+        if self.favouring_weight is not None:
+            return y, (factor, None, None, x.shape)
+        signed_factor = (factor * (self.favoured / self.plain)).copysign_(y)
+        sign = None if self.nonnegative else torch.ones_like(x).copysign_(x)
+        return y, (factor, signed_factor, sign, x.shape)
 
     def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate through the weights that favour the sign of the output."""
-        factor_positive, factor_negative, shape, is_negative = saved
-        positive, negative, transposed = (
-            signal.multiply(factor_positive),
-            signal.multiply(factor_negative),
-            self.operator.apply_transposed,
-        )
-        passed = transposed(positive, self.positive_weight, shape).add(
-            transposed(negative, self.negative_weight, shape)
-        )
-        if is_negative is not None:
-            from_negative = transposed(positive, self.negative_weight, shape).add(
-                transposed(negative, self.positive_weight, shape)
-            )
-            passed = _where(is_negative, from_negative, passed)
-        return [(self.source, passed)]
+        factor, signed_factor, sign, shape = saved
+        transposed, scaled = self.operator.apply_transposed, signal.multiply(factor)
+        if self.favouring_weight is not None:
+            return [(self.source, transposed(scaled, self.favouring_weight, shape))]
+        favoured = transposed(signal.multiply(signed_factor), self.absolute_weight, shape)
+        if sign is not None:
+            favoured = favoured.multiply(sign)
+        return [(self.source, transposed(scaled, self.operator.weight, shape).add(favoured))]
 
 
 class Flat(Affine):

@@ -50,9 +50,10 @@ class Rule(ABC):
         """Propagate a signal to the receivers; ``saved`` comes from :meth:`forward`."""
 
 
-def stabilised(value: Tensor, epsilon: float) -> Tensor:
-    """Move values away from zero by ``epsilon``; zero becomes ``epsilon``."""
-    return value + torch.where(value >= 0, epsilon, -epsilon)
+def share_kept(value: Tensor, epsilon: float) -> Tensor:
+    """Return ``y / (y + epsilon sign(y))``, the share that a stabilised division leaves."""
+    size = value.abs()
+    return torch.div(size, size + epsilon, out=size)
 
 
 def unbroadcast(g: Tensor, shape: torch.Size) -> Tensor:

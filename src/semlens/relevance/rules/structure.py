@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 from semlens.relevance.backward_signal import BackwardSignal, extract_windows
 from semlens.relevance.captured_graph import OpNode, execute, pair
 from semlens.relevance.rules.affine import Flat
-from semlens.relevance.rules.base import NodeSignals, Rule, stabilised, unbroadcast
+from semlens.relevance.rules.base import NodeSignals, Rule, share_kept, unbroadcast
 
 aten = torch.ops.aten
 
@@ -112,7 +112,7 @@ class Sum(Rule):
             for term in self.node.args[:2]
             if isinstance(term, OpNode) and term.live
         }
-        return y, (y / stabilised(y, self.epsilon), shapes)
+        return y, (share_kept(y, self.epsilon), shapes)
 
     def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate the same signal to both terms, summed where a term was broadcast."""
@@ -219,12 +219,16 @@ class MaxPool(Rule):
         y, index = functional.max_pool2d(
             x, self.kernel, self.stride, self.padding, return_indices=True
         )
-        width = x.shape[-1]
-        rows = torch.arange(y.shape[-2], device=x.device) * self.stride[0] - self.padding[0]
-        columns = torch.arange(y.shape[-1], device=x.device) * self.stride[1] - self.padding[1]
-        down = torch.div(index, width, rounding_mode="floor") - rows[:, None]
-        right = index % width - columns
-        return y, ((down * self.kernel[1] + right).to(torch.uint8), x.shape)
+        width, index = x.shape[-1], index.int()
+        rows, columns = (
+            torch.arange(length, dtype=torch.int32, device=x.device) * stride - pad
+            for length, stride, pad in zip(y.shape[-2:], self.stride, self.padding, strict=True)
+        )
+        # (row - rows) * kernel width + column - columns, with one division
+        row = index.div(width, rounding_mode="trunc")
+        winner = index - row * (width - self.kernel[1])
+        winner -= rows[:, None] * self.kernel[1] + columns
+        return y, (winner.to(torch.uint8), x.shape)
 
     def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Send each value to the position of its winner."""
@@ -293,14 +297,13 @@ class PooledFlat(MaxPool):
         (high, wide), (down, right) = signal.window, self.stride
         covered = self.input_window(signal)
         device = winner.device
-        rows = torch.arange(high, device=device)[:, None] * down
+        rows = torch.arange(high, device=device)[:, None] * (down * covered[1])
         columns = torch.arange(wide, device=device) * right
-        winner_offset = winner.clamp(max=self.kernel[0] * self.kernel[1] - 1).long()
-        position = (
-            (rows + winner_offset // self.kernel[1]) * covered[1]
-            + columns
-            + winner_offset % self.kernel[1]
-        )
+        offset = torch.arange(self.kernel[0] * self.kernel[1], device=device)
+        shift = offset // self.kernel[1] * covered[1] + offset % self.kernel[1]
+        # a lookup is faster than dividing each winner
+        index = winner.clamp(max=len(offset) - 1).int()
+        position = shift.index_select(0, index.flatten()).view(index.shape) + (rows + columns)
         # scatter-add sums, over channels, all values whose winner has the same position; with
         # channels last in memory both operands are read in order
         relevance_rows = relevance.movedim(2, -1).flatten(2)
