@@ -32,8 +32,8 @@ The measures, by kind:
 ``relevance``
     share of the class relevance of ``vegetable`` that planted components of this kind have
 
-The cost is that of a build with relevance on 240 images with this kind alone, as a ratio of one
-with the layer's own components, in turns.
+The cost is that of a build with relevance on 240 images with this kind alone, and of the relevance
+of its components for one class of each image, as ratios of the layer's own components, in turns.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ from semlens.errors import SemlensError  # noqa: E402
 from semlens.models.demo import DemoNet, demo_model  # noqa: E402
 from semlens.models.forward import readouts  # noqa: E402
 from semlens.models.subject import SubjectModel  # noqa: E402
+from semlens.relevance.class_relevance import class_relevance  # noqa: E402
+from semlens.relevance.make_engine import make_engine  # noqa: E402
 from semlens.types import Readout  # noqa: E402
 
 PLANTED_AUROC = 0.9
@@ -223,23 +225,28 @@ def costs(world: DemoWorld, work: Path, quick: bool, rounds: int) -> dict[str, A
     number = iter(range(10_000))
 
     def timed(kind: str) -> Measurement:
-        clock = Clock()
-        with clock:
-            sl.build(
+        whole, alone = Clock(), Clock()
+        with whole:
+            db = sl.build(
                 work / f"cost-{next(number)}.semlens", subject.model, images,
                 sl.load_embedder("semlens/demo"), [subject.layer], components=kind,
                 targets=targets, relevance=True, crop="activation", thumbnails=False,
                 examples=5, reference=0,
             )  # fmt: skip
-        return clock.read()
+        engine = make_engine(db.model.module, db.model.example, db.layers)
+        batches = torch.stack([subject.model.preprocess(image) for image in images]).split(32)
+        class_relevance(engine, batches[0], torch.zeros(len(batches[0]), dtype=torch.int64))
+        with alone:
+            for batch in batches:
+                class_relevance(engine, batch, torch.zeros(len(batch), dtype=torch.int64))
+        relevance = {f"relevance_{key}": value for key, value in alone.read().items()}
+        return {**whole.read(), **relevance}
 
     parts = {kind: (lambda kind=kind: timed(kind)) for kind in subject.kinds}
     times = list(in_turns(parts, rounds))
+    keys = ("seconds", "cpu_seconds", "relevance_seconds", "relevance_cpu_seconds")
     return {
-        kind.partition(":")[0]: {
-            "seconds": ratio(times, [kind], [OWN]),
-            "cpu_seconds": ratio(times, [kind], [OWN], "cpu_seconds"),
-        }
+        kind.partition(":")[0]: {key: ratio(times, [kind], [OWN], key) for key in keys}
         for kind in subject.kinds
     }
 
@@ -272,7 +279,7 @@ def show(result: dict[str, Any]) -> None:
     print(table(["subject", "kind", *(m.replace("_", " ") for m in MEASURES)], [*rows_of(result)]))
     print()
     rows = [[kind, *values.values()] for kind, values in result["cost"].items()]
-    print(table(["kind", "wall time", "CPU time"], rows))
+    print(table(["kind", "build", "(by CPU)", "relevance", "(by CPU)"], rows))
 
 
 if __name__ == "__main__":
