@@ -1,4 +1,4 @@
-"""Speed of conditional heatmaps, compared with zennit-crp 0.6 and with plain gradients.
+"""Speed of conditional heatmaps: their bound, plain gradients, zennit-crp 0.6 and lxt 2.1.
 
     python benchmarks/relevance.py [--json] [--quick] [--rounds 3] [--work FOLDER] ...
 
@@ -9,7 +9,7 @@ round, and their median is reported.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -30,22 +30,23 @@ from harness import (
     reference_python,
     table,
 )
-from relevance_inputs import LAYERS, Inputs, load_pairs, prepare
+from relevance_inputs import LAYERS, VIT_LAYER, Inputs, load_pairs, prepare
 from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 REFERENCE = "zennit-crp==0.6.0"
-SIDES = ("ours", "ideal", "reference")
+LXT = ("--no-deps", "lxt==2.1", "zennit==0.5.1", "tabulate")
+SIDES = ("ours", "bound", "gradient", "reference", "lxt")
 STAGES = {"last": ("layer4",), "middle": ("layer3",), "first": ("layer1", "layer2")}
 GPU_PRECISIONS = ("tf32", "bf16")
 RATIOS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "ours_over_bound": (("ours",), ("bound",)),
+    "ours_over_gradient": (("ours",), ("gradient",)),
     "reference_over_ours": (("reference",), ("ours",)),
     "reference_at_32_over_ours": (("reference, 32",), ("ours",)),
     "reference_over_ours_with_boxes": (("reference", "reference, boxes"), ("ours", "ours, boxes")),
     "boxes_reference_over_ours": (("reference, boxes",), ("ours, boxes",)),
-    "ours_over_ideal": (("ours",), ("ideal",)),
-    "reference_over_ideal": (("reference",), ("ideal",)),
-    "reference_at_32_over_ideal": (("reference, 32",), ("ideal",)),
+    "lxt_over_ours": (("lxt",), ("ours, cp-lrp",)),
 }
 """Numerators and denominators of the reported ratios."""
 
@@ -61,11 +62,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def start(inputs: Inputs, side: str, python: Path | None) -> Worker:
-    """Start the worker of a side."""
+    """Start the worker of a side, one of a peer with its Python."""
     path = inputs.write()
-    if side != "reference":
+    if python is None:
         return Worker(HERE / "relevance_parts.py", side, path, threads=inputs.threads)
-    script = HERE / "relevance_reference.py"
+    script = HERE / f"relevance_{side}.py"
     return Worker(script, path, python=python, threads=inputs.threads)
 
 
@@ -83,8 +84,10 @@ def measure_layer(workers: dict[str, Worker], layer: str, rounds: int) -> list[R
         worker.ask("load", layer=layer)
         if side == "reference":
             parts["reference, 32"] = partial(worker.ask, "run", layer=layer, mixed=True)
+        if side == "lxt":
+            parts["ours, cp-lrp"] = partial(workers["ours"].ask, "run", layer=layer, rules="cp-lrp")
         plain = partial(worker.ask, "run", layer=layer)
-        parts[side] = plain if side == "ideal" else partial(with_boxes, side)
+        parts[side] = partial(with_boxes, side) if side in ("ours", "reference") else plain
     return [
         {**times, **{f"{side}, boxes": box_times for side, box_times in boxes.items()}}
         for times in in_turns(parts, rounds)
@@ -93,8 +96,12 @@ def measure_layer(workers: dict[str, Worker], layer: str, rounds: int) -> list[R
 
 def measure_classes(workers: dict[str, Worker], rounds: int) -> list[Round]:
     """Run class relevance ``rounds`` times, after a warm-up round."""
-    targets = workers["ideal"].ask("targets")["targets"]
-    parts = {side: partial(w.ask, "classes", targets=targets) for side, w in workers.items()}
+    targets = workers["gradient"].ask("targets")["targets"]
+    parts = {
+        side: partial(worker.ask, "classes", targets=targets)
+        for side, worker in workers.items()
+        if side in ("ours", "gradient", "reference")
+    }
     return list(in_turns(parts, rounds + 1))[1:]
 
 
@@ -139,14 +146,16 @@ def agreement(workers: dict[str, Worker], work: Path) -> dict[str, float]:
 
 
 def measure_network(
-    inputs: Inputs, sides: Sequence[str], rounds: int, python: Path | None
+    inputs: Inputs, sides: Sequence[str], rounds: int, pythons: Mapping[str, Path]
 ) -> dict[str, Any]:
     """Measure one network on one device, at one precision."""
     prepare(inputs)
     layers: dict[str, Any] = {}
     agreements: dict[str, Any] = {}
     with ExitStack() as stack:
-        workers = {side: stack.enter_context(start(inputs, side, python)) for side in sides}
+        workers = {
+            side: stack.enter_context(start(inputs, side, pythons.get(side))) for side in sides
+        }
         for layer in inputs.layers:
             log(f"{inputs.architecture} {layer}, per pair")
             images = len(load_pairs(inputs, layer).image.unique())
@@ -154,14 +163,14 @@ def measure_network(
             layers[layer] = {"images": images, **layer_table(times)}
             if {"ours", "reference"} <= set(workers):
                 agreements[layer] = agreement(workers, Path(inputs.work))
-        by_class = measure_classes(workers, rounds) if "ideal" in workers else []
+        by_class = measure_classes(workers, rounds) if "gradient" in workers else []
     result: dict[str, Any] = {"pairs": inputs.components * inputs.examples, **stages(layers)}
     names = {"ours": "class_relevance_over_plain", "reference": "reference_classes_over_plain"}
     for side, name in names.items():
-        value = ratio(by_class, [side], ["ideal"])
+        value = ratio(by_class, [side], ["gradient"])
         if value is not None:
             result[name] = value
-            result["by_cpu_time"][name] = ratio(by_class, [side], ["ideal"], "cpu_seconds")
+            result["by_cpu_time"][name] = ratio(by_class, [side], ["gradient"], "cpu_seconds")
     return {**result, "layers": layers, "agreement": agreements}
 
 
@@ -180,7 +189,7 @@ def stages(layers: dict[str, Any]) -> dict[str, Any]:
         return {
             "ratios": worst("reference_over_ours", min, select),
             "ratios_at_32": worst("reference_at_32_over_ours", min, select),
-            "ideal": worst("ours_over_ideal", max, select),
+            "bound": worst("ours_over_bound", max, select),
         }
 
     return {
@@ -203,9 +212,15 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         precision="float32",
         work=str(work),
     )
-    sides = ["ours", "ideal"] if options.quick else options.sides.split(",")
+    sides = ["ours", "bound", "gradient"] if options.quick else options.sides.split(",")
     rounds = 1 if options.quick else options.rounds
-    python = reference_python(work / "crp-env", REFERENCE) if "reference" in sides else None
+    pythons = {
+        side: reference_python(work / folder, *requirements)
+        for side, folder, requirements in (
+            ("reference", "crp-env", (REFERENCE,)), ("lxt", "lxt-env", LXT),
+        )
+        if side in sides
+    }  # fmt: skip
     result: dict[str, Any] = {
         "benchmark": "relevance",
         "settings": {
@@ -217,18 +232,22 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             "rounds": rounds,
         },
     }
+    cnn_sides = [side for side in sides if side != "lxt"]
     if not options.no_cpu:
-        result |= measure_network(inputs, sides, rounds, python)
+        result |= measure_network(inputs, cnn_sides, rounds, pythons)
+        vit = replace(inputs, architecture="vit_tiny", layers=(VIT_LAYER,))
+        vit_sides = [side for side in sides if side != "reference"]
+        result["vit"] = measure_network(vit, vit_sides, rounds, pythons)
     if torch.cuda.is_available() and not options.quick:
         result["gpu"] = {"device": torch.cuda.get_device_name()}
         for precision in GPU_PRECISIONS:
             # zennit-crp does not support bf16: measured in tf32 only
-            gpu_sides = [side for side in sides if side != "reference" or precision == "tf32"]
+            gpu_sides = [side for side in cnn_sides if side != "reference" or precision == "tf32"]
             gpu = replace(
                 inputs, architecture="resnet50", device="cuda", precision=precision,
                 count=400, components=32, examples=16,
             )  # fmt: skip
-            result["gpu"][precision] = measure_network(gpu, gpu_sides, rounds, python)
+            result["gpu"][precision] = measure_network(gpu, gpu_sides, rounds, pythons)
     return result
 
 
@@ -236,6 +255,7 @@ def show(result: dict[str, Any]) -> None:
     """Print the tables of the CPU and of the GPU."""
     if "layers" in result:
         show_network(result, "CPU")
+        show_network(result["vit"], "\nViT-Tiny")
     gpu = result.get("gpu", {})
     for precision in GPU_PRECISIONS:
         if precision in gpu:
@@ -260,7 +280,7 @@ def show_network(result: dict[str, Any], title: str) -> None:
         if kind in values
     ]
     print(table(("layer", "ratio", "by time", "by CPU time"), rows), end="\n\n")
-    for kind in ("ratios", "ratios_at_32", "ideal"):
+    for kind in ("ratios", "ratios_at_32", "bound"):
         cells = ", ".join(f"{stage} {value:.2f}" for stage, value in result[kind].items())
         print(f"{kind.replace('_', ' ')}: {cells or 'not measured'}")
     for kind in ("class_relevance_over_plain", "reference_classes_over_plain"):

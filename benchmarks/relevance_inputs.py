@@ -20,9 +20,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import get_model
+from torchvision.models import VisionTransformer, get_model
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
+VIT_LAYER = "encoder.layers.encoder_layer_10"
 BLUR = 51 / 224
 """Blur kernel as a fraction of the image (paper, H.1)."""
 THRESHOLD = 0.01
@@ -76,7 +77,7 @@ def prepare(settings: Inputs) -> None:
     work = Path(settings.work)
     images = _noise_images(settings.count, settings.size)
     torch.manual_seed(0)
-    network = get_model(settings.architecture, weights=None)
+    network = _make_network(settings)
     _calibrate(network, images[:32])
     save_file(network.state_dict(), work / "model.safetensors")
     tensors = {"images": images}
@@ -92,6 +93,24 @@ def prepare(settings: Inputs) -> None:
     save_file(tensors, work / "inputs.safetensors")
 
 
+def _make_network(settings: Inputs) -> nn.Module:
+    """Return an untrained network of torchvision, or a ViT-Tiny."""
+    if settings.architecture != "vit_tiny":
+        return get_model(settings.architecture, weights=None)
+    network = VisionTransformer(
+        image_size=settings.size, patch_size=16, num_layers=12, num_heads=3, hidden_dim=192,
+        mlp_dim=768,
+    )  # fmt: skip
+    for parameter in network.heads.parameters():  # zeros, as torchvision makes them
+        nn.init.normal_(parameter, std=0.02)
+    return network
+
+
+def components_first(output: Tensor) -> Tensor:
+    """Return a view [b c p] of a map [b c h w] or of tokens [b p c]."""
+    return output.flatten(2) if output.ndim == 4 else output.transpose(1, 2)
+
+
 @torch.inference_mode()
 def _peaks(
     network: nn.Module, layers: Sequence[str], batches: Sequence[Tensor]
@@ -100,7 +119,7 @@ def _peaks(
     peaks: dict[str, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
 
     def append_peaks(layer: str, output: Tensor) -> None:
-        largest, position = output.flatten(2).max(2)
+        largest, position = components_first(output).max(2)
         peaks[layer].append((largest.cpu(), position.cpu()))
 
     for layer in layers:
@@ -121,7 +140,7 @@ def _peaks(
 
 def load_network(settings: Inputs) -> nn.Module:
     """Return the network in eval mode, on its device, in float32."""
-    network = get_model(settings.architecture, weights=None)
+    network = _make_network(settings)
     network.load_state_dict(load_file(Path(settings.work) / "model.safetensors"))
     return network.eval().requires_grad_(False).to(settings.device)
 

@@ -1,15 +1,16 @@
-"""Our side of the relevance benchmark, and the ideal: each in its own process.
+"""Our side of the relevance benchmark, its bound, and plain gradients: each in its own process.
 
-    python benchmarks/relevance_parts.py ours|ideal SETTINGS.json
+    python benchmarks/relevance_parts.py ours|bound|gradient SETTINGS.json
 
-answers the requests of ``harness.Worker``. The ideal is PyTorch's gradient of one number with
-respect to the input, without the forward pass, on the network with merged batch norms and no layers
-above.
+answers the requests of ``harness.Worker``. The bound is the convolutions and matrix products that
+ours computes, forwards and backwards, and nothing else. The gradient is PyTorch's, of one number
+with respect to the input, without the forward pass, on the network with merged batch norms.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,10 +18,10 @@ import torch
 from harness import Meter, serve
 from relevance_inputs import (
     BLUR,
-    LAYERS,
     THRESHOLD,
     Inputs,
     Pairs,
+    components_first,
     configure_torch,
     fold_batch_norms,
     load_images,
@@ -30,6 +31,7 @@ from relevance_inputs import (
 )
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Ours:
@@ -44,9 +46,9 @@ class Ours:
         self.settings = settings
         self.images = load_images(settings)
         self.network = load_network(settings)
-        self._engine, self._heatmap_boxes = LRPEngine, heatmap_boxes
+        self._make, self._heatmap_boxes = LRPEngine, heatmap_boxes
         self._conditional, self._classes = conditional_heatmaps, class_relevance
-        self.engines: dict[tuple[str, ...], Any] = {}
+        self.engines: dict[tuple[tuple[str, ...], str], Any] = {}
         self.heatmaps = self.found_boxes = torch.empty(0)
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -54,24 +56,26 @@ class Ours:
             return torch.autocast(self.settings.device, torch.bfloat16)
         return nullcontext()
 
-    def _load(self, layers: tuple[str, ...]) -> None:
-        if layers not in self.engines:
-            self.engines[layers] = self._engine(
-                self.network, self.images[:2], layers=list(layers), rules="auto"
+    def _engine(self, layers: tuple[str, ...], rules: str) -> Any:
+        if (layers, rules) not in self.engines:
+            self.engines[layers, rules] = self._make(
+                self.network, self.images[:2], layers=list(layers), rules=rules
             )
+        return self.engines[layers, rules]
 
     def load(self, layer: str) -> dict[str, Any]:
         """Capture the network and warm up on a few pairs."""
-        self._load((layer,))
         self._heatmaps(layer, load_pairs(self.settings, layer), 8)
         return {}
 
-    def _heatmaps(self, layer: str, pairs: Pairs, count: int | None = None) -> Tensor:
+    def _heatmaps(
+        self, layer: str, pairs: Pairs, count: int | None = None, rules: str = "auto"
+    ) -> Tensor:
         needed, image = pairs.image[:count].unique(return_inverse=True)
         channel = pairs.channel[:count]
         with self._precision():
             return self._conditional(
-                self.engines[layer,],
+                self._engine((layer,), rules),
                 self.images[needed],
                 layer,
                 image,
@@ -80,13 +84,14 @@ class Ours:
                 position=pairs.position[:count],
             )
 
-    def run(self, layer: str) -> dict[str, Any]:
+    def run(self, layer: str, rules: str = "auto") -> dict[str, Any]:
         """Compute the heatmaps of all pairs."""
         pairs = load_pairs(self.settings, layer)
+        self._heatmaps(layer, pairs, 8, rules)
         self.heatmaps = torch.empty(0)
         meter = Meter(self.settings.device)
         with meter.clock:
-            self.heatmaps = self._heatmaps(layer, pairs)
+            self.heatmaps = self._heatmaps(layer, pairs, rules=rules)
         return meter.read(len(pairs))
 
     def boxes(self) -> dict[str, Any]:
@@ -108,19 +113,87 @@ class Ours:
         return {}
 
     def classes(self, targets: list[int]) -> dict[str, Any]:
-        """Compute relevance of the channels of four layers for one class per image."""
-        self._load(LAYERS)
+        """Compute relevance of the channels of all layers for one class per image."""
+        engine = self._engine(self.settings.layers, "auto")
         size = self.settings.batch
         inputs = self.images[: len(targets)].split(size)
         target_batches = torch.tensor(targets, device=self.images.device).split(size)
         meter = Meter(self.settings.device)
         with meter.clock, self._precision():
             for batch, classes in zip(inputs, target_batches, strict=True):
-                self._classes(self.engines[LAYERS], batch, classes)
+                self._classes(engine, batch, classes)
         return meter.read(len(targets))
 
 
-class Ideal:
+Call = tuple[Callable[..., Tensor], list[Any]]
+"""An operator, and its arguments with arrays as (shape, strides, dtype)."""
+
+PRODUCTS = {
+    torch.ops.aten.convolution.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.baddbmm.default,
+}
+
+
+class Products(TorchDispatchMode):
+    """Records the convolutions and matrix products that are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function in PRODUCTS:
+            shapes = [(a.shape, a.stride(), a.dtype) if isinstance(a, Tensor) else a for a in args]
+            self.calls.append((function, shapes))
+        return function(*args, **(kwargs or {}))
+
+
+class Bound:
+    """The products of ours alone, on random arrays of the same shapes, strides and types."""
+
+    def __init__(self, settings: Inputs) -> None:
+        self.settings, self.ours = settings, Ours(settings)
+        self.calls: list[tuple[Callable[..., Tensor], list[Any]]] = []
+
+    def load(self, layer: str) -> dict[str, Any]:
+        """Record the products of a layer."""
+        self.ours.load(layer)
+        with Products() as products:
+            self.ours._heatmaps(layer, load_pairs(self.settings, layer))
+        arrays: dict[Any, Tensor] = {}
+
+        def array(position: int, shape: Any) -> Any:
+            if not (isinstance(shape, tuple) and isinstance(shape[-1], torch.dtype)):
+                return shape
+            if (position, shape) not in arrays:
+                size, stride, dtype = shape
+                extent = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+                values = torch.rand(extent, dtype=dtype, device=self.settings.device)
+                arrays[position, shape] = values.as_strided(size, stride)
+            return arrays[position, shape]
+
+        self.calls = [
+            (function, [array(position, shape) for position, shape in enumerate(shapes)])
+            for function, shapes in products.calls
+        ]
+        return {}
+
+    @torch.no_grad()
+    def run(self, layer: str) -> dict[str, Any]:
+        """Compute the products of all pairs of the layer that was loaded last."""
+        meter = Meter(self.settings.device)
+        with meter.clock:
+            for function, arguments in self.calls:
+                function(*arguments)
+        return meter.read(len(load_pairs(self.settings, layer)))
+
+
+class Gradient:
     """Plain gradients."""
 
     def __init__(self, settings: Inputs) -> None:
@@ -146,9 +219,8 @@ class Ideal:
         for image, channel, position in zip(*batched, strict=True):
             pixels = self.images[image].requires_grad_()
             output = run_to(self.network, layer, pixels)
-            seed = torch.zeros_like(output).flatten(2)
-            seed[torch.arange(len(image)), channel, position] = 1
-            seed = seed.reshape(output.shape)
+            seed = torch.zeros_like(output)
+            components_first(seed)[torch.arange(len(image)), channel, position] = 1
             with meter.clock:
                 torch.autograd.grad(output, pixels, seed)
         return len(pairs)
@@ -178,14 +250,9 @@ def main() -> None:
     """Answer requests until the worker is closed."""
     settings = Inputs.read(sys.argv[2])
     configure_torch(settings)
-    if sys.argv[1] == "ours":
-        ours = Ours(settings)
-        serve({"load": ours.load, "run": ours.run, "boxes": ours.boxes, "save": ours.save,
-               "classes": ours.classes})  # fmt: skip
-    else:
-        ideal = Ideal(settings)
-        serve({"load": ideal.load, "run": ideal.run, "targets": ideal.targets,
-               "classes": ideal.classes})  # fmt: skip
+    side = {"ours": Ours, "bound": Bound, "gradient": Gradient}[sys.argv[1]](settings)
+    requests = ("load", "run", "boxes", "save", "targets", "classes")
+    serve({name: getattr(side, name) for name in requests if hasattr(side, name)})
 
 
 if __name__ == "__main__":

@@ -114,11 +114,15 @@ def test_build_quick():
 @pytest.mark.slow
 def test_relevance_quick():
     printed = run("relevance.py")
-    assert printed["ideal"]["last"] > 0
-    assert printed["class_relevance_over_plain"] > 0
-    for part in printed["layers"]["layer4"]["parts"].values():
-        assert part["pairs"] == printed["pairs"] == 8
-        assert part["peak_mib"] > 100
+    assert printed["bound"]["last"] > 0
+    (vit,) = printed["vit"]["layers"].values()
+    for network in (printed, printed["vit"]):
+        assert network["class_relevance_over_plain"] > 0
+    for layer in (printed["layers"]["layer4"], vit):
+        assert layer["parts"].keys() == {"ours", "ours, boxes", "bound", "gradient"}
+        for part in layer["parts"].values():
+            assert part["pairs"] == printed["pairs"] == 8
+            assert part["peak_mib"] > 100
 
 
 @pytest.mark.slow
