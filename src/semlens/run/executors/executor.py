@@ -17,6 +17,7 @@ from semlens.embedders.embedder import Embedder
 from semlens.models.subject import SubjectModel
 from semlens.recipe import Recipe
 from semlens.relevance.make_engine import EngineCache
+from semlens.run.executors.freed_memory import freed_memory_kept
 
 Advance = Callable[[int], None]
 """Called with the number of samples done since the last call."""
@@ -111,7 +112,8 @@ class ThisProcess:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
-            yield _Here(inputs)
+            with freed_memory_kept():
+                yield _Here(inputs)
         finally:
             torch.set_num_threads(before)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from semlens.errors import SemlensError, WorkerError
 from semlens.models.load import USER_MODULE
 from semlens.run.executors.executor import Advance, Inputs, Task
+from semlens.run.executors.freed_memory import keep_freed_memory
 
 
 def pack(inputs: Inputs) -> bytes:
@@ -55,7 +56,8 @@ def _user_modules_by_value() -> Iterator[None]:
 
 
 def unpack(data: bytes | memoryview, threads: int) -> Inputs:
-    """Return the inputs, with so many threads that decode, or more for a remote source."""
+    """Return a worker's inputs, with so many threads that decode, or more for a remote source."""
+    keep_freed_memory()
     buffer = io.BytesIO(data)
     inputs = torch.load(buffer, weights_only=False)
     return replace(inputs, threads=max(threads, inputs.images.parallel_reads) if threads else 0)

@@ -1,0 +1,50 @@
+"""Memory that batches free is kept during a build, and returned after it."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from semlens.run.executors.executor import Inputs, ThisProcess
+from semlens.run.executors.freed_memory import freed_memory_kept
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+SIZE = 64 * 2**20
+REUSED = 16  # page faults; 32 with the largest pages, 16,384 with the smallest
+
+
+def faults_of_a_batch() -> int:
+    """Return the page faults of an array of 64 MiB that is written and freed."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(SIZE, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_arrays_reuse_memory_within_the_block_which_is_returned_after_it():
+    faults_of_a_batch()
+    assert faults_of_a_batch() > REUSED
+    with freed_memory_kept():
+        faults_of_a_batch()
+        assert faults_of_a_batch() < REUSED
+        kept = resident()
+    assert kept - resident() > SIZE / 2
+    assert faults_of_a_batch() > REUSED
+
+
+def test_a_build_in_this_process_keeps_memory_until_an_error_ends_it():
+    inputs = object.__new__(Inputs)  # no task reads them
+    with pytest.raises(RuntimeError, match="stop"), ThisProcess(1).start(inputs):
+        faults_of_a_batch()
+        assert faults_of_a_batch() < REUSED
+        raise RuntimeError("stop")
+    assert faults_of_a_batch() > REUSED
