@@ -94,10 +94,10 @@ class ConceptDatabase(Questions):
         )
 
     def _repr_html_(self) -> str:
-        """Return a summary with examples for notebooks."""
-        from semlens.draw.html import database_html
+        """Return what it is made of, with examples, for notebooks; it never fails."""
+        from semlens.draw.notebook_html import database_html, guarded_html
 
-        return database_html(self)
+        return guarded_html(lambda: database_html(self, self.summary()), self)
 
 
 def build(
