@@ -92,7 +92,7 @@ class Result(ABC):
 
     def __repr__(self) -> str:
         """Return the output for the terminal as text."""
-        console = Console(width=110, color_system=None)
+        console = Console(width=110, color_system=None, force_jupyter=False)
         with console.capture() as captured:
             console.print(self.__rich__())
         return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -115,7 +115,7 @@ def _blocks(printed: RenderableType) -> list[dict[str, Any]]:
     if isinstance(printed, Text | str):
         text = _plain(printed)
         return [{"text": text}] if text.strip() else []
-    console = Console(width=110, color_system=None)
+    console = Console(width=110, color_system=None, force_jupyter=False)
     with console.capture() as captured:
         console.print(printed)
     return [{"fixed": captured.get()}]

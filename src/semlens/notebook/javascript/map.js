@@ -13,9 +13,9 @@ function numbers(view, kind) {
 
 /** What is visible: map units with y upwards, screen pixels with y downwards. */
 class View {
-  constructor(points) {
+  constructor(points, places) {
     const [low, high] = [[Infinity, Infinity], [-Infinity, -Infinity]];
-    points.forEach((value, i) => {
+    [...points, ...places.flatMap(({ x, y }) => [x, y])].forEach((value, i) => {
       low[i % 2] = Math.min(low[i % 2], value);
       high[i % 2] = Math.max(high[i % 2], value);
     });
@@ -62,7 +62,7 @@ function render({ model, el }) {
   const pictures = new Map(); // url -> image
   const points = numbers(model.get("_points"), Float32Array);
   const [names, labels, rows] = [model.get("_names"), model.get("_labels"), model.get("_rows")];
-  const view = new View(points);
+  const view = new View(points, model.get("_places"));
   let colours, order, found = null, hovered = -1, dragged = null, frame = 0;
 
   // -- elements ------------------------------------------------------------------------------
