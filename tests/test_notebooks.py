@@ -103,7 +103,8 @@ def test_the_notebooks_run_and_show_what_they_claim(tmp_path):
 
     audit = texts(run["audit_and_repair"])
     assert "ALARM: 'vegetable' relies on 'text'" in audit
-    rows = re.findall(r"^\d +(original|without \d+ components) +(with\w*) the mark +([\d.]+) +([\d.]+)$", audit, re.M)  # fmt: skip
+    row = r"^\d +(original|without \d+ components) +(with\w*) the mark +([\d.]+) +([\d.]+)$"
+    rows = re.findall(row, audit, re.M)
     measured = {(model[:7], mark): (float(a), float(b)) for model, mark, a, b in rows}
     assert measured["without", "with"][0] > measured["origina", "with"][0] + 0.1
     assert measured["without", "with"][1] < measured["origina", "with"][1] - 0.2

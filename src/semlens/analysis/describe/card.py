@@ -71,7 +71,7 @@ class Card(Result):
 
 @question()
 def card(database: Database, component: Component | str) -> Card:
-    """Describe one component: label, statistics, measures, and the classes it is relevant for.
+    """Describe one component: label, statistics, measures, and its classes.
 
     Parameters
     ----------

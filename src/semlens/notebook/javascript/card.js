@@ -2,13 +2,17 @@
 
 const EXAMPLES = 12;
 
-function row(statistic) {
-  const { name, value, below, meaning } = statistic;
-  const shown = value === null ? "-" : Number(value).toPrecision(3);
+/** Three digits, or whole numbers where they have more. */
+function short(value) {
+  if (value === null) return "-";
+  return Math.abs(value) < 1000 ? value.toPrecision(3) : Math.round(value).toLocaleString("en");
+}
+
+function row({ name, value, below, meaning }) {
   const place = below === null ? "" : `above ${Math.round(100 * below)} % of the layer`;
   return element("tr", { title: meaning },
     element("th", { scope: "row", textContent: name.replaceAll("_", " ") }),
-    element("td", { className: "number", textContent: shown }),
+    element("td", { className: "number", textContent: short(value) }),
     element("td", { className: "soft", textContent: place }));
 }
 
