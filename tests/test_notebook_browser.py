@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import VEGETABLES, LittleNet, build_vegetables, to_tensor
-from web_browser import expect
+from web_browser import axe, expect
 
 import semlens as sl
 from semlens.models.subject import SubjectModel
@@ -163,6 +163,7 @@ def test_hover_click_and_card(shown, db):
     expect(page.locator("#card code")).to_have_text(name)
     expect(page.locator("#card")).to_contain_text("clarity")
     expect(page.locator("#card .strip img")).to_have_count(len(db.examples_of(2)))
+    assert axe(page) == []
     page.mouse.move(*place_of(page, kernel, 4))
     page.keyboard.down("Shift")
     page.mouse.down()
@@ -188,6 +189,8 @@ def test_a_rectangle_selects_and_dragging_moves(shown):
     page.keyboard.up("Shift")
     expect(page.get_by_role("status")).to_have_text("6 of 6 selected")
     assert len(view.selected) == 6
+    # otherwise "d" twice deletes the cell in JupyterLab; it looks at the focused element only
+    assert page.locator("canvas").get_attribute("data-lm-suppress-shortcuts") == "true"
     page.locator("canvas").focus()
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("0 of 6 selected")
@@ -214,6 +217,10 @@ def test_colours_search_and_zoom(shown):
     before = page.locator("canvas").screenshot()
     page.get_by_label("Find a label or name").fill(view._names[3])
     assert page.locator("canvas").screenshot() != before
+    page.get_by_label("Find a label or name").press("Enter")
+    expect(page.get_by_role("status")).to_have_text("1 of 6 selected")
+    assert [str(c) for c in view.selected] == [view._names[3]]
+    page.get_by_role("button", name="Clear").click()
     page.get_by_label("Find a label or name").fill("")
     assert page.locator("canvas").screenshot() == before
     for _ in range(8):

@@ -83,6 +83,7 @@ def test_notebooks_are_stored_without_outputs(path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # four notebooks, two minutes of one core
 def test_the_notebooks_run_and_show_what_they_claim(tmp_path):
     """In one folder, so that the second finds the database of the first."""
     run = {

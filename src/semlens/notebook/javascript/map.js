@@ -3,6 +3,7 @@
 const RADIUS = 4;
 const CROP = 26; // pixels per unit of the map from which crops are drawn: a crop is 0.9 units wide
 const MOST_CROPS = 250; // visible components up to which crops are drawn
+const MANY = 10000; // visible components from which dots are squares, which are drawn faster
 const NEAR = 9; // pixels within which a point is meant
 const TIP_CROPS = 8;
 
@@ -72,7 +73,7 @@ function render({ model, el }) {
   const tip = element("div", { className: "tip", hidden: true });
   const menu = element("select", { title: "Colour by" });
   const legend = element("span", { className: "legend" });
-  const search = element("input", { type: "search", placeholder: "Find a label or name" });
+  const search = element("input", { type: "search", placeholder: "Find a label or name", title: "Enter selects what is found" });
   search.setAttribute("aria-label", search.placeholder);
   const button = (textContent, title, onclick) => element("button", { type: "button", textContent, title, onclick });
   const status = element("span", { role: "status" });
@@ -87,6 +88,8 @@ function render({ model, el }) {
         button("−", "Zoom out", zoomed(1 / 1.4)), " ", button("Fit", "Show the whole map", fit))),
     stage,
     element("div", { className: "bar" }, legend, element("span", { className: "push" }), status, clear));
+  // in JupyterLab, "0" twice restarts the kernel, and "d" twice deletes the cell
+  for (const part of [canvas, menu, search]) part.dataset.lmSuppressShortcuts = "true";
   el.append(root);
 
   // -- drawing -------------------------------------------------------------------------------
@@ -104,7 +107,7 @@ function render({ model, el }) {
     context.scale(ratio, ratio);
     const visible = [...order].filter((i) => isVisible(at(i)));
     const asCrops = view.scale >= CROP && visible.length <= MOST_CROPS;
-    const radius = RADIUS * Math.min(2, Math.max(0.6, Math.sqrt(view.scale / 14)));
+    const radius = RADIUS * Math.min(2, Math.max(0.3, Math.sqrt(view.scale / 14)));
     const selected = new Set(model.get("selected"));
     for (const i of visible) {
       const [h, v] = at(i);
@@ -118,9 +121,12 @@ function render({ model, el }) {
         context.strokeRect(h - side / 2, v - side / 2, side, side);
       } else {
         context.fillStyle = colour(i);
-        context.beginPath();
-        context.arc(h, v, radius, 0, 7);
-        context.fill();
+        if (visible.length > MANY) context.fillRect(h - radius, v - radius, 2 * radius, 2 * radius);
+        else {
+          context.beginPath();
+          context.arc(h, v, radius, 0, 7);
+          context.fill();
+        }
       }
       if (selected.has(names[i]) || i === hovered) {
         context.lineWidth = 2.5;
@@ -222,6 +228,10 @@ function render({ model, el }) {
     found = text ? new Set([...names.keys()].filter(matches)) : null;
     redraw();
   };
+  search.onkeydown = (event) => {
+    event.stopPropagation();
+    if (event.key === "Enter" && found) select(names.filter((_, i) => found.has(i)));
+  };
 
   // -- pointer and keys ----------------------------------------------------------------------
   function position(event) {
@@ -307,7 +317,7 @@ function render({ model, el }) {
   canvas.onkeydown = (event) => {
     if (!keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    event.stopPropagation(); // the notebook has shortcuts of its own
+    event.stopPropagation(); // other notebooks have shortcuts as well
     keys[event.key]();
     redraw();
   };
