@@ -224,7 +224,7 @@ def test_results(db, spurious, tmp_path) -> None:
         found.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 200
     assert json.loads((tmp_path / "test.json").read_text())["sets"][0]["top1_without"] is None
-    assert found._repr_html_().startswith("<svg")
+    assert "data:image/svg+xml" in found._repr_html_()
 
 
 def test_equal_logits_make_a_plot_and_an_auroc_of_a_half(db) -> None:

@@ -16,6 +16,7 @@ from .analysis.correct.prune import prune as prune
 from .analysis.correct.prune import pruned_state as pruned_state
 from .analysis.correct.retrain import retrain as retrain
 from .analysis.correct.segments import cut_out as cut_out
+from .analysis.describe.card import card as card
 from .analysis.describe.concept_map import concept_map as concept_map
 from .analysis.describe.dissect import dissect as dissect
 from .analysis.describe.unexpected import unexpected as unexpected

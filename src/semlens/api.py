@@ -21,6 +21,7 @@ from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
+from semlens.notebook.extra import check_extra
 from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.regular_files import user_path
@@ -30,12 +31,15 @@ from semlens.run.executors.parse import parse_executor
 from semlens.run.extend import Addition, Extension, extend_database
 from semlens.run.plan import Execution, Plan
 from semlens.store.locked_cached_property import locked_cached_property
-from semlens.types import Components
+from semlens.types import Component, Components, Layers
 
 if TYPE_CHECKING:
     from semlens.analysis.audit.saved_audits import SavedAudits
+    from semlens.notebook.card_widget import CardWidget
+    from semlens.notebook.map_widget import MapWidget
 else:  # imported on first use
     SavedAudits = object
+    CardWidget = MapWidget = object
 
 
 class ConceptDatabase(Questions):
@@ -64,6 +68,45 @@ class ConceptDatabase(Questions):
         With ``mask``, areas below 2 % of the heatmap's maximum are darkened (paper, H.1).
         """
         return sheet(self, self.rows_of(components), columns, mask=mask)
+
+    def map_widget(
+        self, layers: Layers = None, *, colour: str = "layer", height: int = 460, **settings: Any
+    ) -> MapWidget:
+        """Return an interactive map for a notebook; see its ``selected`` and ``colour_by``.
+
+        Parameters
+        ----------
+        layers, settings
+            As for :func:`semlens.concept_map`.
+        colour
+            ``layer``, ``place``, ``clarity``, ``redundancy`` or ``polysemanticity``.
+        height
+            In pixels.
+
+        Raises
+        ------
+        ServeError
+            If the extra ``notebook`` is not installed.
+        """
+        check_extra()
+        from semlens.notebook.map_widget import MapWidget
+
+        return MapWidget(self.concept_map(layers=layers, **settings), colour=colour, height=height)
+
+    def card_widget(self, component: Component | str | None = None) -> CardWidget:
+        """Return an interactive card for a notebook, whose ``component`` can be changed.
+
+        Raises
+        ------
+        ServeError
+            If the extra ``notebook`` is not installed.
+        LayerError
+            If there is no such component.
+        """
+        check_extra()
+        from semlens.notebook.card_widget import CardWidget
+
+        return CardWidget(self, component)
 
     def summary(self) -> pd.DataFrame:
         """Return one row per layer: form, components, signs, crop, components without examples."""
@@ -94,10 +137,10 @@ class ConceptDatabase(Questions):
         )
 
     def _repr_html_(self) -> str:
-        """Return a summary with examples for notebooks."""
-        from semlens.draw.html import database_html
+        """Return what it is made of, with examples, for notebooks; it never fails."""
+        from semlens.draw.notebook_html import database_html, guarded_html
 
-        return database_html(self)
+        return guarded_html(lambda: database_html(self, self.summary()), self)
 
 
 def build(

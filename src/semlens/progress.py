@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from semlens.notebook_bars import NotebookBars, in_notebook
+
 Progress = Callable[[str, int, int], None]
 """Callback with the stage, the number of items done, and their total."""
 DELAY = 1.0
@@ -52,40 +54,54 @@ def progress_listener(progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def progress_bars(delay: float = DELAY) -> Iterator[None]:
-    """Show one progress bar per stage on standard error, unless there is a listener.
+    """Show one progress bar per stage, unless there is a listener.
 
-    Without a terminal, one line is printed per stage. Nothing is shown in the first ``delay``
-    seconds.
+    In a notebook they are an output of the cell, otherwise on standard error; without a terminal,
+    one line is printed per stage. Nothing is shown in the first ``delay`` seconds.
     """
     if _listener.get() is not None:
         yield
         return
-    started, tasks = time.monotonic(), dict[str, TaskID]()
-    console = Console(file=sys.stderr)
-    bars = Bars(
-        TextColumn("{task.description:>22}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+    started = time.monotonic()
+    bars = NotebookBars() if in_notebook() else _TerminalBars()
 
     def show(stage: str, done: int, total: int) -> None:
-        if time.monotonic() - started < delay:
-            return
-        name = _NAMES.get(stage, stage)
-        if stage not in tasks:
-            if console.is_terminal:
-                bars.start()
-            else:
-                console.print(f"{name}: {total}", highlight=False)
-            tasks[stage] = bars.add_task(name, total=total)
-        bars.update(tasks[stage], completed=done, total=total)
+        if time.monotonic() - started >= delay:
+            bars.update(_NAMES.get(stage, stage), done, total)
 
     with progress_listener(show):
         try:
             yield
         finally:
             bars.stop()
+
+
+class _TerminalBars:
+    """Bars on standard error; lines, if it is no terminal."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, TaskID] = {}
+        self._console = Console(file=sys.stderr)
+        self._bars = Bars(
+            TextColumn("{task.description:>22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Set how far a stage is."""
+        if stage not in self._tasks:
+            if self._console.is_terminal:
+                self._bars.start()
+            else:
+                self._console.print(f"{stage}: {total}", highlight=False)
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def stop(self) -> None:
+        """Remove the bars."""
+        self._bars.stop()

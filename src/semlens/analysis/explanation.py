@@ -273,7 +273,7 @@ class Explanation(Result):
         blurred = upsample_and_blur(torch.from_numpy(heat)[None], height, width, blur)[0].numpy()
         return project_heatmap(blurred, self.geometry, box, _size(box, side))
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
         """Return the page's content for notebooks."""
         return page_html(self._page, whole=False)
 

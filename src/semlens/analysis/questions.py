@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from semlens.analysis.correct.prune import prune
     from semlens.analysis.correct.retrain import retrain
     from semlens.analysis.correct.segments import cut_out
+    from semlens.analysis.describe.card import card
     from semlens.analysis.describe.concept_map import concept_map
     from semlens.analysis.describe.dissect import dissect
     from semlens.analysis.describe.unexpected import unexpected
@@ -53,6 +54,7 @@ class Questions(Database):
         audit = audit
         audit_all = audit_all
         border_swap = border_swap
+        card = card
         class_relevance = class_relevance
         colour_swap = colour_swap
         compare = compare
@@ -88,6 +90,7 @@ class Questions(Database):
         audit = LazyMethod("semlens.analysis.audit.audit")
         audit_all = LazyMethod("semlens.analysis.audit.sweep")
         border_swap = LazyMethod("semlens.analysis.swap.border_swap")
+        card = LazyMethod("semlens.analysis.describe.card")
         class_relevance = LazyMethod("semlens.analysis.class_relevance")
         colour_swap = LazyMethod("semlens.analysis.swap.colour_swap")
         compare = LazyMethod("semlens.analysis.compare.compare")

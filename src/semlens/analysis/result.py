@@ -92,16 +92,22 @@ class Result(ABC):
 
     def __repr__(self) -> str:
         """Return the output for the terminal as text."""
-        console = Console(width=110, color_system=None)
+        console = Console(width=110, color_system=None, force_jupyter=False)
         with console.capture() as captured:
             console.print(self.__rich__())
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     def _repr_html_(self) -> str:
-        """Return the plot for notebooks."""
-        from semlens.draw.figure import picture_html
+        """Return HTML for notebooks; it never fails."""
+        from semlens.draw.notebook_html import guarded_html
 
-        return picture_html(self.plot())
+        return guarded_html(self._html, self)
+
+    def _html(self) -> str:
+        """Return the plot, and below it what is printed."""
+        from semlens.draw.notebook_html import result_html
+
+        return result_html(self.__rich__(), self.plot)
 
 
 def check_suffix(path: str | Path, suffixes: Iterable[str] = RESULT_SUFFIXES) -> Path:

@@ -16,8 +16,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.encode_images import encode_webp
-from semlens.draw.html import webp_uri
 from semlens.draw.palette import AGAINST, FOR
 from semlens.store.atomic_files import write_atomic
 
@@ -127,9 +125,3 @@ def figure_svg(figure: Figure) -> str:
 def save_picture(picture: Figure | Image.Image, path: Path) -> None:
     """Write a chart or a picture to a file, in the format of its extension."""
     write_atomic(path, lambda part: write_picture(picture, part, path.suffix.lower()[1:]))
-
-
-def picture_html(picture: Figure | Image.Image) -> str:
-    """Return a chart or a picture as an HTML element."""
-    is_chart = isinstance(picture, Figure)
-    return figure_svg(picture) if is_chart else f'<img src="{webp_uri(encode_webp(picture))}">'

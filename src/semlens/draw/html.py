@@ -1,9 +1,8 @@
-"""HTML with embedded pictures: notebook summaries, and pages without other files."""
+"""HTML with embedded pictures, from the templates of the package."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -37,31 +36,15 @@ def component_card(
     database: Database, row: int, count: int = 8, caption: str = "", note: str = ""
 ) -> dict[str, Any]:
     """Return a component and its examples, as the templates expect them."""
+    examples = database.examples_of(row, count)
     return {
         "name": str(database.component(row)),
         "caption": caption,
         "note": note,
+        "without_pictures": "no stored pictures" if examples else "no examples",
         "strip": [
             {"uri": webp_uri(webp), "path": example.path}
-            for example in database.examples_of(row, count)
+            for example in examples
             if (webp := example_webp(database, example)) is not None
         ],
     }
-
-
-def cards_html(database: Database, title: str, rows: Sequence[tuple[int, str]]) -> str:
-    """Return HTML of components with captions and examples, for notebooks."""
-    cards = [component_card(database, row, caption=caption) for row, caption in rows]
-    return render("cards.html.j2", title=title, cards=cards)
-
-
-def database_html(database: Database, shown: int = 4) -> str:
-    """Return HTML of a database's identity and the examples of a few components, for notebooks."""
-    rows = [row for row in range(database.manifest.rows) if database.has_examples[row]]
-    step = max(1, len(rows) // shown)
-    return render(
-        "database.html.j2",
-        database=database.location,
-        manifest=database.manifest,
-        cards=[component_card(database, row) for row in rows[::step][:shown]],
-    )

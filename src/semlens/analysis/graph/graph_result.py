@@ -151,7 +151,7 @@ class AttributionGraph(Result):
                         thumbnails[node.id] = webp
         return thumbnails
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
         """Return the picture for notebooks."""
         return self.svg()
 

@@ -18,7 +18,7 @@ from semlens.analysis.labelling.chosen_method import ChosenMethod
 from semlens.analysis.labelling.confidence import as_shown, is_calibrated, rival
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.example_sheet import sheet
-from semlens.draw.html import cards_html
+from semlens.draw.notebook_html import cards_html
 from semlens.draw.text_table import rich_table
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -179,7 +179,7 @@ class Labels(Result):
         more = len(self) - len(frame)
         return Group(table, Text(f"{more} more in to_pandas()")) if more else table
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
         """Return the first labels with their components' examples for notebooks."""
         return cards_html(
             self.database,

@@ -93,7 +93,7 @@ class Report(Result):
         shown = rich_table(missing, "\nMissing sections", ["title", "reason"])
         return Group(*map(Text, lines), *([shown] if len(missing) else []))
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
         """Return the verdict for notebooks."""
         from html import escape
 

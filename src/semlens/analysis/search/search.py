@@ -23,7 +23,7 @@ from semlens.analysis.search.noise import search_thresholds
 from semlens.analysis.search.query import Query, make_query
 from semlens.analysis.search.scale import PICTURES, words_scale
 from semlens.draw.example_sheet import Meter, sheet
-from semlens.draw.html import cards_html
+from semlens.draw.notebook_html import cards_html
 from semlens.draw.text_table import rich_table, text_bar
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -140,13 +140,13 @@ class Hits(Result):
         verb = "component stands" if self.above_noise == 1 else "components stand"
         return f"{self.above_noise} {verb} out from noise."
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
         """Return the hits with their examples as HTML for notebooks."""
         title = f"'{self.query}' among {self.searched} components. {self.summary()}"
         return cards_html(
             self.database,
             title,
-            [(hit.row, f"rank {hit.rank}, {_caption(hit)}") for hit in self.hits],
+            [(hit.row, _notebook_caption(hit)) for hit in self.hits],
         )
 
 
@@ -157,6 +157,10 @@ TRY = "Try another word, or show what you mean as an image; the examples may sti
 
 def _caption(hit: Hit) -> str:
     return f"alignment {hit.alignment:.3f}" + ("" if hit.above_noise else ", not above noise")
+
+
+def _notebook_caption(hit: Hit) -> str:
+    return ", ".join(filter(None, [f"rank {hit.rank}", hit.label, _caption(hit)]))
 
 
 @question("embedder")

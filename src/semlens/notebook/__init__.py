@@ -1,0 +1,1 @@
+"""Interactive widgets for notebooks, and cards of components."""

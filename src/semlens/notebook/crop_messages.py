@@ -1,0 +1,52 @@
+"""Crops of components, sent to a widget when it asks for them.
+
+The page asks with ``{"type": "crops", "row": ROW, "count": COUNT}`` and gets the same back with
+the crops as buffers, strongest first, or with an ``error``. So a database of 100,000 components is
+shown without sending its pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from semlens.draw.encode_images import encode_webp
+from semlens.draw.example_picture import example_picture, example_webp
+from semlens.errors import SemlensError
+from semlens.store.reader import Database
+
+MOST = 24
+"""Most crops of an answer."""
+SIDE = 128
+"""Side in pixels of a crop that has no stored thumbnail."""
+Send = Callable[[dict[str, Any], list[bytes]], None]
+
+
+def crops_of(database: Database, row: int, count: int) -> list[bytes]:
+    """Return the outlined crops of a component as WebP, strongest first.
+
+    Raises
+    ------
+    DataError, StaleError
+        If there are no thumbnails, and an original is missing or has changed.
+    """
+    return [
+        example_webp(database, example) or encode_webp(example_picture(database, example, SIDE))
+        for example in database.examples_of(row, count)
+    ]
+
+
+def answer_crops(database: Database, content: Any, send: Send) -> None:
+    """Answer a message of the page; anything but a request for crops is ignored."""
+    if not isinstance(content, dict) or content.get("type") != "crops":
+        return
+    row, count = content.get("row"), content.get("count")
+    answer = {"type": "crops", "row": row, "count": count}
+    if type(row) is not int or not 0 <= row < database.manifest.rows:
+        send({**answer, "error": "There is no such component."}, [])
+        return
+    count = min(max(count, 1), MOST) if type(count) is int else 1
+    try:
+        send(answer, crops_of(database, row, count))
+    except (SemlensError, OSError) as error:  # shown in place of the crops
+        send({**answer, "error": str(error)}, [])
