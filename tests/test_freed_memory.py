@@ -24,6 +24,11 @@ def faults_of_a_batch() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+def least_faults() -> int:
+    """Return the fewest page faults of several batches: small arrays may take a part of a place."""
+    return min(faults_of_a_batch() for _ in range(8))
+
+
 def resident() -> int:
     """Return the bytes of this process that are in memory."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
@@ -31,20 +36,17 @@ def resident() -> int:
 
 
 def test_arrays_reuse_memory_within_the_block_which_is_returned_after_it():
-    faults_of_a_batch()
-    assert faults_of_a_batch() > REUSED
+    assert least_faults() > REUSED
     with freed_memory_kept():
-        faults_of_a_batch()
-        assert faults_of_a_batch() < REUSED
+        assert least_faults() < REUSED
         kept = resident()
     assert kept - resident() > SIZE / 2
-    assert faults_of_a_batch() > REUSED
+    assert least_faults() > REUSED
 
 
 def test_a_build_in_this_process_keeps_memory_until_an_error_ends_it():
     inputs = object.__new__(Inputs)  # no task reads them
     with pytest.raises(RuntimeError, match="stop"), ThisProcess(1).start(inputs):
-        faults_of_a_batch()
-        assert faults_of_a_batch() < REUSED
+        assert least_faults() < REUSED
         raise RuntimeError("stop")
-    assert faults_of_a_batch() > REUSED
+    assert least_faults() > REUSED
