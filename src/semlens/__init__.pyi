@@ -41,6 +41,7 @@ from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build
 from .api import extend as extend
 from .api import open as open
+from .api import pull as pull
 from .data.artefact import WithArtefact as WithArtefact
 from .data.artefact import load_artefact as load_artefact
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages

@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "layers": "status:layers",
         "demo": "demo:demo",
     },
+    "Publish": {"push": "publish:push", "pull": "publish:pull"},
     "Browse": {"serve": "serve:serve", "export": "serve:export", "mcp": "mcp:mcp"},
     "Search": {
         "search": "search:search",
