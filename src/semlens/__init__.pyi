@@ -30,6 +30,7 @@ from .analysis.netdissect.net2vec import net2vec as net2vec
 from .analysis.netdissect.netdissect import netdissect as netdissect
 from .analysis.prototypes.prototypes import prototypes as prototypes
 from .analysis.query_embedding import QueryEmbedding as QueryEmbedding
+from .analysis.report.evidence import evidence as evidence
 from .analysis.report.report import report as report
 from .analysis.scores import scores as scores
 from .analysis.search.search import search as search

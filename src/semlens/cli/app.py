@@ -49,7 +49,12 @@ COMMANDS: dict[str, dict[str, str]] = {
         "prototypes": "explain:prototypes",
     },
     "Compare": {"compare": "compare:compare"},
-    "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},
+    "Audit": {
+        "audit": "audit:audit",
+        "test": "audit:test",
+        "report": "audit:report",
+        "evidence": "audit:evidence",
+    },
     "Correct": {
         "cutout": "correct:cutout",
         "prune": "correct:prune",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from semlens.errors import StoreError
 from semlens.regular_files import file_digest
@@ -14,6 +13,7 @@ from semlens.remote_files import remote_url
 from semlens.store import file_names
 from semlens.store.checked_files import find_file
 from semlens.store.manifest import MANIFEST_NAME, Manifest, Source
+from semlens.store.public_spec import public_spec
 from semlens.store.reader import Database
 from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
 
@@ -22,8 +22,6 @@ RESULTS = ("label-", "labels-", "mean-", "norms-", "scores-", "search-scale-")
 of a database."""
 _THUMBNAILS = "thumbnails/"
 _BUILT_FROM = b"database"
-# after the start, a colon, an equals sign, a quote or the name of a library; not that of a URL
-_PATH = re.compile(r"""(^|[:="]|\b\w+/)(/(?!/)[^:"]+|[A-Za-z]:[\\/][^:"]+)""")
 
 
 @dataclass(frozen=True)
@@ -111,24 +109,6 @@ def _public_manifest(manifest: Manifest, crops: bool) -> Manifest:
     files = {name: d for name, d in manifest.files.items() if not name.startswith(_THUMBNAILS)}
     recipe = manifest.recipe.model_copy(update={"thumbnails": False})
     return changed.model_copy(update={"files": files, "recipe": recipe})
-
-
-def public_spec(spec: str) -> str:
-    """Return a SPEC with the last part of each absolute path in it instead of the path.
-
-    Examples
-    --------
-    >>> public_spec("torchvision/resnet18:/home/ada/r18.pth")
-    'torchvision/resnet18:r18.pth'
-    >>> public_spec("s3://bucket/photos")
-    's3://bucket/photos'
-    """
-
-    def last(match: re.Match[str]) -> str:
-        kind: type[PurePath] = PurePosixPath if match[2].startswith("/") else PureWindowsPath
-        return match[1] + kind(match[2]).name
-
-    return _PATH.sub(last, spec)
 
 
 def _analysis_names(folder: Path, *, results: bool, audits: bool) -> Iterator[str]:
