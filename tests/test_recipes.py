@@ -18,7 +18,7 @@ from semlens.errors import RecipeError
 from semlens.hub.recipes import LOCATIONS, recipe_names, recipe_text
 from semlens.recipe import Recipe
 
-TINY = {"embedder": "semlens/demo", "examples": 2, "crop": "activation", "reference": 0, "batch-size": 4}
+TINY = {"embedder": "semlens/demo", "examples": 2, "crop": "activation", "reference": 0, "batch-size": 3}
 
 
 def test_recipes_are_settings_of_a_build_and_named_in_the_help() -> None:
@@ -46,9 +46,11 @@ def test_a_file_comes_before_a_recipe_and_a_wrong_name_lists_them(
 
 def build(recipe: str, model: str, folder: Path) -> sl.ConceptDatabase:
     """Run the command line of the documentation, with another model of the same format."""
-    images = write_pictures(folder / "images", 8)
+    images = write_pictures(folder / "images", 3)
     arguments = ["build", str(folder / "db"), "--config", recipe, "--data", str(images)]
     arguments += ["--model", model]
+    # tested for these models in test_relevance_models.py, and takes most of a minute for each
+    arguments += ["--no-relevance"]
     for name, value in TINY.items():
         arguments += [f"--{name}", str(value)]
     done = CliRunner().invoke(app, [*arguments, "--json"])
@@ -68,8 +70,9 @@ def test_resnet50(tmp_path: Path) -> None:
     torch.save(resnet50(num_classes=2).state_dict(), tmp_path / "r50.pth")
     settings = read_config(Path("resnet50"))
     assert settings["model"].startswith("torchvision/resnet50:")
+    assert settings["relevance"]
     db = build("resnet50", f"torchvision/resnet50:{tmp_path / 'r50.pth'}", tmp_path)
-    assert db.manifest.relevance is not None
+    assert [layer.channels for layer in db.manifest.layers] == [1024, 2048]
 
 
 @pytest.mark.slow
@@ -81,7 +84,7 @@ def test_vit_base(tmp_path: Path) -> None:
     tiny = timm.create_model("vit_tiny_patch16_224", num_classes=2)
     save_file(tiny.state_dict(), tmp_path / "vit.safetensors")
     db = build("vit-base", f"timm/vit_tiny_patch16_224:{tmp_path / 'vit.safetensors'}", tmp_path)
-    assert db.manifest.relevance is not None
+    assert {layer.channels for layer in db.manifest.layers} == {192}
 
 
 @pytest.mark.slow
