@@ -13,7 +13,6 @@ from conftest import (
     VEGETABLES,
     LittleNet,
     SubjectModel,
-    WordEmbedder,
     assert_says,
     build_vegetables,
     to_tensor,
@@ -87,9 +86,7 @@ def test_the_published_schema_is_that_of_the_file(db: sl.ConceptDatabase) -> Non
         jsonschema.validate({**content, "schema": "semlens-evidence/2"}, schema)
 
 
-def test_the_model_card_has_the_numbers_of_the_file(
-    db: sl.ConceptDatabase, tmp_path: Path
-) -> None:
+def test_the_model_card_has_the_numbers_of_the_file(db: sl.ConceptDatabase, tmp_path: Path) -> None:
     evidence = db.evidence(concepts=LISTS, author="Ada *L*", date="2026-01-31", **SETTINGS)
     evidence.save(tmp_path / "card.md")
     card = (tmp_path / "card.md").read_text("utf-8")

@@ -18,13 +18,16 @@ from semlens.errors import RecipeError
 from semlens.hub.recipes import LOCATIONS, recipe_names, recipe_text
 from semlens.recipe import Recipe
 
-TINY = {"embedder": "semlens/demo", "examples": 2, "crop": "activation", "reference": 0, "batch-size": 3}
+TINY = {
+    "embedder": "semlens/demo", "examples": 2, "crop": "activation", "reference": 0, "batch-size": 3
+}  # fmt: skip
 
 
 def test_recipes_are_settings_of_a_build_and_named_in_the_help() -> None:
     assert recipe_names() == ["clip-vit-base", "dinov2-base", "resnet50", "vit-base"]
     assert set(LOCATIONS) <= set(recipe_names())
-    shown = " ".join(CliRunner().invoke(app, ["build", "--help"], terminal_width=200).output.split())
+    text = CliRunner().invoke(app, ["build", "--help"], terminal_width=200).output
+    shown = " ".join(text.split())
     for name in recipe_names():
         settings = read_config(Path(name))
         inputs = BuildInputs(**{k: v for k, v in settings.items() if k not in Recipe.model_fields})
