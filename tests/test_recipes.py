@@ -19,7 +19,7 @@ from semlens.hub.recipes import LOCATIONS, recipe_names, recipe_text
 from semlens.recipe import Recipe
 
 TINY = {
-    "embedder": "semlens/demo", "examples": 2, "crop": "activation", "reference": 0, "batch-size": 3
+    "embedder": "semlens/demo", "examples": 2, "crop": "none", "reference": 0, "batch-size": 3
 }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ _TAKEN = (
 class EvidenceFile(_Part):
     """Audits of classes of a model, with what identifies everything that they depend on."""
 
-    schema_name: Literal["semlens-evidence/1"] = Field(SCHEMA, alias="schema")
+    schema_name: Literal["semlens-evidence/1"] = Field(default=SCHEMA, alias="schema")
     created: str
     """Date, YYYY-MM-DD."""
     author: str | None
