@@ -6,8 +6,8 @@ For every public ``@question`` of ``semlens.analysis``: its line in ``semlens/__
 method in ``semlens/analysis/questions.py`` and, if it has none yet, its row in ``docs/python.md``.
 For every command: its outline for the shell's completion in ``semlens/cli/outline.json``, its
 table of options in ``docs/cli.md`` and, if it has none yet, its section there.  For every tool of
-agents: its section in ``docs/agents.md``; for every page: its line in ``docs/llms.txt``.  A test
-compares.
+agents: its section in ``docs/agents.md``; for every page: its line in ``docs/llms.txt``.  And the
+JSON schema of evidence files, ``docs/evidence.schema.json``.  A test compares.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import agent_pages
 import cli_reference
 
 import semlens.analysis
+from semlens.analysis.report.evidence_file import EvidenceFile
 from semlens.cli import app, outline
 from semlens.cli.command import question_command
 from semlens.settings import listing_of, settings_of
@@ -37,6 +38,7 @@ METHODS = PACKAGE / "analysis/questions.py"
 OUTLINES = PACKAGE / "cli/outline.json"
 PYTHON = ROOT / "docs/python.md"
 COMMANDS = ROOT / "docs/cli.md"
+EVIDENCE = ROOT / "docs/evidence.schema.json"
 
 METHODS_TEXT = '''\
 """Every question as a method; written by ``docs/generate.py``, not by hand."""
@@ -192,6 +194,7 @@ def files() -> dict[Path, str]:
         OUTLINES: outlines(),
         PYTHON: python_page(PYTHON.read_text("utf-8")),
         COMMANDS: command_page(COMMANDS.read_text("utf-8")),
+        EVIDENCE: json.dumps(EvidenceFile.model_json_schema(), indent=1) + "\n",
         **agent_pages.files(),
     }
 

@@ -207,6 +207,27 @@ def test_on_the_command_line(tmp_path):
     assert "unicorn" in wrong.output
 
 
+@pytest.mark.slow
+def test_several_models_have_a_page_that_lists_them(db, tmp_path):
+    other = little(
+        tmp_path / "<i>other.semlens",
+        write_pictures(tmp_path / "images", 24, seed=1),
+        WordEmbedder(),
+    )
+    site = export_site([db, other], tmp_path / "site", cards=2)
+    page = (site.folder / "models.html").read_text("utf-8")
+    links = set(re.findall(r'href="index\.html#/m/([^"/]+)/overview"', page))
+    models = answers(site)["models"]
+    names = [model["name"] for model in models]
+    assert {unquote(link) for link in links} == set(names)
+    assert len(names) == 2
+    assert page.count("24 images") == 2
+    assert page.count("data:image/webp") >= 2
+    assert "<i>" not in page
+    assert str(tmp_path) not in page
+    assert str(db.path.parent) not in page
+
+
 @pytest.mark.timeout(900)
 def test_it_opens_from_disk(seen_demo, tmp_path, page_at):
     copy = shutil.copytree(seen_demo, tmp_path / "demo.semlens")

@@ -31,6 +31,7 @@ from .analysis.netdissect.net2vec import net2vec as net2vec
 from .analysis.netdissect.netdissect import netdissect as netdissect
 from .analysis.prototypes.prototypes import prototypes as prototypes
 from .analysis.query_embedding import QueryEmbedding as QueryEmbedding
+from .analysis.report.evidence import evidence as evidence
 from .analysis.report.report import report as report
 from .analysis.scores import scores as scores
 from .analysis.search.search import search as search
@@ -42,6 +43,7 @@ from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build
 from .api import extend as extend
 from .api import open as open
+from .api import pull as pull
 from .data.artefact import WithArtefact as WithArtefact
 from .data.artefact import load_artefact as load_artefact
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages

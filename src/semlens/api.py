@@ -35,10 +35,11 @@ from semlens.types import Component, Components, Layers
 
 if TYPE_CHECKING:
     from semlens.analysis.audit.saved_audits import SavedAudits
+    from semlens.hub.push import Pushed
     from semlens.notebook.card_widget import CardWidget
     from semlens.notebook.map_widget import MapWidget
 else:  # imported on first use
-    SavedAudits = object
+    SavedAudits = Pushed = object
     CardWidget = MapWidget = object
 
 
@@ -107,6 +108,60 @@ class ConceptDatabase(Questions):
         from semlens.notebook.card_widget import CardWidget
 
         return CardWidget(self, component)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        license: str,
+        crops: bool,
+        private: bool = True,
+        results: bool = True,
+        audits: bool = False,
+        draw_map: bool = True,
+        message: str | None = None,
+    ) -> Pushed:
+        """Publish the database as a data set repository of the Hugging Face Hub, in one commit.
+
+        The repository gets a card, written from the manifest. Files that the database no longer
+        has are removed from it. Names of image files and of classes are always published; absolute
+        paths in SPECs are shortened to their last part.
+
+        Parameters
+        ----------
+        repository
+            ``USER/NAME``, or ``USER/NAME@BRANCH``.
+        license
+            The hub's identifier of the licence, such as ``cc-by-4.0`` or ``other``.
+        crops
+            Whether to publish the thumbnails of the examples. They are parts of images: publish
+            them only if you have the right to.
+        private
+            Whether a new repository is private; the setting of an existing one stays.
+        results
+            Whether to publish saved labels and measures of components.
+        audits
+            Whether to publish saved audits, with the notes of their reviewers.
+        draw_map
+            Whether to draw the map for the card, of up to 5,000 components; it is shown with crops
+            if they are published, and needs the embedder.
+        message
+            Message of the commit.
+
+        Raises
+        ------
+        StoreError
+            If the database is elsewhere or damaged, the hub cannot be reached, or you may not
+            write to the repository.
+        RecipeError
+            If ``license`` is not an identifier.
+        """
+        from semlens.hub.push import push
+
+        return push(
+            self, repository, license=license, crops=crops, private=private, results=results,
+            audits=audits, draw_map=draw_map, message=message,
+        )  # fmt: skip
 
     def summary(self) -> pd.DataFrame:
         """Return one row per layer: form, components, signs, crop, components without examples."""
@@ -360,7 +415,8 @@ def open(  # noqa: A001  # it is semlens.open
     Parameters
     ----------
     path
-        Its folder, or its URL, such as ``s3://bucket/x.semlens``: files are copied on first use.
+        Its folder, or its URL, such as ``s3://bucket/x.semlens`` or
+        ``hf://datasets/USER/NAME@REVISION``: files are copied on first use.
     model, images, embedder
         Objects or SPECs that replace those recorded in the database.
     device
@@ -374,3 +430,38 @@ def open(  # noqa: A001  # it is semlens.open
         If the model or the embedder differs from that of the build.
     """
     return ConceptDatabase(path, model=model, images=images, embedder=embedder, device=device)
+
+
+def pull(
+    source: str, folder: str | Path | None = None, *, progress: Progress | None = None
+) -> ConceptDatabase:
+    """Copy a published database into a folder of this machine, and open it.
+
+    Every file is compared with its SHA-256 in the manifest, which is written last. If it is
+    interrupted, the same call continues with the files that are missing.
+
+    Parameters
+    ----------
+    source
+        ``USER/NAME`` or ``USER/NAME@REVISION`` on the Hugging Face Hub, a URL, or the name of a
+        bundled recipe whose database has been published.
+    folder
+        New folder; by default the name of the database in the current folder.
+    progress
+        Called with stage, files done and their total, instead of progress bars.
+
+    Raises
+    ------
+    StoreError
+        If there is no such database, you may not read it, a file is damaged, or the folder has
+        other files.
+
+    Examples
+    --------
+    >>> import semlens as sl
+    >>> db = sl.pull("ada/resnet50-concepts")                      # doctest: +SKIP
+    """
+    from semlens.hub.pull import pull_database
+
+    with progress_listener(progress) if progress else progress_bars():
+        return ConceptDatabase(pull_database(source, folder))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from semlens.analysis.netdissect.net2vec import net2vec
     from semlens.analysis.netdissect.netdissect import netdissect
     from semlens.analysis.prototypes.prototypes import prototypes
+    from semlens.analysis.report.evidence import evidence
     from semlens.analysis.report.report import report
     from semlens.analysis.scores import scores
     from semlens.analysis.search.search import search
@@ -66,6 +67,7 @@ class Questions(Database):
         effect = effect
         evaluate = evaluate
         evaluate_labels = evaluate_labels
+        evidence = evidence
         explain = explain
         label = label
         label_stability = label_stability
@@ -102,6 +104,7 @@ class Questions(Database):
         effect = LazyMethod("semlens.analysis.effect")
         evaluate = LazyMethod("semlens.analysis.accuracy")
         evaluate_labels = LazyMethod("semlens.analysis.labelling.evaluate_labels")
+        evidence = LazyMethod("semlens.analysis.report.evidence")
         explain = LazyMethod("semlens.analysis.explain")
         label = LazyMethod("semlens.analysis.labelling.label")
         label_stability = LazyMethod("semlens.analysis.labelling.label_stability")

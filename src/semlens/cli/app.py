@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "layers": "status:layers",
         "demo": "demo:demo",
     },
+    "Publish": {"push": "publish:push", "pull": "publish:pull"},
     "Browse": {"serve": "serve:serve", "export": "serve:export", "mcp": "mcp:mcp"},
     "Search": {
         "search": "search:search",
@@ -48,7 +49,12 @@ COMMANDS: dict[str, dict[str, str]] = {
         "prototypes": "explain:prototypes",
     },
     "Compare": {"compare": "compare:compare"},
-    "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},
+    "Audit": {
+        "audit": "audit:audit",
+        "test": "audit:test",
+        "report": "audit:report",
+        "evidence": "audit:evidence",
+    },
     "Correct": {
         "cutout": "correct:cutout",
         "prune": "correct:prune",

@@ -16,6 +16,8 @@ from semlens.analysis.audit.ci_gate import Check, Condition, check_conditions, s
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.model_test_result import ModelTest
 from semlens.analysis.audit.sweep import Sweep, audit_all
+from semlens.analysis.report.evidence import Evidence
+from semlens.analysis.report.evidence import evidence as ask_evidence
 from semlens.analysis.report.report import Report
 from semlens.analysis.report.report import report as ask_report
 from semlens.cli.command import QuestionContext, command
@@ -163,6 +165,28 @@ def report(
     if "saved" in ask.settings:
         check_saved(context)
     return replace(ask(command=["semlens", *sys.argv[1:]]), file=str(file))
+
+
+@command(
+    ask_evidence,
+    saved="all values (.json), sections of a model card (.md), a table (.csv, .parquet) or a plot "
+    "(.png, .svg, .pdf)",
+)
+def evidence(ask: QuestionContext) -> Evidence:
+    """Audit classes for a compliance file: JSON with a schema, and sections for a model card.
+
+    Without `--target`, all classes are audited. The JSON has every value with fingerprints of the
+    model, the data and the embedder; the Markdown has the sections "Bias, Risks, and Limitations"
+    and "Evaluation".
+
+    Examples:
+
+    semlens evidence r50.semlens --concepts artefacts --save evidence.json --save card.md
+
+    semlens evidence r50.semlens --target ox --concepts paper-ox --author "A. Lovelace"
+    --save ox.json
+    """
+    return ask()
 
 
 _SAVED_SETTINGS = {

@@ -25,7 +25,8 @@ def build(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file with any of these options; the command line takes precedence."
+            help="TOML file with any of these options, or a bundled recipe: resnet50, vit-base, "
+            "dinov2-base, clip-vit-base. The command line takes precedence."
         ),
     ] = None,
     as_json: JsonOption = False,

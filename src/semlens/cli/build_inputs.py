@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, ConfigDict
 
 from semlens.cli.output import err
 from semlens.errors import RecipeError, nearest
+from semlens.hub.recipes import recipe_names, recipe_text
 from semlens.recipe import Recipe
-from semlens.regular_files import read_text
+from semlens.regular_files import is_file, read_text
 from semlens.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -167,14 +168,17 @@ def _required(inputs: BuildInputs, name: str) -> Any:
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """Return the settings of a TOML file; none without a file."""
+    """Return the settings of a TOML file or of a bundled recipe; none without a file."""
     if path is None:
         return {}
     try:
-        loaded = tomllib.loads(read_text(path))
+        recipe = None if is_file(path) else recipe_text(str(path))
+        loaded = tomllib.loads(read_text(path) if recipe is None else recipe)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(
-            f"Cannot read '{path}' ({error}).", "Expected TOML.", "Fix the file."
+            f"Cannot read '{path}' ({error}).",
+            f"Expected a TOML file, or a bundled recipe: {', '.join(recipe_names())}.",
+            "Fix the file, or check its name.",
         ) from error
     settings = {key.replace("-", "_"): value for key, value in loaded.items()}
     fields = {**BuildInputs.model_fields, **Recipe.model_fields}

@@ -146,7 +146,8 @@ def export(
     """Export the web application as a static site that opens from disk or any web server.
 
     It contains the map, the table, cards with examples, classes, saved audits with their reports,
-    and comparisons. Search there uses saved labels (`semlens label --keep NAME`).
+    and comparisons; of several databases, also a page that lists them. Search there uses saved
+    labels (`semlens label --keep NAME`).
 
     Examples:
 
@@ -171,9 +172,10 @@ def export(
     if as_json:
         print_json(vars(site) | {"folder": str(site.folder.resolve())})
         return
+    first = "models.html" if len(db) > 1 else "index.html"
     out.print(
         f"{site.files} files, {site.bytes / 1e6:.1f} MB; {site.cards} of {site.components} "
-        f"components have a card.\nOpen {site.folder / 'index.html'}",
+        f"components have a card.\nOpen {site.folder / first}",
         highlight=False,
         soft_wrap=True,
     )

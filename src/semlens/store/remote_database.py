@@ -54,14 +54,7 @@ class RemoteDatabase:
             If there is none, or it cannot be read.
         """
         remote = RemoteFolder(url, StoreError)
-        try:
-            manifest = remote.read(MANIFEST_NAME)
-        except (FileNotFoundError, PermissionError) as error:
-            raise StoreError(
-                f"'{url}' is not a database ({type(error).__name__}).",
-                f"Expected a folder with {MANIFEST_NAME} that may be read.",
-                "Check the URL and the credentials.",
-            ) from error
+        manifest = read_manifest(remote)
         name = url.rpartition("/")[2]
         folder = _cache() / sha256(manifest).hexdigest()[:32] / name
         if not (folder / MANIFEST_NAME).is_file():
@@ -134,6 +127,26 @@ class RemoteDatabase:
             ) from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def read_manifest(remote: RemoteFolder) -> bytes:
+    """Return the manifest of a database.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it cannot be read.
+    """
+    try:
+        remote.files.invalidate_cache()  # another database may have been uploaded there since
+        return remote.read(MANIFEST_NAME)
+    except (FileNotFoundError, PermissionError) as error:
+        private = ", or log in with 'hf auth login' if it is private"
+        raise StoreError(
+            f"'{remote.url}' is not a database ({type(error).__name__}).",
+            f"Expected a folder with {MANIFEST_NAME} that may be read.",
+            f"Check the URL and the credentials{private * remote.url.startswith('hf:')}.",
+        ) from error
 
 
 def _cache() -> Path:

@@ -53,6 +53,8 @@ class Exporter:
         self.originals = originals
         self.graphs = graphs
         self.cards = 0
+        self.findings: dict[int, str] = {}
+        """Result of the audit of all classes, by number of the model."""
         self._shown: dict[int, set[int]] = {}
         """Rows of the components that the overview shows, which always get a card."""
         self._done = 0
@@ -113,6 +115,8 @@ class Exporter:
             paths = ["classes", *(f"verdicts/{number}" for number in classes)]
             await self._record(json, [f"{base}/{path}" for path in paths])
         sweep = await json(f"{base}/sweep") if classes else None
+        if sweep is not None:
+            self.findings[context.number] = sweep["sentence"]
         self._shown[context.number] = await record_overview(self.recorder, context, sweep)
         for entry in sweep["classes"] if sweep else ():
             if entry["standing"]["kind"] in FLAGGED and entry["strongest"]:

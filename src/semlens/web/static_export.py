@@ -18,6 +18,7 @@ from semlens.store.atomic_files import save_text
 from semlens.types import Component
 from semlens.web.app import create_app
 from semlens.web.app_state import ModelContext
+from semlens.web.export_index import write_index
 from semlens.web.export_recorder import Recorder
 from semlens.web.export_requests import Exporter
 from semlens.web.page_build import static_folder
@@ -52,6 +53,8 @@ def export_site(
     graphs: Sequence[int | str] = (),
 ) -> StaticExport:
     """Export overview, map, table, cards, classes, audits and comparison as a static site.
+
+    Of several databases, ``models.html`` lists the models, each with its finding.
 
     Search uses labels there, since the embedder is not part of the export. A database without
     saved labels is first labelled with the paper's vocabulary, and the labels are saved.
@@ -95,6 +98,8 @@ def export_site(
         ):  # a notebook runs a loop in this thread
             variables = copy_context()
             pool.submit(lambda: variables.run(asyncio.run, exporter.run())).result()
+        if len(contexts) > 1:
+            write_index(partial, contexts, exporter.findings)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     except OSError as error:

@@ -1,0 +1,1 @@
+"""Publishing of databases on the Hugging Face Hub, and copies of published ones."""

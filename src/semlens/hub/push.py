@@ -1,0 +1,130 @@
+"""Publishing a database as a data set repository of the Hugging Face Hub, in one commit."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from semlens.analysis.describe.concept_map import concept_map
+from semlens.errors import RecipeError, shortened
+from semlens.hub.client import Repository, hub_errors
+from semlens.hub.dataset_card import MAP, dataset_card
+from semlens.hub.published_files import Published, published_files
+from semlens.store import file_names
+from semlens.store.manifest import MANIFEST_NAME
+from semlens.store.reader import Database
+
+CARD = "README.md"
+MOST_ON_MAP = 5_000
+"""Components up to which a picture of the map is drawn: it takes seconds."""
+_LICENCE = re.compile(r"[a-z][a-z0-9.+-]{1,40}")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A published database."""
+
+    url: str
+    """The URL that :func:`semlens.open` takes."""
+    page: str
+    """Its page on the hub."""
+    commit: str
+    fingerprint: str
+    """That of the published database."""
+    files: int
+    bytes: int
+    crops: int
+    """Published crops of images."""
+
+
+def push(
+    database: Database,
+    repository: str,
+    *,
+    license: str,
+    crops: bool,
+    private: bool = True,
+    results: bool = True,
+    audits: bool = False,
+    draw_map: bool = True,
+    message: str | None = None,
+) -> Pushed:
+    """Publish a database; see :meth:`semlens.ConceptDatabase.push_to_hub`."""
+    target = Repository.parse(repository)
+    if not _LICENCE.fullmatch(license):
+        raise RecipeError(
+            f"The licence is '{shortened(license)}'.",
+            "Expected the hub's identifier of one, such as 'cc-by-4.0', 'mit' or 'other'.",
+            "See https://huggingface.co/docs/hub/repositories-licenses.",
+        )
+    with tempfile.TemporaryDirectory(prefix="semlens-") as folder:
+        published = published_files(
+            database, Path(folder), crops=crops, results=results, audits=audits
+        )
+        # words for the places of a map need the embedder, so a failure to load it comes first
+        picture = _map_picture(database, published) if draw_map else None
+        card = dataset_card(target, published, license, with_map=picture is not None)
+        additions = {name: CommitOperationAdd(name, p) for name, p in published.files.items()}
+        additions[CARD] = CommitOperationAdd(CARD, card.encode())
+        if picture is not None:
+            additions[MAP] = CommitOperationAdd(MAP, picture)
+        api = HfApi()
+        with hub_errors(target):
+            api.create_repo(target.name, repo_type="dataset", private=private, exist_ok=True)
+            if target.revision is not None:
+                api.create_branch(
+                    target.name, branch=target.revision, repo_type="dataset", exist_ok=True
+                )
+            there = api.list_repo_files(target.name, repo_type="dataset", revision=target.revision)
+            stale = [name for name in there if is_of_database(name) and name not in additions]
+            commit = api.create_commit(
+                target.name,
+                [*additions.values(), *(CommitOperationDelete(name) for name in stale)],
+                commit_message=message or f"Database {published.fingerprint[:12]}",
+                repo_type="dataset",
+                revision=target.revision,
+            )
+        return Pushed(
+            target.url,
+            f"{api.endpoint}/datasets/{target.name}",
+            commit.oid,
+            published.fingerprint,
+            len(additions),
+            published.size,
+            sum(published.manifest.crops) * published.crops,
+        )
+
+
+def is_of_database(name: str) -> bool:
+    """Whether a file of a repository is one that a database may have, and so may be replaced."""
+    folders = (*file_names.BUILD_FOLDERS, file_names.ANALYSIS)
+    single = (
+        MANIFEST_NAME, file_names.COMPONENTS, file_names.SAMPLES, file_names.REFERENCE,
+        file_names.RELEVANCE_CLASSES, MAP,
+    )  # fmt: skip
+    return name in single or name.partition("/")[0] in folders and "/" in name
+
+
+def _map_picture(database: Database, published: Published) -> bytes | None:
+    """Return a picture of the map, without crops if these are not published; None if it is large.
+
+    The map is that of the database: its positions are kept there.
+    """
+    if database.manifest.rows > MOST_ON_MAP:
+        return None
+    from semlens.draw.map_plot import draw_map  # matplotlib is imported only when it draws
+
+    drawn = concept_map(database)
+    picture = drawn.picture()
+    if not published.crops:
+        picture = replace(picture, crop=None)
+    title = f"{len(drawn)} components of {published.manifest.model.spec}"
+    figure = draw_map(picture, drawn.colouring, title, [])
+    stream = io.BytesIO()
+    figure.savefig(stream, format="webp", dpi=100)
+    return stream.getvalue()
