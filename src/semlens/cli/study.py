@@ -13,12 +13,12 @@ from semlens.analysis.study.study import Study
 from semlens.analysis.study.study import study as ask_study
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import (
+    SAVED,
     JsonOption,
     out,
     print_json,
     print_written,
     report_errors,
-    save_option,
 )
 
 
@@ -50,7 +50,10 @@ def study(ask: QuestionContext) -> Study:
 def study_results(
     key: Annotated[Path, typer.Argument(help="Key of the study (.json).")],
     answers: Annotated[list[Path], typer.Argument(help="CSV files of the raters.")],
-    save: save_option() = None,
+    save: Annotated[
+        list[Path] | None,
+        typer.Option(help="Also save to this file, by its ending as " + SAVED + ". Repeatable."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate the answers to a study: filter the raters, and correlate ratings with the measure.

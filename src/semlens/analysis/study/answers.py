@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,60 +76,98 @@ def read_answers(key: Key, files: Sequence[str | Path]) -> pd.DataFrame:
         raise DataError(
             "No answers are given.", "Expected at least one file.", "Add those of the raters."
         )
-    tables: list[pd.DataFrame] = []
+    answers: list[dict[str, Any]] = []
     origin: dict[str, Path] = {}
     for path in map(Path, files):
-        table = _read(key, path)
-        for rater, rows in table.groupby("rater", sort=False):
+        rows = [_parsed(key, path, row) for row in _read(key, path)]
+        answered: dict[str, list[int]] = {}
+        for row in rows:
+            answered.setdefault(row["rater"], []).append(row["question"])
+        for rater, questions in answered.items():
             if rater in origin:
                 raise DataError(
-                    f"The rater '{shortened(rater)}' is in '{origin[str(rater)]}' and in '{path}'.",
+                    f"The rater '{shortened(rater)}' is in '{origin[rater]}' and in '{path}'.",
                     "Expected each rater once.",
                     "Leave one of the files out, or correct the code in the column 'rater'.",
                 )
-            origin[str(rater)] = path
-            _check_complete(key, path, str(rater), rows["question"])
-        tables.append(_parsed(key, path, table))
-    return pd.concat(tables, ignore_index=True)
+            origin[rater] = path
+            _check_complete(key, path, rater, questions)
+        answers += rows
+    return pd.DataFrame(answers)
 
 
-def _read(key: Key, path: Path) -> pd.DataFrame:
-    """Read a file as texts; empty cells are empty texts."""
+def _read(key: Key, path: Path) -> list[dict[str, str]]:
+    """Read the rows of a file as texts."""
     try:
-        text = read_text(path.expanduser())
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        rows = list(csv.DictReader(io.StringIO(read_text(path.expanduser())), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(path, str(error)) from error
-    needed = dict.fromkeys([*_COLUMNS, *_scales(key)])
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise _unreadable(path, f"it has no column '{missing[0]}'")
-    if table.empty:
+    if not rows:
         raise _unreadable(path, "it has no rows")
-    other = set(table["study"]) - {key.study}
+    for name in (*_COLUMNS, *_scales(key)):
+        if any(row.get(name) is None for row in rows):
+            raise _unreadable(path, f"a row has no column '{name}'")
+    other = {row["study"] for row in rows} - {key.study}
     if other:
         raise DataError(
             f"'{path}' has answers to the study '{shortened(min(other))}'.",
             f"Expected '{key.study}', the study of the key.",
             "Use the key that was saved with the page, or leave the file out.",
         )
-    if (table["rater"].str.strip() == "").any():
-        raise _unreadable(path, "the column 'rater' has an empty cell")
-    numbers = pd.to_numeric(table["question"], errors="coerce")
-    unknown = table.loc[~numbers.isin(key.questions.index), "question"]
-    if len(unknown):
-        raise DataError(
-            f"'{path}' answers the question '{shortened(unknown.iloc[0])}'.",
-            f"Expected the questions 1 to {len(key.questions)}.",
-            "Correct the column 'question', or leave the file out.",
-        )
-    return table.assign(question=numbers.astype(int))[list(needed.keys() - {"study"})]
+    return rows
 
 
 def _scales(key: Key) -> list[str]:
     """Return the columns that hold ratings, besides the answers."""
     scales = [scale.name for kind in key.protocol.kinds for scale in TASKS[kind].scales]
     return [name for name in scales if name != "answer"]
+
+
+def _parsed(key: Key, path: Path, row: dict[str, str]) -> dict[str, Any]:
+    """Check the cells of a row, and convert numbers."""
+    rater, question = row["rater"].strip(), _number(row["question"])
+    if not rater:
+        raise _unreadable(path, "a cell of the column 'rater' is empty")
+    if question not in key.questions.index:
+        raise DataError(
+            f"'{path}' answers the question '{shortened(row['question'])}'.",
+            f"Expected the questions 1 to {len(key.questions)}.",
+            "Correct the column 'question', or leave the file out.",
+        )
+    task = TASKS[key.questions["kind"].to_dict()[question]]
+    if task.answers and row["answer"] not in task.answers:
+        raise _invalid(path, row, "answer", f"one of {', '.join(task.answers)}")
+    for scale in task.scales:
+        if not 0 <= _number(row[scale.name]) <= 100:
+            raise _invalid(path, row, scale.name, "a number from 0 to 100")
+    ratings = {name: _number(row[name]) for name in _scales(key)}
+    return {"rater": rater, "question": int(question), "answer": row["answer"], **ratings}
+
+
+def _number(text: str) -> float:
+    """Return a number; NaN if the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _check_complete(key: Key, path: Path, rater: str, answered: Sequence[int]) -> None:
+    """Check that a rater answered each question once."""
+    twice = [question for question, count in Counter(answered).items() if count > 1]
+    missing = [question for question in key.questions.index if question not in answered]
+    if twice or missing:
+        what = f"question {twice[0]} twice" if twice else f"no question {_listed(missing)}"
+        raise DataError(
+            f"The rater '{shortened(rater)}' answered {what} in '{path}'.",
+            f"Expected each of the {len(key.questions)} questions once.",
+            "Have the study completed, or leave the rater out.",
+        )
+
+
+def _listed(numbers: Sequence[int], at_most: int = 5) -> str:
+    shown = ", ".join(str(number) for number in numbers[:at_most])
+    return shown + (", ..." if len(numbers) > at_most else "")
 
 
 def _unreadable(path: Path, reason: str) -> DataError:
@@ -138,42 +178,7 @@ def _unreadable(path: Path, reason: str) -> DataError:
     )
 
 
-def _check_complete(key: Key, path: Path, rater: str, answered: pd.Series) -> None:
-    """Check that a rater answered each question once."""
-    twice = answered[answered.duplicated()]
-    missing = key.questions.index.difference(answered)
-    if len(twice) or len(missing):
-        what = f"{twice.iloc[0]} twice" if len(twice) else f"no {_listed(missing)}"
-        raise DataError(
-            f"The rater '{shortened(rater)}' answered question {what} in '{path}'.",
-            f"Expected each of the {len(key.questions)} questions once.",
-            "Have the study completed, or leave the rater out.",
-        )
-
-
-def _listed(numbers: Iterable[int], at_most: int = 5) -> str:
-    shown = [str(number) for number in numbers]
-    return ", ".join(shown[:at_most]) + (", ..." if len(shown) > at_most else "")
-
-
-def _parsed(key: Key, path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Check each answer, and convert ratings to numbers."""
-    kinds = key.questions["kind"].loc[table["question"]].to_numpy()
-    parsed: dict[str, list[Any]] = {name: [] for name in _scales(key)}
-    for kind, row in zip(kinds, table.to_dict("records"), strict=True):
-        answers = TASKS[kind].answers
-        if answers and row["answer"] not in answers:
-            raise _no_answer(path, row, "answer", f"one of {', '.join(answers)}")
-        for scale in TASKS[kind].scales:
-            rating = pd.to_numeric(row[scale.name], errors="coerce")
-            if not 0 <= rating <= 100:
-                raise _no_answer(path, row, scale.name, "a number from 0 to 100")
-            if scale.name != "answer":
-                parsed[scale.name].append(float(rating))
-    return table.assign(**parsed)
-
-
-def _no_answer(path: Path, row: dict[str, Any], column: str, expected: str) -> DataError:
+def _invalid(path: Path, row: dict[str, str], column: str, expected: str) -> DataError:
     return DataError(
         f"The rater '{shortened(row['rater'])}' has '{shortened(row[column])}' as {column} of "
         f"question {row['question']} in '{path}'.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, pearsonr
+from jaxtyping import Float64
+from scipy.stats import binomtest
 
 from semlens.analysis.study.answers import Key
 from semlens.analysis.study.tasks import MAXIMUM_CORRELATION, POLYSEMANTICITY
@@ -23,15 +24,14 @@ def rate_raters(key: Key, answers: pd.DataFrame) -> pd.DataFrame:
         One row per rater: rater, accuracy, p (binomial test against guessing, one-sided),
         confidence_similarity (the correlation; of similarity only), kept, reason.
     """
-    right = key.questions["right"].loc[answers["question"]].to_numpy()
-    controls = answers.assign(correct=answers["answer"].to_numpy() == right)[pd.notna(right)]
+    controls = answers.assign(correct=_correct(key, answers)).dropna(subset=["correct"])
     protocol = key.protocol
     rows: list[dict[str, object]] = []
     for rater, own in controls.groupby("rater", sort=False):
-        correct, count = int(own["correct"].sum()), len(own)
+        correct, count = int(np.sum(own["correct"].to_numpy())), len(own)
         accuracy, correlation = correct / count, np.nan
         if key.measure == "similarity":
-            correlation = _pearson(own["confidence"], own["similarity"])
+            correlation = _pearson(own["confidence"].to_numpy(), own["similarity"].to_numpy())
         reason = ""
         if accuracy < protocol.minimum_accuracy:
             reason = f"accuracy below {protocol.minimum_accuracy:.0%}"
@@ -52,10 +52,22 @@ def rate_raters(key: Key, answers: pd.DataFrame) -> pd.DataFrame:
     return frame if key.measure == "similarity" else frame.drop(columns="confidence_similarity")
 
 
-def _pearson(x: pd.Series, y: pd.Series) -> float:
-    if len(x) < 2 or x.nunique() < 2 or y.nunique() < 2:
-        return float("nan")
-    return float(pearsonr(x, y).statistic)
+def _pearson(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> float:
+    varied = np.ptp(x) > 0 and np.ptp(y) > 0
+    return float(np.corrcoef(x, y)[0, 1]) if varied else float("nan")
+
+
+def _correct(key: Key, answers: pd.DataFrame) -> Float64[np.ndarray, " n"]:
+    """Return 1 for a right answer, 0 for a wrong one, and NaN for a question that has none."""
+    right = key.questions["right"].loc[answers["question"]].to_numpy()
+    return np.where(pd.isna(right), np.nan, right == answers["answer"].to_numpy())
+
+
+def share_right(questions: pd.DataFrame) -> float:
+    """Return the share of questions that the measure answers correctly; NaN if there is none."""
+    right, pick = questions["right"].to_numpy(), questions["pick"].to_numpy()
+    answered = ~(pd.isna(right) | pd.isna(pick))
+    return float(np.mean(right[answered] == pick[answered])) if answered.any() else float("nan")
 
 
 def mean_ratings(key: Key, answers: pd.DataFrame) -> pd.DataFrame:
@@ -69,18 +81,17 @@ def mean_ratings(key: Key, answers: pd.DataFrame) -> pd.DataFrame:
         ``themes`` (0 to 1: one theme 0, none 0.5, more 1). NaN where a question has no such answer.
     """
     kind = key.questions["kind"].loc[answers["question"]].to_numpy()
-    right = key.questions["right"].loc[answers["question"]].to_numpy()
-    answer = answers["answer"]
-    columns = {"accuracy": (answer.to_numpy() == right).astype(float)}
-    columns["accuracy"][pd.isna(right)] = np.nan
+    answer = answers["answer"].tolist()
+    columns = {"accuracy": _correct(key, answers)}
     if key.measure == "similarity":
         columns |= {name: answers[name].to_numpy(float) for name in ("confidence", "similarity")}
     elif key.measure == "clarity":
-        rated = kind == "rating"
-        columns["rating"] = pd.to_numeric(answer.where(rated), errors="coerce").to_numpy(float)
-        columns["chose_a"] = np.where(rated, np.nan, (answer == "A").astype(float))
+        pairs = zip(kind, answer, strict=True)
+        columns["rating"] = np.array([float(a) if k == "rating" else np.nan for k, a in pairs])
+        chose_a = np.array([a == "A" for a in answer], float)
+        columns["chose_a"] = np.where(kind == "rating", np.nan, chose_a)
     else:
-        columns["themes"] = answer.map(POLYSEMANTICITY).to_numpy(float)
-    frame = pd.DataFrame({"question": answers["question"].to_numpy(), **columns})
-    groups = frame.groupby("question")
-    return groups.mean().assign(raters=groups.size()).reindex(key.questions.index)
+        columns["themes"] = np.array([POLYSEMANTICITY[a] for a in answer])
+    frame = pd.DataFrame({"question": answers["question"], "raters": 1, **columns})
+    functions = dict.fromkeys(columns, "mean") | {"raters": "sum"}
+    return frame.groupby("question").agg(functions).reindex(key.questions.index)

@@ -17,7 +17,7 @@ from semlens.analysis.auroc import auroc, auroc_interval
 from semlens.analysis.result import Result
 from semlens.analysis.study.answers import Key, read_answers, read_key
 from semlens.analysis.study.correlation import correlate
-from semlens.analysis.study.raters import mean_ratings, rate_raters
+from semlens.analysis.study.raters import mean_ratings, rate_raters, share_right
 from semlens.analysis.study.tasks import Measure
 from semlens.draw.text_table import rich_table
 
@@ -78,13 +78,19 @@ class StudyResults(Result):
     @property
     def accuracy(self) -> float:
         """Mean accuracy of the kept raters on the questions with a right answer; NaN for none."""
-        return float(self.raters.loc[self.raters["kept"], "accuracy"].mean())
+        kept = self.raters["kept"].to_numpy(bool)
+        accuracy = self.raters["accuracy"].to_numpy(float)[kept]
+        return float(np.mean(accuracy)) if len(accuracy) else float("nan")
 
     @property
     def measure_accuracy(self) -> float:
         """Share of these that the measure answers correctly; NaN if it does not choose."""
-        asked = self.frame.dropna(subset=["right", "pick"])
-        return float((asked["right"] == asked["pick"]).mean())
+        return share_right(self.frame)
+
+    @property
+    def kept(self) -> int:
+        """Number of raters that the filters kept."""
+        return int(np.count_nonzero(self.raters["kept"].to_numpy(bool)))
 
     def detection(self) -> tuple[float, float, float] | None:
         """Return the AUROC of polysemanticity for units seen as polysemantic, and its interval.
@@ -94,8 +100,8 @@ class StudyResults(Result):
         """
         if self.measure != "polysemanticity":
             return None
-        rated = self.frame[self.frame["kind"] == "count"].dropna(subset="themes")
-        seen, value = rated["themes"].to_numpy() > 0.5, rated["value"].to_numpy(float)[:, None]
+        _, values, themes = next(_compared(self.measure, self.frame))
+        seen, value = themes > 0.5, values[:, None]
         count = int(seen.sum())
         if not 0 < count < len(seen):
             return None
@@ -109,7 +115,7 @@ class StudyResults(Result):
             "study": self.study,
             "measure": self.measure,
             "raters": len(self.raters),
-            "kept": int(self.raters["kept"].sum()),
+            "kept": self.kept,
             "accuracy": self.accuracy,
             "measure_accuracy": self.measure_accuracy,
             "correlations": self.correlations.to_dict("records"),
@@ -136,14 +142,14 @@ class StudyResults(Result):
         return study_plot(panels, f"{self.measure}: {self._kept()}")
 
     def _kept(self) -> str:
-        return f"{int(self.raters['kept'].sum())} of {len(self.raters)} raters kept"
+        return f"{self.kept} of {len(self.raters)} raters kept"
 
     def __rich__(self) -> RenderableType:
         """Return the raters, the accuracies and the correlations."""
         lines: list[RenderableType] = [
             rich_table(self.raters.drop(columns="kept"), f"study {self.study}: {self._kept()}")
         ]
-        if self.raters["kept"].any():
+        if self.kept:
             accuracy = f"Right answers: raters {self.accuracy:.1%}"
             if not np.isnan(self.measure_accuracy):
                 accuracy += f", {self.measure} as computed {self.measure_accuracy:.1%}"
@@ -193,8 +199,8 @@ def study_results(key: str | Path, answers: str | Path | Sequence[str | Path]) -
 def evaluate_answers(key: Key, answers: pd.DataFrame) -> StudyResults:
     """Filter and average answers, and correlate them with the measures."""
     raters = rate_raters(key, answers)
-    kept = raters.loc[raters["kept"], "rater"]
-    ratings = mean_ratings(key, answers[answers["rater"].isin(kept)])
+    kept = answers["rater"].isin(raters.loc[raters["kept"], "rater"])
+    ratings = mean_ratings(key, answers.loc[kept])
     frame = key.questions.join(ratings).reset_index()
     correlations = pd.DataFrame(
         {
@@ -213,5 +219,6 @@ def _compared(
 ) -> Iterator[tuple[Comparison, np.ndarray, np.ndarray]]:
     """Return the measures and the mean ratings of each comparison, for the rated questions."""
     for one in COMPARISONS[measure]:
-        rated = frame[frame["kind"] == one.kind].dropna(subset=[one.measure, one.rating])
-        yield one, rated[one.measure].to_numpy(float), rated[one.rating].to_numpy(float)
+        x, y = frame[one.measure].to_numpy(float), frame[one.rating].to_numpy(float)
+        rated = (frame["kind"] == one.kind).to_numpy(bool) & ~np.isnan(x) & ~np.isnan(y)
+        yield one, x[rated], y[rated]

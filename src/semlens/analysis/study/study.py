@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.result import TABLE_SUFFIXES, Result
+from semlens.analysis.study.raters import share_right
 from semlens.analysis.study.sampling import Question, Sampler, draw_questions, examples_needed
 from semlens.analysis.study.set_measures import (
     odd_set,
@@ -101,15 +102,20 @@ class Study(Result):
         )
 
     def __rich__(self) -> RenderableType:
-        """Return the kinds of questions, with the range of the measure in each."""
-        groups = self.frame.groupby("kind", sort=False)
-        table = groups["value"].agg(["size", "min", "median", "max"])
-        table = table.rename(columns={"size": "questions"}).reset_index()
-        table["right"] = [_share_right(group) for _, group in groups]
-        title = f"study {self.id} of {self.measure}, {self.shown} images in a set"
-        lines: list[RenderableType] = titled_table(
-            f"{title}: the measure's values, and its right answers", table
+        """Return the kinds of questions, with the range of the measure and its right answers."""
+        table = pd.DataFrame(
+            {
+                "kind": kind,
+                "questions": len(group),
+                "lowest": group["value"].min(),
+                "median": group["value"].median(),
+                "highest": group["value"].max(),
+                "right": share_right(group),
+            }
+            for kind, group in self.frame.groupby("kind", sort=False)
         )
+        title = f"study {self.id} of {self.measure}, {self.shown} images in a set"
+        lines: list[RenderableType] = titled_table(title, table)
         if self.recurring:
             lines.append(
                 Text(
@@ -118,12 +124,6 @@ class Study(Result):
                 )
             )
         return Group(*lines)
-
-
-def _share_right(questions: pd.DataFrame) -> float:
-    """Return the share of questions that the measure answers correctly; NaN if there is none."""
-    asked = questions.dropna(subset=["right", "pick"])
-    return float((asked["right"] == asked["pick"]).mean())
 
 
 @question()
