@@ -19,7 +19,7 @@ from semlens.analysis.study.answers import Key, read_answers, read_key
 from semlens.analysis.study.correlation import correlate
 from semlens.analysis.study.raters import mean_ratings, rate_raters, share_right
 from semlens.analysis.study.tasks import Measure
-from semlens.draw.text_table import rich_table
+from semlens.draw.text_table import titled_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,21 +41,24 @@ class Comparison:
 COMPARISONS: Mapping[Measure, tuple[Comparison, ...]] = MappingProxyType(
     {
         "similarity": (
-            Comparison("odd", "value", "similarity", "similarity", "perceived similarity"),
+            Comparison("odd", "value", "similarity", "similarity", "similarity seen"),
             Comparison("odd", "value", "confidence", "similarity", "confidence"),
             Comparison("odd", "value", "accuracy", "similarity", "accuracy"),
         ),
         "clarity": (
-            Comparison("rating", "value", "rating", "clarity", "perceived clarity"),
-            Comparison("clearer", "value", "chose_a", "clarity of A - B", "share that chose A"),
+            Comparison("rating", "value", "rating", "clarity", "clarity seen"),
+            Comparison("clearer", "value", "chose_a", "clarity of A - B", "choice of A"),
         ),
         "polysemanticity": (
-            Comparison("count", "value", "themes", "polysemanticity", "perceived polysemanticity"),
-            Comparison("count", "clarity", "themes", "clarity", "perceived polysemanticity"),
+            Comparison("count", "value", "themes", "polysemanticity", "themes seen"),
+            Comparison("count", "clarity", "themes", "clarity", "themes seen"),
         ),
     }
 )
 """What the paper correlates, question by question (Figs. G.3, G.7 and G.9)."""
+
+_SHORT = {"questions": "n", "pearson": "r", "spearman": "rho", "spearman_p": "p of rho"}
+"""Titles of columns in a terminal."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,15 +149,17 @@ class StudyResults(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the raters, the accuracies and the correlations."""
-        lines: list[RenderableType] = [
-            rich_table(self.raters.drop(columns="kept"), f"study {self.study}: {self._kept()}")
-        ]
+        lines = titled_table(
+            f"study {self.study} of {self.measure}: {self._kept()}",
+            self.raters.drop(columns="kept"),
+        )
         if self.kept:
             accuracy = f"Right answers: raters {self.accuracy:.1%}"
             if not np.isnan(self.measure_accuracy):
                 accuracy += f", {self.measure} as computed {self.measure_accuracy:.1%}"
             lines += [Text(accuracy + "."), Text()]
-            lines.append(rich_table(self.correlations, "measure against mean rating"))
+            short = self.correlations.rename(columns=_SHORT)
+            lines += titled_table("the measure against the mean of the raters", short)
         else:
             lines.append(Text("No rater is kept, so there is nothing to correlate."))
         detection = self.detection()
