@@ -199,7 +199,9 @@ document.addEventListener("keydown", (event) => {
   const index = keys.indexOf(event.key.toUpperCase());
   if (index >= 0) {
     // sets or choices come before the scales
-    document.querySelectorAll("#question input[type=radio]")[index].click();
+    const chosen = document.querySelectorAll("#question input[type=radio]")[index];
+    chosen.focus(); // so that Tab leads on to the scales
+    chosen.click();
   } else if (event.key === "Enter" && event.target.tagName !== "BUTTON") {
     event.preventDefault();
     $("question").requestSubmit();
