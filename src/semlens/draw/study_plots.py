@@ -33,7 +33,9 @@ def study_plot(panels: Sequence[ScatterPanel], title: str) -> Figure:
     figure, axes = new_figure(3.4 * len(panels), 3.3, 1, len(panels), title)
     for axis, panel, colour in zip(axes, panels, SERIES, strict=False):
         axis.scatter(panel.ratings, panel.values, s=22, color=colour, alpha=0.6, lw=0)
-        axis.set(xlabel=panel.rating, ylabel=panel.measure)
+        axis.set(
+            xlabel=f"{panel.rating}, mean of the raters", ylabel=f"{panel.measure} as computed"
+        )
         correlation = "no correlation"
         if not np.isnan(panel.pearson):
             correlation = f"r = {panel.pearson:.2f} ({panel.low:.2f} to {panel.high:.2f})"

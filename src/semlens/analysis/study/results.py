@@ -41,23 +41,23 @@ class Comparison:
 COMPARISONS: Mapping[Measure, tuple[Comparison, ...]] = MappingProxyType(
     {
         "similarity": (
-            Comparison("odd", "value", "similarity", "similarity", "similarity seen"),
+            Comparison("odd", "value", "similarity", "similarity", "similarity"),
             Comparison("odd", "value", "confidence", "similarity", "confidence"),
             Comparison("odd", "value", "accuracy", "similarity", "accuracy"),
         ),
         "clarity": (
-            Comparison("rating", "value", "rating", "clarity", "clarity seen"),
-            Comparison("clearer", "value", "chose_a", "clarity of A - B", "choice of A"),
+            Comparison("rating", "value", "rating", "clarity", "clarity"),
+            Comparison("clearer", "value", "chose_a", "clarity of A - B", "chose A"),
         ),
         "polysemanticity": (
-            Comparison("count", "value", "themes", "polysemanticity", "themes seen"),
-            Comparison("count", "clarity", "themes", "clarity", "themes seen"),
+            Comparison("count", "value", "themes", "polysemanticity", "themes"),
+            Comparison("count", "clarity", "themes", "clarity", "themes"),
         ),
     }
 )
 """What the paper correlates, question by question (Figs. G.3, G.7 and G.9)."""
 
-_SHORT = {"questions": "n", "pearson": "r", "spearman": "rho", "spearman_p": "p of rho"}
+_SHORT = {"questions": "n", "pearson": "r", "spearman": "rho", "spearman_p": "rho p"}
 """Titles of columns in a terminal."""
 
 
