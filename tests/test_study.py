@@ -223,6 +223,13 @@ def test_the_measure_finds_planted_units_and_guesses_at_random_ones(planted, hue
         assert accuracy == pytest.approx(1 / 3, abs=0.1)
 
 
+def test_the_measure_finds_the_odd_one_out_in_the_demo(demo):
+    layers = sl.odd_one_out(sl.open(demo)).layers.set_index("layer")
+    assert layers.loc["layer3", "accuracy"] > 0.97  # as in the paper
+    assert (layers["accuracy"] > 0.95).all()
+    assert layers["shuffled"].to_numpy() == pytest.approx(1 / 3, abs=0.02)
+
+
 def test_the_accuracy_is_that_of_single_questions_on_the_database(db):
     found = sl.odd_one_out(db, shown=4, shuffles=1).to_pandas().set_index("component")
     rows = db.rows(["second"]).tolist()

@@ -156,13 +156,13 @@ async function copy() {
   const text = $("text");
   try {
     await navigator.clipboard.writeText(text.value);
+    $("said").textContent = "The answers are on the clipboard.";
   } catch {
     // without permission, or in an old browser
     document.querySelector("details").open = true;
     text.select();
-    document.execCommand("copy");
+    $("said").textContent = "The answers are selected below: copy them.";
   }
-  $("said").textContent = "The answers are on the clipboard.";
 }
 
 $("begin").addEventListener("submit", (event) => {
