@@ -289,6 +289,16 @@ def test_a_component_that_recurs_is_counted(db):
     assert "recur" not in repr(few)
 
 
+def test_a_study_and_the_accuracy_are_drawn_and_saved(db, tmp_path):
+    study, odd = sl.study(db, "clarity", tasks=4, shown=4), sl.odd_one_out(db, shown=4)
+    titles = [axes.get_title(loc="left") for axes in study.plot().axes]
+    assert titles == ["clarity"]
+    assert [text.get_text() for text in odd.plot().axes[0].get_yticklabels()] == db.layers
+    study.save(tmp_path / "key.csv")
+    assert len(pd.read_csv(tmp_path / "key.csv")) == 12
+    assert len(odd.to_json()["components"]) == len(db.components)
+
+
 def test_too_few_examples_and_wrong_settings_are_refused(db, tmp_path):
     with pytest.raises(DataError) as error:
         sl.study(db, shown=5)

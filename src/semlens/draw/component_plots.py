@@ -28,7 +28,7 @@ def scores_plot(measures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         Values of the components, by measure and layer.
     """
     layers = list(next(iter(measures.values())))
-    figure, panels = new_figure(10, 1.4 + 0.42 * len(layers), 1, len(measures), sharey=True)
+    figure, panels = new_figure(10.0, 1.4 + 0.42 * len(layers), 1, len(measures), sharey=True)
     for axes, (measure, values), colour in zip(panels, measures.items(), SERIES, strict=False):
         _draw_boxes(axes, [values[layer] for layer in layers], colour)
         axes.set_title(measure)

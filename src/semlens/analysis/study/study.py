@@ -13,7 +13,7 @@ import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.result import TABLE_SUFFIXES, Result
+from semlens.analysis.result import TABLE_SUFFIXES, Chart, Result
 from semlens.analysis.study.raters import share_right
 from semlens.analysis.study.sampling import Question, Sampler, draw_questions, examples_needed
 from semlens.analysis.study.set_measures import (
@@ -92,7 +92,7 @@ class Study(Result):
     def _file_text(self, suffix: str) -> str | None:
         return study_page(self.page) if suffix == ".html" else None
 
-    def plot(self) -> Any:
+    def plot(self) -> Chart:
         """Draw the values of the measure, by kind of question."""
         from semlens.draw.study_plots import values_plot
 
