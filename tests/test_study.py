@@ -223,6 +223,7 @@ def test_the_measure_finds_planted_units_and_guesses_at_random_ones(planted, hue
         assert accuracy == pytest.approx(1 / 3, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_measure_finds_the_odd_one_out_in_the_demo(demo):
     layers = sl.odd_one_out(sl.open(demo)).layers.set_index("layer")
     assert layers.loc["layer3", "accuracy"] > 0.97  # as in the paper
