@@ -35,6 +35,9 @@ from .analysis.report.evidence import evidence as evidence
 from .analysis.report.report import report as report
 from .analysis.scores import scores as scores
 from .analysis.search.search import search as search
+from .analysis.study.odd_one_out import odd_one_out as odd_one_out
+from .analysis.study.results import study_results as study_results
+from .analysis.study.study import study as study
 from .analysis.swap.border_swap import border_swap as border_swap
 from .analysis.swap.colour_swap import colour_swap as colour_swap
 from .analysis.swap.region_swap import region_swap as region_swap

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from semlens.analysis.report.report import report
     from semlens.analysis.scores import scores
     from semlens.analysis.search.search import search
+    from semlens.analysis.study.odd_one_out import odd_one_out
+    from semlens.analysis.study.study import study
     from semlens.analysis.swap.border_swap import border_swap
     from semlens.analysis.swap.colour_swap import colour_swap
     from semlens.analysis.swap.region_swap import region_swap
@@ -74,6 +76,7 @@ class Questions(Database):
         model_test = model_test
         net2vec = net2vec
         netdissect = netdissect
+        odd_one_out = odd_one_out
         prototypes = prototypes
         prune = prune
         region_swap = region_swap
@@ -83,6 +86,7 @@ class Questions(Database):
         search = search
         senses = senses
         sensitivity = sensitivity
+        study = study
         suspects = suspects
         tcav = tcav
         unexpected = unexpected
@@ -111,6 +115,7 @@ class Questions(Database):
         model_test = LazyMethod("semlens.analysis.audit.model_test")
         net2vec = LazyMethod("semlens.analysis.netdissect.net2vec")
         netdissect = LazyMethod("semlens.analysis.netdissect.netdissect")
+        odd_one_out = LazyMethod("semlens.analysis.study.odd_one_out")
         prototypes = LazyMethod("semlens.analysis.prototypes.prototypes")
         prune = LazyMethod("semlens.analysis.correct.prune")
         region_swap = LazyMethod("semlens.analysis.swap.region_swap")
@@ -120,6 +125,7 @@ class Questions(Database):
         search = LazyMethod("semlens.analysis.search.search")
         senses = LazyMethod("semlens.analysis.labelling.senses")
         sensitivity = LazyMethod("semlens.analysis.correct.artefact_sensitivity")
+        study = LazyMethod("semlens.analysis.study.study")
         suspects = LazyMethod("semlens.analysis.audit.suspects")
         tcav = LazyMethod("semlens.analysis.tcav.tcav")
         unexpected = LazyMethod("semlens.analysis.describe.unexpected")

@@ -39,6 +39,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "dissect": "describe:dissect",
         "unexpected": "describe:unexpected",
         "label-stability": "describe:label_stability",
+        "study": "study:study",
+        "study-results": "study:study_results",
     },
     "Explain": {
         "relevance": "explain:relevance",

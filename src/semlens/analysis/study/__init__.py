@@ -1,0 +1,1 @@
+"""Studies with people: pages of questions, their answers, and what the measures answer."""
