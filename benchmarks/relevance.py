@@ -35,7 +35,7 @@ from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 REFERENCE = "zennit-crp==0.6.0"
-LXT = ("--no-deps", "lxt==2.1", "zennit==0.5.1", "tabulate")
+LXT = ("lxt==2.1", "zennit==0.5.1", "transformers>=4.51,<5")
 SIDES = ("ours", "bound", "gradient", "reference", "lxt")
 STAGES = {"last": ("layer4",), "middle": ("layer3",), "first": ("layer1", "layer2")}
 GPU_PRECISIONS = ("tf32", "bf16")

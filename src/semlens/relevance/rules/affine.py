@@ -288,8 +288,8 @@ class Gamma(Affine):
         size = self.operator.apply(
             x if self.nonnegative else x.abs(), self.absolute_weight, self.absolute_bias
         )
-        numerator = y.abs() * self.plain
-        factor = numerator / (numerator + self.favoured * size + self.epsilon)
+        factor = y.abs().mul_(self.plain)
+        factor /= torch.add(factor, size, alpha=self.favoured, out=size).add_(self.epsilon)
         if self.favouring_weight is not None:
             return y, (factor, None, None, x.shape)
         signed_factor = (factor * (self.favoured / self.plain)).copysign_(y)
@@ -305,7 +305,9 @@ class Gamma(Affine):
         favoured = transposed(signal.multiply(signed_factor), self.absolute_weight, shape)
         if sign is not None:
             favoured = favoured.multiply(sign)
-        return [(self.source, transposed(scaled, self.operator.weight, shape).add(favoured))]
+        passed = transposed(scaled, self.operator.weight, shape)
+        passed.values.add_(favoured.values)  # over the same window
+        return [(self.source, passed)]
 
 
 class Flat(Affine):
