@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
 import resource
 from pathlib import Path
@@ -35,7 +36,7 @@ def resident() -> int:
     return pages * resource.getpagesize()
 
 
-def test_arrays_reuse_memory_within_the_block_which_is_returned_after_it():
+def _block_by_block() -> None:
     assert least_faults() > REUSED
     with freed_memory_kept():
         assert least_faults() < REUSED
@@ -44,9 +45,18 @@ def test_arrays_reuse_memory_within_the_block_which_is_returned_after_it():
     assert least_faults() > REUSED
 
 
-def test_a_build_in_this_process_keeps_memory_until_an_error_ends_it():
+def _build_that_fails() -> None:
     inputs = object.__new__(Inputs)  # no task reads them
     with pytest.raises(RuntimeError, match="stop"), ThisProcess(1).start(inputs):
         assert least_faults() < REUSED
         raise RuntimeError("stop")
     assert least_faults() > REUSED
+
+
+@pytest.mark.parametrize("scenario", [_block_by_block, _build_that_fails])
+def test_memory_is_kept_within_the_block_and_returned_after_it(scenario):
+    """In a process of its own: tests of workers keep memory for good."""
+    process = multiprocessing.get_context("spawn").Process(target=scenario)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
