@@ -126,6 +126,13 @@ def test_relevance_quick():
 
 
 @pytest.mark.slow
+def test_freed_memory_quick():
+    (values,) = run("freed_memory.py")["networks"].values()
+    assert values["by_cpu_time"] > 0
+    assert values["default_peak_mib"] > 100 < values["kept_peak_mib"]
+
+
+@pytest.mark.slow
 def test_crops_quick():
     (case,) = run("crops.py", "--crops", "activation", "crp")["cases"]
     assert set(case["variants"]) == {"activation", "crp"}
