@@ -18,6 +18,7 @@ from semlens.models.hooks import run_layers
 from semlens.models.list_layers import layers
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
+from semlens.stages.batches import PreparedSample, batch_inputs
 
 SMALL = {
     "hidden_size": 24,
@@ -313,3 +314,47 @@ def test_survey_of_timm_vit_and_swin():
     assert forms["layers.0"].form == forms["layers.1"].form == "map-last"
     assert (forms["layers.0"].components, forms["layers.0"].height) == (24, 16)
     assert (forms["layers.1"].components, forms["layers.1"].width) == (48, 8)
+
+
+class Viewing(nn.Module):
+    """Reshapes a map with ``view``, as older code does: it fails where channels are last."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x.view(len(x), -1)
+
+
+class Striding(nn.Module):
+    """Reads memory in its order, so that the format changes the result."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(3 * 32 * 32, 4)
+
+    def forward(self, x):
+        flat = x.as_strided((len(x), 3 * 32 * 32), (3 * 32 * 32, 1), 0)
+        return self.dense(flat)
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)) + torch.rand(len(x), 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "accepted"),
+    [(LittleNet(), True), (Viewing(), False), (Striding(), False), (Noisy(), False),
+     (nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), True)],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_channels_are_last_only_where_that_changes_nothing(module, accepted):
+    model = SubjectModel(module, to_tensor, "32")
+    assert model.takes_channels_last == accepted
+    item = PreparedSample(0, model.prepare(Image.new("RGB", (20, 20), "red")))
+    inputs = batch_inputs(model, [item, item])
+    assert inputs.is_contiguous(memory_format=torch.channels_last) == accepted
+    run_layers(model.module, inputs, [], lambda *_: None)

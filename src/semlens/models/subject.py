@@ -7,7 +7,7 @@ import random
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import ModelError
-from semlens.models.activations import ChannelOrder
+from semlens.models.activations import ChannelOrder, first_tensor
 from semlens.models.channel_order import find_channel_orders
+from semlens.models.hooks import call_model, evaluating
 from semlens.models.preprocess_geometry import Geometry, Preprocess, measure_geometry
 from semlens.models.with_dictionaries import bare_module, dictionaries_of, with_dictionaries
 from semlens.recipe import fingerprint
@@ -162,6 +163,26 @@ class SubjectModel:
         colours = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
         images = (Image.fromarray(grid).resize((256, 256)) for grid in colours)
         return self.batch([self.prepare(image) for image in images])
+
+    @cached_property
+    def takes_channels_last(self) -> bool:
+        """Whether the module accepts images whose channels are last in memory, with equal results.
+
+        Convolutions are faster then. A module that reshapes maps with ``view`` fails.
+        """
+        image = self.example[:1]
+        try:
+            with evaluating(self.module), torch.inference_mode():
+                plain, last = (
+                    first_tensor(call_model(self.module, batch))
+                    for batch in (image, image.contiguous(memory_format=torch.channels_last))
+                )
+        except ModelError:
+            return False
+        if plain is None or last is None or plain.shape != last.shape:
+            return False
+        tolerance = 1e-3 * float(plain.abs().max())
+        return bool(((plain - last).abs() <= tolerance).all())
 
     def channel_orders(self, names: Sequence[str]) -> Mapping[str, ChannelOrder]:
         """Return the cached order of some layers' axes; see :func:`find_channel_orders`."""
