@@ -14,7 +14,8 @@ HEAD = """\
 
 Written from the docstrings: every question, and below it the result that it returns. A question is
 a function of a database, and a method of [`ConceptDatabase`](reference-databases.md#the-database)
-with the same parameters. All results have the methods of `Result`. [Python](python.md) is an overview.
+with the same parameters. All results have the methods of `Result`. [Python](python.md) is an
+overview.
 
 ::: semlens.analysis.result.Result
     options: {heading_level: 2, show_root_full_path: false}
