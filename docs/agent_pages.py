@@ -66,9 +66,10 @@ def llms(text: str) -> str:
     known = dict(re.findall(r"^- \[.+?\]\(([\w-]+\.md)\): (.+)$", text, re.M))
     parts = [head.rstrip() + "\n"]
     for line in (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2].splitlines():
-        page, group = re.match(r"\s+- (.+): ([\w-]+\.md)$", line), re.match(r"  - (.+):$", line)
+        page, group = re.match(r"\s+- (.+): ([\w-]+\.md)$", line), re.match(r"( +)- (.+):$", line)
         if group:
-            parts.append(f"\n## {group[1]}\n\n")
+            level = "##" if len(group[1]) == 2 else "###"  # a group in a group
+            parts.append(f"\n{level} {group[2]}\n\n")
         elif page:
             title, file = page.groups()
             if len(parts) == 1:  # the home page stands before the groups

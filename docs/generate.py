@@ -3,7 +3,8 @@
     python docs/generate.py
 
 For every public ``@question`` of ``semlens.analysis``: its line in ``semlens/__init__.pyi``, its
-method in ``semlens/analysis/questions.py`` and, if it has none yet, its row in ``docs/python.md``.
+method in ``semlens/analysis/questions.py``, its entry in ``docs/reference-questions.md`` and, if it
+has none yet, its row in ``docs/python.md``.
 For every command: its outline for the shell's completion in ``semlens/cli/outline.json``, its
 table of options in ``docs/cli.md`` and, if it has none yet, its section there.  For every tool of
 agents: its section in ``docs/agents.md``; for every page: its line in ``docs/llms.txt``.  And the
@@ -24,6 +25,7 @@ from typing import Any
 
 import agent_pages
 import cli_reference
+import python_reference
 
 import semlens.analysis
 from semlens.analysis.report.evidence_file import EvidenceFile
@@ -193,6 +195,7 @@ def files() -> dict[Path, str]:
         STUB: stub(STUB.read_text("utf-8")),
         OUTLINES: outlines(),
         PYTHON: python_page(PYTHON.read_text("utf-8")),
+        python_reference.PAGE: python_reference.page(questions()),
         COMMANDS: command_page(COMMANDS.read_text("utf-8")),
         EVIDENCE: json.dumps(EvidenceFile.model_json_schema(), indent=1) + "\n",
         **agent_pages.files(),

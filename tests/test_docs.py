@@ -141,6 +141,11 @@ def test_public_names_are_documented(name: str) -> None:
     assert re.search(rf"^\| `{name}[`(]", text, re.M), "no row in a table"
 
 
+def test_public_names_are_in_the_reference_once() -> None:
+    text = "".join(path.read_text("utf-8") for path in DOCS.glob("reference-*.md"))
+    assert sorted(re.findall(r"^::: semlens\.(\w+)$", text, re.M)) == sorted(semlens.__all__)
+
+
 def test_columns_of_a_database_are_documented(
     tmp_path: Path, subject: SubjectModel, images: ImageFolder, embedder: ColourEmbedder
 ) -> None:
@@ -246,6 +251,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 def test_the_site_builds(tmp_path: Path) -> None:
     pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
 

@@ -147,6 +147,8 @@ def audit_all(
 ) -> Sweep:
     """Audit every class that has concepts, each with its own.
 
+    Parameters that are not listed are those of :func:`audit`.
+
     Parameters
     ----------
     concepts
@@ -154,8 +156,6 @@ def audit_all(
         audited classes are those that any set names or, if none does, all classes with relevance.
         By default a class is audited with the lists of its most recently edited saved audit, or
         with the bundled sets for it.
-
-    Other parameters are those of :func:`audit`.
 
     Raises
     ------

@@ -97,14 +97,14 @@ def evidence(
     of the model, the data and the embedder; as .md, the sections "Bias, Risks, and Limitations" and
     "Evaluation" of a model card.
 
+    Parameters that are not listed are those of :func:`audit`.
+
     Parameters
     ----------
     target
         Class; by default all classes, as for :func:`audit_all`.
     author
         Recorded as given; so is the date.
-
-    Other parameters are those of :func:`audit`.
 
     Raises
     ------
