@@ -99,8 +99,9 @@ def save_projector(
         (folder / SPRITE).unlink(missing_ok=True)
     # last, since TensorBoard reads the others by it
     save_text(folder / CONFIG, _config(database.name, vectors.shape, side if crops else None))
+    labels = None if names is None else names.source
     return ProjectorFolder(
-        folder, *vectors.shape, None if names is None else names.source, side if crops else None
+        folder, len(rows), database.manifest.dim, labels, side if crops else None
     )
 
 

@@ -8,9 +8,9 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from semlens.types import Component
 
 CLIP_DISSECT, NEURONPEDIA = "CLIP-Dissect", "Neuronpedia"
 SUFFIXES = (".csv", ".json", ".jsonl")
-_COLUMNS = {
+_COLUMNS: dict[str, tuple[str, ...]] = {
     CLIP_DISSECT: ("layer", "unit", "description", "similarity"),
     NEURONPEDIA: ("layer", "index", "description"),
 }
@@ -37,7 +37,8 @@ SHOWN = 20
 """Components shown in a terminal and in the picture."""
 
 
-class _Entry(NamedTuple):
+@dataclass(frozen=True)
+class _Entry:
     """One row of a file."""
 
     place: str
@@ -67,7 +68,7 @@ class ImportedLabels(Result):
     @property
     def labelled(self) -> int:
         """Number of components with a label."""
-        return int(self.frame["label"].notna().sum())
+        return int(np.count_nonzero(self.frame["label"].notna()))
 
     def save_to_database(self, name: str = "imported") -> Path:
         """Save the table in the database, as ``analysis/labels-NAME.parquet``.
@@ -78,26 +79,28 @@ class ImportedLabels(Result):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
+        frame: Any = self.frame
         columns = ["component", "layer", "index", "sign", "label", "score"]
         return {
             "method": self.method,
             "labelled": self.labelled,
-            "labels": self.frame[columns].to_dict("records"),
+            "labels": frame[columns].to_dict("records"),
         }
 
     def plot(self) -> Image.Image:
         """Draw the examples of the first components, one row each, with their labels."""
         frame = self.frame.head(SHOWN)
         captions = [label or "none" for label in frame["label"]]
-        return sheet(self.database, self.database.rows_of(frame["component"]), captions=captions)
+        rows = self.database.rows_of(frame["component"].tolist())
+        return sheet(self.database, rows, captions=captions)
 
     def __rich__(self) -> RenderableType:
         """Return the table of the first components."""
-        known = self.frame["score"].notna().any()
+        frame: Any = self.frame
+        known = bool(frame["score"].notna().any())
         columns = ["component", "label", *(["score"] if known else [])]
         title = f"{self.labelled} of {self.database.manifest.rows} labelled, {self.method}"
-        shown = self.frame.head(SHOWN).fillna({"label": "none"})
-        lines = titled_table(title, shown[columns])
+        lines = titled_table(title, frame.head(SHOWN).fillna({"label": "none"}), columns)
         more = len(self.frame) - SHOWN
         return Group(*lines, *([Text(f"{more} more in to_pandas()")] if more > 0 else []))
 
@@ -235,7 +238,7 @@ def _as_layer(path: Path, entries: list[_Entry], layer: str) -> list[_Entry]:
             f"Expected one, since all are to be of '{layer}'.",
             "Divide the file, or leave out the layer if these are names of the model.",
         )
-    return [entry._replace(layer=layer) for entry in entries]
+    return [replace(entry, layer=layer) for entry in entries]
 
 
 def _row(database: Database, entry: _Entry) -> int:
