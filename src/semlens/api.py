@@ -35,11 +35,13 @@ from semlens.types import Component, Components, Layers
 
 if TYPE_CHECKING:
     from semlens.analysis.audit.saved_audits import SavedAudits
+    from semlens.analysis.describe.projector import ProjectorFolder
+    from semlens.analysis.labelling.imported_labels import ImportedLabels
     from semlens.hub.push import Pushed
     from semlens.notebook.card_widget import CardWidget
     from semlens.notebook.map_widget import MapWidget
 else:  # imported on first use
-    SavedAudits = Pushed = object
+    SavedAudits = ImportedLabels = ProjectorFolder = Pushed = object
     CardWidget = MapWidget = object
 
 
@@ -108,6 +110,26 @@ class ConceptDatabase(Questions):
         from semlens.notebook.card_widget import CardWidget
 
         return CardWidget(self, component)
+
+    def read_labels(self, file: str | Path, *, layer: str | None = None) -> ImportedLabels:
+        """Read labels of CLIP-Dissect or Neuronpedia; ``save_to_database`` puts them to use.
+
+        See :func:`semlens.analysis.labelling.imported_labels.read_labels`.
+        """
+        from semlens.analysis.labelling.imported_labels import read_labels
+
+        return read_labels(self, file, layer=layer)
+
+    def save_projector(
+        self, folder: str | Path, layers: Layers = None, *, crops: bool = True
+    ) -> ProjectorFolder:
+        """Write concept vectors, labels and crops for the projector of TensorBoard.
+
+        See :func:`semlens.analysis.describe.projector.save_projector`.
+        """
+        from semlens.analysis.describe.projector import save_projector
+
+        return save_projector(self, folder, layers, crops=crops)
 
     def push_to_hub(
         self,

@@ -28,10 +28,16 @@ COMMANDS: dict[str, dict[str, str]] = {
         "demo": "demo:demo",
     },
     "Publish": {"push": "publish:push", "pull": "publish:pull"},
-    "Browse": {"serve": "serve:serve", "export": "serve:export", "mcp": "mcp:mcp"},
+    "Browse": {
+        "serve": "serve:serve",
+        "export": "serve:export",
+        "projector": "projector:projector",
+        "mcp": "mcp:mcp",
+    },
     "Search": {
         "search": "search:search",
         "label": "search:label",
+        "import-labels": "search:import_labels",
         "show": "search:show",
     },
     "Describe": {

@@ -1,4 +1,4 @@
-"""``semlens search``, ``label`` and ``show``."""
+"""``semlens search``, ``label``, ``import-labels`` and ``show``."""
 
 from __future__ import annotations
 
@@ -128,3 +128,34 @@ def show(
         print_json({"picture": str(picture.resolve()), "examples": examples})
     else:
         out.print(f"Written: {picture}", markup=False, highlight=False)
+
+
+@report_errors
+def import_labels(
+    database: DatabaseArgument,
+    file: Annotated[Path, typer.Argument(help="File of labels (.csv, .json, .jsonl).")],
+    layer: Annotated[
+        str | None, typer.Option(help="Layer that the file is about, if it has another name there.")
+    ] = None,
+    keep: Annotated[str, typer.Option(help="Name of the labels in the database.")] = "imported",
+    as_json: JsonOption = False,
+) -> None:
+    """Save labels of another program in the database: CLIP-Dissect, or Neuronpedia for SAELens.
+
+    They are then used wherever labels are.
+
+    Examples:
+
+    semlens import-labels r50.semlens results/resnet50/descriptions.csv --keep clip-dissect
+
+    semlens import-labels sae.semlens explanations.jsonl --layer layer4@sae
+    """
+    from semlens.api import open as open_database
+
+    labels = open_database(database).read_labels(file, layer=layer)
+    written = labels.save_to_database(keep)
+    if as_json:
+        print_json(labels.to_json())
+    else:
+        out.print(labels)
+        print_written(written)
