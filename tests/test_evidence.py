@@ -134,7 +134,7 @@ def test_the_command_writes_both_files(db: sl.ConceptDatabase, tmp_path: Path) -
 @pytest.mark.slow
 def test_the_command_on_the_demo(demo: Path, tmp_path: Path) -> None:
     files = [tmp_path / "evidence.json", tmp_path / "card.md"]
-    arguments = ["evidence", str(demo / "demo.semlens"), "--target", "vegetable"]
+    arguments = ["evidence", str(demo), "--target", "vegetable"]
     arguments += ["--concepts", "demo-world", "--concepts", "artefacts", "--resamples", "20"]
     for file in files:
         arguments += ["--save", str(file)]

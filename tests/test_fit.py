@@ -60,6 +60,7 @@ def few(tmp_path) -> ImageFolder:
 
 def test_what_fits_into_memory_is_computed_once_and_repeated_in_new_orders(subject, few):
     passes: list[int] = []
+    assert subject.takes_channels_last  # which runs the model once
     subject.module.first.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     stream = shuffled_activations(subject, few, LAYOUT, size=256, batch_size=3)
     first, second = (torch.cat(list(islice(stream, 7))) for _ in range(2))
@@ -76,6 +77,7 @@ def test_what_fits_into_memory_is_computed_once_and_repeated_in_new_orders(subje
 
 def test_more_vectors_than_memory_are_streamed_and_mixed(subject, few):
     images_run: list[int] = []
+    assert subject.takes_channels_last  # which runs the model once
     subject.module.first.register_forward_hook(lambda _, inputs, __: images_run.extend(inputs[0]))
     buffer = 4 * 6 * 600  # 600 vectors of the 1792 in a pass
     stream = shuffled_activations(subject, few, LAYOUT, size=64, batch_size=1, buffer=buffer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,9 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from semlens.draw.example_picture import example_webp
 from semlens.store.reader import Database
+
+CARDS = 20
+"""Most components of a result that are shown with pictures."""
 
 
 @cache
@@ -48,3 +52,9 @@ def component_card(
             if (webp := example_webp(database, example)) is not None
         ],
     }
+
+
+def cards_html(database: Database, title: str, rows: Sequence[tuple[int, str]]) -> str:
+    """Return components with captions and examples; those after the first are only counted."""
+    cards = [component_card(database, row, caption=caption) for row, caption in rows[:CARDS]]
+    return render("cards.html.j2", title=title, cards=cards, more=max(len(rows) - CARDS, 0))

@@ -7,7 +7,7 @@ lie on their own white paper. Nothing here runs the model.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from semlens.draw.text_table import rich_table
 from semlens.remote_files import remote_url
 from semlens.store.reader import Database
 
-ROWS, CARDS = 20, 20
-"""Most rows of a table, and components with pictures."""
+ROWS = 20
+"""Most rows of a table."""
 SIDE = 2000
 """Largest side of a picture in pixels."""
 SVG_BYTES = 300_000
@@ -71,12 +71,6 @@ def picture_uri(picture: Figure | Image.Image) -> str:
     small = picture.convert("RGB")
     small.thumbnail((SIDE, SIDE))
     return webp_uri(encode_webp(small))
-
-
-def cards_html(database: Database, title: str, rows: Sequence[tuple[int, str]]) -> str:
-    """Return components with captions and examples; those after the first are only counted."""
-    cards = [component_card(database, row, caption=caption) for row, caption in rows[:CARDS]]
-    return render("cards.html.j2", title=title, cards=cards, more=max(len(rows) - CARDS, 0))
 
 
 def database_html(database: Database, summary: pd.DataFrame, shown: int = 4) -> str:

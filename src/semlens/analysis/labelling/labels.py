@@ -18,7 +18,7 @@ from semlens.analysis.labelling.chosen_method import ChosenMethod
 from semlens.analysis.labelling.confidence import as_shown, is_calibrated, rival
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.example_sheet import sheet
-from semlens.draw.notebook_html import cards_html
+from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table
 from semlens.store.reader import Database
 from semlens.types import Component

@@ -23,7 +23,7 @@ from semlens.analysis.search.noise import search_thresholds
 from semlens.analysis.search.query import Query, make_query
 from semlens.analysis.search.scale import PICTURES, words_scale
 from semlens.draw.example_sheet import Meter, sheet
-from semlens.draw.notebook_html import cards_html
+from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table, text_bar
 from semlens.settings import question, setting
 from semlens.store.reader import Database
