@@ -21,7 +21,8 @@ from rich.text import Text
 import semlens as sl
 from semlens.analysis.result import Result
 from semlens.draw.figure import new_figure
-from semlens.draw.notebook_html import CARDS, ROWS, SVG_BYTES
+from semlens.draw.html import CARDS
+from semlens.draw.notebook_html import ROWS, SVG_BYTES
 from semlens.draw.text_table import rich_table
 from semlens.errors import StaleError
 from semlens.models.subject import SubjectModel
