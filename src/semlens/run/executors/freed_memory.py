@@ -1,7 +1,7 @@
 """Memory that batches free is kept for the next batch.
 
 By default, glibc returns large arrays to the system when they are freed, and each batch waits for
-the system to fill the same pages with zeros again: up to a third of the CPU time of a forward pass.
+the system to fill the same pages with zeros again, in some networks for most of a forward pass.
 """
 
 from __future__ import annotations
