@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -78,6 +79,53 @@ def ratios(rounds: Sequence[Round], key: str = "seconds") -> dict[str, dict[str,
     }
 
 
+def stages(rounds: Sequence[Round], threads: int) -> dict[str, list[dict[str, Any]]]:
+    """Return for each of our builds its groups of stages, which add up to the whole.
+
+    ``share`` is that of the build's time, ``over_bare`` the ratio to the loop that does the same
+    work, and ``busy`` the share of the compute threads' time in which a core works.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for part in OURS:
+        if part not in rounds[0]:
+            continue
+        bare_crops = f"bare-{part.partition('+')[0]}"
+        found[part] = [
+            {
+                "stages": group,
+                "seconds": median_of(rounds, part, group, "seconds"),
+                "share": statistics.median(
+                    stage_sum(times, part, group, "seconds") / times[part]["seconds"]
+                    for times in rounds
+                ),
+                "busy": median_of(rounds, part, group, "cpu_seconds")
+                / (median_of(rounds, part, group, "seconds") * threads),
+                "over_bare": bare
+                and statistics.median(
+                    stage_sum(times, part, group, "seconds") / times[bare]["seconds"]
+                    for times in rounds
+                ),
+            }
+            for group, bare in (
+                ("hash", None),
+                ("collect", "bare-subject"),
+                ("crop, embed", bare_crops),
+                ("finish", None),
+            )
+        ]
+    return found
+
+
+def stage_sum(times: Round, part: str, group: str, key: str) -> float:
+    """Return the seconds of a group of stages in one round."""
+    return sum(times[part].get(f"{stage}/{key}", 0.0) for stage in group.split(", "))
+
+
+def median_of(rounds: Sequence[Round], part: str, group: str, key: str) -> float:
+    """Return the median seconds of a group of stages."""
+    return statistics.median(stage_sum(times, part, group, key) for times in rounds)
+
+
 def summary(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
     """Return for each part the median seconds, all seconds, and the largest peak memory."""
     return {
@@ -142,6 +190,7 @@ def _result(inputs: Inputs, rounds: Sequence[Round]) -> dict[str, Any]:
         },
         **ratios(rounds),
         "by_cpu_time": ratios(rounds, "cpu_seconds"),
+        "stages": stages(rounds, inputs.threads),
         "parts": summary(rounds),
     }
     if "reference" in rounds[0]:
@@ -169,7 +218,14 @@ def show(result: dict[str, Any]) -> None:
         for values in (result, result["by_cpu_time"])
     ]
     rows = [(name, *(kind.get(name) for kind in kinds)) for name in result["ours_over_bare"]]
-    print(table(("ours", "over bare", "(by CPU)", "over reference", "(by CPU)"), rows))
+    print(table(("ours", "over bare", "(by CPU)", "over reference", "(by CPU)"), rows), end="\n\n")
+    keys = ("stages", "seconds", "share", "busy", "over_bare")
+    rows = [
+        (name, *(group[key] for key in keys))
+        for name, groups in result["stages"].items()
+        for group in groups
+    ]
+    print(table(("ours", *keys), rows), end="\n\n")
     for name, value in result["random_images_over_without"].items():
         print(f"{name}: {value:.2f} of the time without")
     for name, value in result.get("agreement", {}).items():

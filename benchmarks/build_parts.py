@@ -158,6 +158,37 @@ def crop_boxes(database: Path) -> dict[int, list[tuple[int, int, int, int]]]:
     return boxes
 
 
+class StageClock:
+    """Wall-clock and CPU seconds of each stage of a build, told apart by its progress reports.
+
+    What lies between two reports counts for the second one's stage, and what comes after the last
+    as ``finish``. Crops are found and embedded in turns.
+    """
+
+    def __init__(self) -> None:
+        self._stages: dict[str, Clock] = {}
+        self._since = Clock()
+        self._since.__enter__()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take a progress report."""
+        self._since.__exit__()
+        of_stage = self._stages.setdefault(stage, Clock())
+        of_stage.seconds += self._since.seconds
+        of_stage.cpu_seconds += self._since.cpu_seconds
+        self._since = Clock()
+        self._since.__enter__()
+
+    def read(self) -> Measurement:
+        """Return ``STAGE/seconds`` and ``STAGE/cpu_seconds``."""
+        self("finish", 1, 1)
+        return {
+            f"{stage}/{key}": value
+            for stage, clock in self._stages.items()
+            for key, value in clock.read().items()
+        }
+
+
 def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measurement:
     """Build a database; with ``+random-images``, also with the default number of these."""
     crop, _, extra = variant.partition("+")
@@ -167,6 +198,7 @@ def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measuremen
     target = path or Path(settings.work) / f"ours-{variant}.semlens"
     shutil.rmtree(target, ignore_errors=True)
     with Clock() as clock:
+        stages = StageClock()
         sl.build(
             target,
             model,
@@ -178,8 +210,9 @@ def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measuremen
             thumbnails=extra == "thumbnails",
             reference=sl.Recipe().reference if extra == "random-images" else 0,
             execution=Execution(settings.batch_size, settings.threads),
+            progress=stages,
         )
-    return clock.read()
+    return {**clock.read(), **stages.read()}
 
 
 def run(part: str, settings: Inputs) -> Measurement:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.result import plain
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
 from semlens.models.subject import SubjectModel

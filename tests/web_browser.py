@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         Request,
     )
 
-    from semlens.api import ConceptDatabase
+    from semlens.concept_database import ConceptDatabase
 
 ROOT = Path(__file__).resolve().parents[1]
 AXE = ROOT / "web/node_modules/axe-core/axe.min.js"

@@ -42,11 +42,11 @@ from .analysis.swap.border_swap import border_swap as border_swap
 from .analysis.swap.colour_swap import colour_swap as colour_swap
 from .analysis.swap.region_swap import region_swap as region_swap
 from .analysis.tcav.tcav import tcav as tcav
-from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build
 from .api import extend as extend
 from .api import open as open
 from .api import pull as pull
+from .concept_database import ConceptDatabase as ConceptDatabase
 from .data.artefact import WithArtefact as WithArtefact
 from .data.artefact import load_artefact as load_artefact
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages

@@ -1,4 +1,4 @@
-"""The main API: build a database, open it, and ask questions."""
+"""The main API: build, extend, open and pull a database."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
-import pandas as pd
-from PIL import Image
-
-from semlens.analysis.questions import Questions
+from semlens.concept_database import ConceptDatabase
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.dictionaries.request import OWN, parse_components
-from semlens.draw.example_sheet import sheet
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.notebook.extra import check_extra
 from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.regular_files import user_path
@@ -30,194 +25,6 @@ from semlens.run.executors.executor import Executor
 from semlens.run.executors.parse import parse_executor
 from semlens.run.extend import Addition, Extension, extend_database
 from semlens.run.plan import Execution, Plan
-from semlens.store.locked_cached_property import locked_cached_property
-from semlens.types import Component, Components, Layers
-
-if TYPE_CHECKING:
-    from semlens.analysis.audit.saved_audits import SavedAudits
-    from semlens.analysis.describe.projector import ProjectorFolder
-    from semlens.analysis.labelling.imported_labels import ImportedLabels
-    from semlens.hub.push import Pushed
-    from semlens.notebook.card_widget import CardWidget
-    from semlens.notebook.map_widget import MapWidget
-else:  # imported on first use
-    SavedAudits = ImportedLabels = ProjectorFolder = Pushed = object
-    CardWidget = MapWidget = object
-
-
-class ConceptDatabase(Questions):
-    """A database with every question as a method: ``db.scores()`` is ``semlens.scores(db)``.
-
-    The model, the images and the embedder are loaded when a question first needs them; pass
-    their locations to ``semlens.open`` if they have moved.
-
-    Examples
-    --------
-    >>> import semlens as sl
-    >>> db = sl.open("demo.semlens")                               # doctest: +SKIP
-    >>> db.search("watermark", top=3).components                   # doctest: +SKIP
-    """
-
-    @locked_cached_property
-    def audits(self) -> SavedAudits:
-        """Audits that are saved in the database, with their reviews."""
-        from semlens.analysis.audit.saved_audits import SavedAudits
-
-        return SavedAudits(self)
-
-    def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:
-        """Return a picture of components' examples, one row each.
-
-        With ``mask``, areas below 2 % of the heatmap's maximum are darkened (paper, H.1).
-        """
-        return sheet(self, self.rows_of(components), columns, mask=mask)
-
-    def map_widget(
-        self, layers: Layers = None, *, colour: str = "layer", height: int = 460, **settings: Any
-    ) -> MapWidget:
-        """Return an interactive map for a notebook; see its ``selected`` and ``colour_by``.
-
-        Parameters
-        ----------
-        layers, settings
-            As for :func:`semlens.concept_map`.
-        colour
-            ``layer``, ``place``, ``clarity``, ``redundancy`` or ``polysemanticity``.
-        height
-            In pixels.
-
-        Raises
-        ------
-        ServeError
-            If the extra ``notebook`` is not installed.
-        """
-        check_extra()
-        from semlens.notebook.map_widget import MapWidget
-
-        return MapWidget(self.concept_map(layers=layers, **settings), colour=colour, height=height)
-
-    def card_widget(self, component: Component | str | None = None) -> CardWidget:
-        """Return an interactive card for a notebook, whose ``component`` can be changed.
-
-        Raises
-        ------
-        ServeError
-            If the extra ``notebook`` is not installed.
-        LayerError
-            If there is no such component.
-        """
-        check_extra()
-        from semlens.notebook.card_widget import CardWidget
-
-        return CardWidget(self, component)
-
-    def read_labels(self, file: str | Path, *, layer: str | None = None) -> ImportedLabels:
-        """Read labels of CLIP-Dissect or Neuronpedia; ``save_to_database`` puts them to use.
-
-        See :func:`semlens.analysis.labelling.imported_labels.read_labels`.
-        """
-        from semlens.analysis.labelling.imported_labels import read_labels
-
-        return read_labels(self, file, layer=layer)
-
-    def save_projector(
-        self, folder: str | Path, layers: Layers = None, *, crops: bool = True
-    ) -> ProjectorFolder:
-        """Write concept vectors, labels and crops for the projector of TensorBoard.
-
-        See :func:`semlens.analysis.describe.projector.save_projector`.
-        """
-        from semlens.analysis.describe.projector import save_projector
-
-        return save_projector(self, folder, layers, crops=crops)
-
-    def push_to_hub(
-        self,
-        repository: str,
-        *,
-        license: str,
-        crops: bool,
-        private: bool = True,
-        results: bool = True,
-        audits: bool = False,
-        draw_map: bool = True,
-        message: str | None = None,
-    ) -> Pushed:
-        """Publish the database as a data set repository of the Hugging Face Hub, in one commit.
-
-        The repository gets a card, written from the manifest. Files that the database no longer
-        has are removed from it. Names of image files and of classes are always published; absolute
-        paths in SPECs are shortened to their last part.
-
-        Parameters
-        ----------
-        repository
-            ``USER/NAME``, or ``USER/NAME@BRANCH``.
-        license
-            The hub's identifier of the licence, such as ``cc-by-4.0`` or ``other``.
-        crops
-            Whether to publish the thumbnails of the examples. They are parts of images: publish
-            them only if you have the right to.
-        private
-            Whether a new repository is private; the setting of an existing one stays.
-        results
-            Whether to publish saved labels and measures of components.
-        audits
-            Whether to publish saved audits, with the notes of their reviewers.
-        draw_map
-            Whether to draw the map for the card, of up to 5,000 components; it is shown with crops
-            if they are published, and needs the embedder.
-        message
-            Message of the commit.
-
-        Raises
-        ------
-        StoreError
-            If the database is elsewhere or damaged, the hub cannot be reached, or you may not
-            write to the repository.
-        RecipeError
-            If ``license`` is not an identifier.
-        """
-        from semlens.hub.push import push
-
-        return push(
-            self, repository, license=license, crops=crops, private=private, results=results,
-            audits=audits, draw_map=draw_map, message=message,
-        )  # fmt: skip
-
-    def summary(self) -> pd.DataFrame:
-        """Return one row per layer: form, components, signs, crop, components without examples."""
-        components = self.components
-        rows: list[dict[str, Any]] = []
-        for layer in self.manifest.layers:
-            layer_components = components.iloc[layer.first : layer.first + layer.rows]
-            rows.append(
-                {
-                    "layer": layer.name,
-                    "form": layer.form,
-                    "components": layer.rows,
-                    "signs": "both" if layer.rows > layer.channels else "+",
-                    "crop": layer.crop,
-                    "without_examples": int((layer_components["examples"] == 0).sum()),
-                    "not_finite": layer.not_finite,
-                }
-            )
-        return pd.DataFrame(rows)
-
-    def __repr__(self) -> str:
-        """Return the database's identity and layers as text."""
-        m = self.manifest
-        return (
-            f"ConceptDatabase('{self.path}')\n"
-            f"{m.rows} components of {m.model.spec}, {m.samples} images of {m.data.spec},\n"
-            f"embedded by {m.embedder.spec}\n{self.summary().to_string(index=False)}"
-        )
-
-    def _repr_html_(self) -> str:
-        """Return what it is made of, with examples, for notebooks; it never fails."""
-        from semlens.draw.notebook_html import database_html, guarded_html
-
-        return guarded_html(lambda: database_html(self, self.summary()), self)
 
 
 def build(

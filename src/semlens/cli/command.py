@@ -34,7 +34,7 @@ from semlens.settings import Setting, listing_of, needs_of, settings_of, unannot
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
-    from semlens.api import ConceptDatabase
+    from semlens.concept_database import ConceptDatabase
 
 NO_LABELS = "none"
 """In place of a concept set: components stay without labels."""

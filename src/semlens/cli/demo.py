@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from semlens.analysis.class_relevance import RelevantComponents
     from semlens.analysis.search.search import Hits
     from semlens.analysis.swap.border_swap import BorderSwap
-    from semlens.api import ConceptDatabase
+    from semlens.concept_database import ConceptDatabase
     from semlens.demo.walkthrough import Accuracy, Planted
     from semlens.models.subject import SubjectModel
 

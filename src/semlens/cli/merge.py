@@ -17,7 +17,7 @@ from semlens.recipe import Recipe
 from semlens.regular_files import read_text, user_path
 
 if TYPE_CHECKING:
-    from semlens.api import ConceptDatabase
+    from semlens.concept_database import ConceptDatabase
     from semlens.run.plan import Plan
 
 _OPTIONS = "partial/options.json"

@@ -13,7 +13,7 @@ from semlens.cli.output import JsonOption, err, out, print_json, report_errors
 from semlens.errors import RecipeError
 
 if TYPE_CHECKING:
-    from semlens.api import ConceptDatabase
+    from semlens.concept_database import ConceptDatabase
 
 
 @report_errors

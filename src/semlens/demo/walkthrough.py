@@ -13,7 +13,8 @@ from semlens.analysis.accuracy import evaluate_model
 from semlens.analysis.auroc import auroc
 from semlens.analysis.class_relevance import RelevantComponents
 from semlens.analysis.search.search import Hits
-from semlens.api import ConceptDatabase, build
+from semlens.api import build
+from semlens.concept_database import ConceptDatabase
 from semlens.demo.bundled_images import DemoWorld, MarkedWorld, Version
 from semlens.draw.html import component_card, render
 from semlens.embedders.load import load_embedder

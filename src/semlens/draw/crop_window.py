@@ -46,7 +46,8 @@ def cut_window(
     left, top = max(window.left, 0), max(window.top, 0)
     right, bottom = min(window.right, image.width), min(window.bottom, image.height)
     inside = box_within(Box(left, top, right, bottom), window, side)
-    piece = image.convert("RGB").resize(_size(inside), resample, (left, top, right, bottom))
+    source = image if image.mode == "RGB" else image.convert("RGB")  # which copies all pixels
+    piece = source.resize(_size(inside), resample, (left, top, right, bottom))
     if piece.size == (side, side):
         return piece
     picture = Image.new("RGB", (side, side), OUTSIDE)

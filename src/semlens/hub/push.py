@@ -42,7 +42,7 @@ class Pushed:
     """Published crops of images."""
 
 
-def push(
+def push_to_hub(
     database: Database,
     repository: str,
     *,
@@ -54,7 +54,41 @@ def push(
     draw_map: bool = True,
     message: str | None = None,
 ) -> Pushed:
-    """Publish a database; see :meth:`semlens.ConceptDatabase.push_to_hub`."""
+    """Publish the database as a data set repository of the Hugging Face Hub, in one commit.
+
+    The repository gets a card, written from the manifest. Files that the database no longer
+    has are removed from it. Names of image files and of classes are always published; absolute
+    paths in SPECs are shortened to their last part.
+
+    Parameters
+    ----------
+    repository
+        ``USER/NAME``, or ``USER/NAME@BRANCH``.
+    license
+        The hub's identifier of the licence, such as ``cc-by-4.0`` or ``other``.
+    crops
+        Whether to publish the thumbnails of the examples. They are parts of images: publish
+        them only if you have the right to.
+    private
+        Whether a new repository is private; the setting of an existing one stays.
+    results
+        Whether to publish saved labels and measures of components.
+    audits
+        Whether to publish saved audits, with the notes of their reviewers.
+    draw_map
+        Whether to draw the map for the card, of up to 5,000 components; it is shown with crops
+        if they are published, and needs the embedder.
+    message
+        Message of the commit.
+
+    Raises
+    ------
+    StoreError
+        If the database is elsewhere or damaged, the hub cannot be reached, or you may not
+        write to the repository.
+    RecipeError
+        If ``license`` is not an identifier.
+    """
     target = Repository.parse(repository)
     if not _LICENCE.fullmatch(license):
         raise RecipeError(

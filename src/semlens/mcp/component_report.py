@@ -22,7 +22,7 @@ from semlens.analysis.describe.component_card import (
 from semlens.analysis.describe.neighbours import Neighbour, neighbours
 from semlens.analysis.labelling.component_names import ComponentNames, component_names
 from semlens.analysis.result import Result
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.draw.text_table import titled_table
 from semlens.types import Component
 

@@ -14,7 +14,7 @@ from semlens.analysis.describe.database_warnings import DatabaseWarning, databas
 from semlens.analysis.describe.overview import class_table, describe_settings, notable_rows
 from semlens.analysis.labelling.component_names import shown_names
 from semlens.analysis.result import Result
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
 from semlens.mcp.image_access import ImageAccess

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ValidationError
 
 from semlens.analysis.result import Result
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.errors import RecipeError, nearest
 from semlens.mcp.image_access import ImageAccess
 from semlens.settings import invalid_field, request_model, setting, settings_of

@@ -160,9 +160,12 @@ class SubjectModel:
     @property
     def example(self) -> Tensor:
         """Eight preprocessed images of smooth random colours, always the same."""
+        return self.batch(self._example_inputs)
+
+    @cached_property
+    def _example_inputs(self) -> list[Tensor]:
         colours = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-        images = (Image.fromarray(grid).resize((256, 256)) for grid in colours)
-        return self.batch([self.prepare(image) for image in images])
+        return [self.prepare(Image.fromarray(grid).resize((256, 256))) for grid in colours]
 
     @cached_property
     def takes_channels_last(self) -> bool:

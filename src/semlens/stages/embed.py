@@ -88,7 +88,7 @@ def embed(
     while batch := list(islice(stream, batch_size)):
         inputs, drawn = zip(*batch, strict=True)
         filled = torch.zeros(batch_size, *inputs[0].shape, dtype=inputs[0].dtype)
-        filled[: len(inputs)] = torch.stack(inputs)
+        torch.stack(inputs, out=filled[: len(inputs)])
         embedded = passes.run(embedder.embed_batch, filled, torch.cat)[: len(inputs)]
         _check_vectors(embedder, embedded)
         vectors.append(embedded.to(torch.float16))

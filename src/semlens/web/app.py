@@ -12,8 +12,8 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from semlens import __version__
-from semlens.api import ConceptDatabase
 from semlens.api import open as open_database
+from semlens.concept_database import ConceptDatabase
 from semlens.web import errors
 from semlens.web.app_state import AppState
 from semlens.web.jobs import JobStatus

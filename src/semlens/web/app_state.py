@@ -21,7 +21,7 @@ from semlens.analysis.audit.model_test_result import ModelTest
 from semlens.analysis.compare.component_sets import database_names
 from semlens.analysis.result import plain
 from semlens.analysis.search.query import Query
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.errors import ModelError, SemlensError, ServeError, StaleError
 from semlens.regular_files import file_digest
 from semlens.store.manifest import MANIFEST_NAME

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.analysis.query_embedding import SEARCH_TEMPLATES, null_vector
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import embeds_texts
 from semlens.errors import SemlensError

@@ -10,7 +10,7 @@ from typing import Any
 from semlens.analysis.audit.standing import FLAGGED
 from semlens.analysis.describe.overview import notable_rows
 from semlens.analysis.saved_labels import label_tables
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.progress import report_progress
 from semlens.types import Component
 from semlens.web.app_state import ModelContext

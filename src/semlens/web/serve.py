@@ -18,8 +18,8 @@ from types import TracebackType
 
 import uvicorn
 
-from semlens.api import ConceptDatabase
 from semlens.api import open as open_database
+from semlens.concept_database import ConceptDatabase
 from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError, SemlensError, ServeError
 from semlens.web.app import create_app

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semlens.analysis.classes import find_class
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
 from semlens.progress import progress_bars
 from semlens.store.atomic_files import save_text

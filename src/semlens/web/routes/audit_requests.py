@@ -10,7 +10,7 @@ from semlens.analysis.audit.audit_records import AuditChanges, AuditRecord, List
 from semlens.analysis.audit.audit_settings import AuditSettings
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import sets_for
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.settings import Items
 from semlens.web.request_model import RequestModel, WholeText
 

@@ -15,7 +15,7 @@ from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import class_of
 from semlens.analysis.result import plain
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.web.app_state import records
 from semlens.web.routes.classes import ClassCount
 

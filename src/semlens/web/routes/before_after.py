@@ -19,7 +19,7 @@ from semlens.analysis.correct.before_after import BeforeAfter, before_after
 from semlens.analysis.correct.mark import Mark
 from semlens.analysis.correct.repair_selection import by_relevance, components_to_remove
 from semlens.analysis.result import plain
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.data.artefact_rendering import paste_piece, trim_faint_border
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri

@@ -17,7 +17,7 @@ from semlens.analysis.swap.experiments import corrected, kept_swaps
 from semlens.analysis.swap.pairs import REFERENCE
 from semlens.analysis.swap.region_swap import RegionSwap, region_swap
 from semlens.analysis.swap.swap_result import Swap
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
 from semlens.web.app_state import (

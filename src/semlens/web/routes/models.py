@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from semlens.analysis.classes import has_true_classes
 from semlens.analysis.describe.build_command import build_command
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.web.app_state import Context, ModelContext, State
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.jobs import JobQueue

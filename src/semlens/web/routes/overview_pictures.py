@@ -14,7 +14,7 @@ from semlens.analysis.describe.predicted_classes import (
     predicted_samples,
     predicted_table,
 )
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.draw.image_strip import image_strip
 from semlens.web.app_state import COMPONENT, MAX_INT, Context, Row, State, records
 from semlens.web.class_images import predictions

@@ -21,7 +21,7 @@ from semlens.analysis.audit.wording import CURLY
 from semlens.analysis.classes import class_name
 from semlens.analysis.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.analysis.swap.experiments import edition
-from semlens.api import ConceptDatabase
+from semlens.concept_database import ConceptDatabase
 from semlens.errors import SemlensError, StoreError
 from semlens.recipe import fingerprint
 from semlens.types import Component

@@ -1,0 +1,135 @@
+"""A database with every question as a method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from PIL import Image
+
+from semlens.analysis.lazy_method import LazyMethod
+from semlens.analysis.questions import Questions
+from semlens.draw.example_sheet import sheet
+from semlens.notebook.extra import check_extra
+from semlens.store.locked_cached_property import locked_cached_property
+from semlens.types import Component, Components, Layers
+
+if TYPE_CHECKING:
+    from semlens.analysis.audit.saved_audits import SavedAudits
+    from semlens.analysis.describe.projector import save_projector
+    from semlens.analysis.labelling.imported_labels import read_labels
+    from semlens.hub.push import push_to_hub
+    from semlens.notebook.card_widget import CardWidget
+    from semlens.notebook.map_widget import MapWidget
+else:  # imported on first use
+    SavedAudits = CardWidget = MapWidget = object
+
+
+class ConceptDatabase(Questions):
+    """A database with every question as a method: ``db.scores()`` is ``semlens.scores(db)``.
+
+    The model, the images and the embedder are loaded when a question first needs them; pass
+    their locations to ``semlens.open`` if they have moved.
+
+    Examples
+    --------
+    >>> import semlens as sl
+    >>> db = sl.open("demo.semlens")                               # doctest: +SKIP
+    >>> db.search("watermark", top=3).components                   # doctest: +SKIP
+    """
+
+    if TYPE_CHECKING:
+        push_to_hub = push_to_hub
+        read_labels = read_labels
+        save_projector = save_projector
+    else:
+        push_to_hub = LazyMethod("semlens.hub.push")
+        read_labels = LazyMethod("semlens.analysis.labelling.imported_labels")
+        save_projector = LazyMethod("semlens.analysis.describe.projector")
+
+    @locked_cached_property
+    def audits(self) -> SavedAudits:
+        """Audits that are saved in the database, with their reviews."""
+        from semlens.analysis.audit.saved_audits import SavedAudits
+
+        return SavedAudits(self)
+
+    def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:
+        """Return a picture of components' examples, one row each.
+
+        With ``mask``, areas below 2 % of the heatmap's maximum are darkened (paper, H.1).
+        """
+        return sheet(self, self.rows_of(components), columns, mask=mask)
+
+    def map_widget(
+        self, layers: Layers = None, *, colour: str = "layer", height: int = 460, **settings: Any
+    ) -> MapWidget:
+        """Return an interactive map for a notebook; see its ``selected`` and ``colour_by``.
+
+        Parameters
+        ----------
+        layers, settings
+            As for :func:`semlens.concept_map`.
+        colour
+            ``layer``, ``place``, ``clarity``, ``redundancy`` or ``polysemanticity``.
+        height
+            In pixels.
+
+        Raises
+        ------
+        ServeError
+            If the extra ``notebook`` is not installed.
+        """
+        check_extra()
+        from semlens.notebook.map_widget import MapWidget
+
+        return MapWidget(self.concept_map(layers=layers, **settings), colour=colour, height=height)
+
+    def card_widget(self, component: Component | str | None = None) -> CardWidget:
+        """Return an interactive card for a notebook, whose ``component`` can be changed.
+
+        Raises
+        ------
+        ServeError
+            If the extra ``notebook`` is not installed.
+        LayerError
+            If there is no such component.
+        """
+        check_extra()
+        from semlens.notebook.card_widget import CardWidget
+
+        return CardWidget(self, component)
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row per layer: form, components, signs, crop, components without examples."""
+        components = self.components
+        rows: list[dict[str, Any]] = []
+        for layer in self.manifest.layers:
+            layer_components = components.iloc[layer.first : layer.first + layer.rows]
+            rows.append(
+                {
+                    "layer": layer.name,
+                    "form": layer.form,
+                    "components": layer.rows,
+                    "signs": "both" if layer.rows > layer.channels else "+",
+                    "crop": layer.crop,
+                    "without_examples": int((layer_components["examples"] == 0).sum()),
+                    "not_finite": layer.not_finite,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        """Return the database's identity and layers as text."""
+        m = self.manifest
+        return (
+            f"ConceptDatabase('{self.path}')\n"
+            f"{m.rows} components of {m.model.spec}, {m.samples} images of {m.data.spec},\n"
+            f"embedded by {m.embedder.spec}\n{self.summary().to_string(index=False)}"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what it is made of, with examples, for notebooks; it never fails."""
+        from semlens.draw.notebook_html import database_html, guarded_html
+
+        return guarded_html(lambda: database_html(self, self.summary()), self)
