@@ -32,7 +32,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BARE = ("bare-subject", "bare-none", "bare-activation")
-OURS = ("none", "none+random-images", "none+thumbnails", "activation", "activation+thumbnails")
+OURS = (
+    "none",
+    "none+random-images",
+    "none+thumbnails",
+    "activation",
+    "activation+thumbnails",
+    "activation+bfloat16",
+)
 
 
 class _StopForward(Exception):
@@ -190,7 +197,11 @@ class StageClock:
 
 
 def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measurement:
-    """Build a database; with ``+random-images``, also with the default number of these."""
+    """Build a database in a variant of a crop mode.
+
+    ``+random-images`` adds the default number of these, ``+thumbnails`` a picture of each crop, and
+    ``+bfloat16`` embeds in this precision; the bare loop does so in float32.
+    """
     crop, _, extra = variant.partition("+")
     model = sl.load_model(settings.model)
     embedder = sl.load_embedder(settings.embedder)
@@ -208,6 +219,7 @@ def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measuremen
             examples=settings.examples,
             crop=crop,
             thumbnails=extra == "thumbnails",
+            embedder_precision="bfloat16" if extra == "bfloat16" else "float32",
             reference=sl.Recipe().reference if extra == "random-images" else 0,
             execution=Execution(settings.batch_size, settings.threads),
             progress=stages,

@@ -9,7 +9,7 @@ from typing import Annotated, TypedDict
 from pydantic import ConfigDict
 
 from semlens.settings import Settings, setting
-from semlens.types import Aggregate, Crop, Layout, Rank, Readout, Signs
+from semlens.types import Aggregate, Crop, Layout, Precision, Rank, Readout, Signs
 
 FORMAT = 7
 """Version of the database format; it increases when any stage's numbers change."""
@@ -27,6 +27,7 @@ class RecipeSettings(TypedDict, total=False):
     crop_threshold: float | None
     rules: str
     layout: Layout
+    embedder_precision: Precision
     aggregate: Aggregate
     reference: int
     thumbnails: bool
@@ -86,6 +87,13 @@ class Recipe(Settings):
     layout: Annotated[
         Layout, setting("Order of a feature map's axes, if it cannot be inferred from the model.")
     ] = "auto"
+    embedder_precision: Annotated[
+        Precision,
+        setting(
+            "Precision in which crops are embedded: 16 bits are faster on GPUs and some CPUs. "
+            "Collection and crops are always computed in that of the model."
+        ),
+    ] = "float32"
     aggregate: Annotated[
         Aggregate, setting("How example vectors become one vector (paper, Eq. 2: mean).")
     ] = "mean"

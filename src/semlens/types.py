@@ -18,6 +18,7 @@ Readout = Literal["mean", "max", "cls"]
 """How a component's activations on one sample become one number (paper, 3.1)."""
 
 Rank = Literal["activation", "relevance"]
+Precision = Literal["float32", "bfloat16", "float16"]
 """What ranks the samples of a component: its readout, or its relevance for the predicted class."""
 
 Crop = Literal["auto", "none", "activation", "crp"]

@@ -65,7 +65,7 @@ class Embedder(ABC):
         """Whether any part of a text is in the vocabulary; else its vector means nothing."""
         return True
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode, autocast would convert the weights at every use
     def embed_batch(self, batch: Tensor) -> Float32[Tensor, "b d"]:
         """Embed preprocessed images to unit vectors on the CPU."""
         return _unit(self._images(batch))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from semlens.data.verified_images import stale_error
+from semlens.embedders.precision import check_precision
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_classes, check_logits
@@ -87,6 +88,7 @@ def check_plan(plan: Plan) -> Plan:
     if plan.relevance or plan.recipe.rank == "relevance":
         check_logits(plan.model)
     check_classes(plan.model, plan.targets.logits)
+    check_precision(plan.embedder, plan.recipe.embedder_precision)
     if plan.recipe.layout != "auto":
         plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
     return plan

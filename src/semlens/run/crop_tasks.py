@@ -122,6 +122,7 @@ class CropTask:
             embedded,
             read,
             thumbnails=set(new) if inputs.recipe.thumbnails else (),
+            precision=inputs.recipe.embedder_precision,
             batch_size=inputs.batch_size,
             workers=threads,
             progress=advance["embed"],

@@ -16,9 +16,10 @@ from semlens.data.prefetch import prefetch
 from semlens.draw.crop_window import box_within, cut_window, window_around
 from semlens.draw.encode_images import encode_webp
 from semlens.embedders.embedder import Embedder
+from semlens.embedders.precision import embedding_in
 from semlens.errors import EmbedderError
 from semlens.models.fitting_batches import FittingBatches
-from semlens.types import Box, Thumbnail
+from semlens.types import Box, Precision, Thumbnail
 
 THUMBNAIL = 120
 """Side of a thumbnail in pixels; the crop takes 96 of them, or more at the image's edges."""
@@ -43,6 +44,7 @@ def embed(
     read: Callable[[int], Image.Image],
     *,
     thumbnails: Collection[CropRef],
+    precision: Precision = "float32",
     batch_size: int = 32,
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
@@ -85,14 +87,15 @@ def embed(
     pictures: list[Thumbnail] = []
     passes = FittingBatches()
     stream = prepared()
-    while batch := list(islice(stream, batch_size)):
-        inputs, drawn = zip(*batch, strict=True)
-        filled = torch.zeros(batch_size, *inputs[0].shape, dtype=inputs[0].dtype)
-        torch.stack(inputs, out=filled[: len(inputs)])
-        embedded = passes.run(embedder.embed_batch, filled, torch.cat)[: len(inputs)]
-        _check_vectors(embedder, embedded)
-        vectors.append(embedded.to(torch.float16))
-        pictures += filter(None, drawn)
+    with embedding_in(precision):
+        while batch := list(islice(stream, batch_size)):
+            inputs, drawn = zip(*batch, strict=True)
+            filled = torch.zeros(batch_size, *inputs[0].shape, dtype=inputs[0].dtype)
+            torch.stack(inputs, out=filled[: len(inputs)])
+            embedded = passes.run(embedder.embed_batch, filled, torch.cat)[: len(inputs)]
+            _check_vectors(embedder, embedded)
+            vectors.append(embedded.to(torch.float16))
+            pictures += filter(None, drawn)
     return torch.cat(vectors), pictures
 
 
