@@ -11,6 +11,7 @@ from torch import nn
 from torch.backends.mha import get_fastpath_enabled
 
 import semlens as sl
+from semlens.analysis.describe.overview import describe_settings
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.precision import LEAST_COSINE, check_precision, embedding_in
 from semlens.errors import EmbedderError, RecipeError
@@ -114,7 +115,8 @@ def databases(tmp_path_factory):
 
 def test_only_vectors_differ(databases):
     exact, rounded = databases.values()
-    assert rounded.manifest.recipe.embedder_precision == "bfloat16"
+    assert ("Embedding", "in bfloat16") in describe_settings(rounded.manifest)
+    assert "Embedding" not in dict(describe_settings(exact.manifest))
     for row in range(exact.manifest.rows):
         assert [(e.sample, e.box, e.activation) for e in exact.examples_of(row)] == [
             (e.sample, e.box, e.activation) for e in rounded.examples_of(row)

@@ -47,6 +47,8 @@ def describe_settings(manifest: Manifest) -> list[tuple[str, str]]:
         ("Signs", _SIGNS[recipe.signs]),
         ("Concept vector", _AGGREGATES[recipe.aggregate].format(rank=recipe.rank)),
     ]
+    if recipe.embedder_precision != "float32":
+        settings.append(("Embedding", f"in {recipe.embedder_precision}"))
     if rows := manifest.reference_rows:
         settings.append(("Reference", f"readouts and vectors of {len(rows)} random images"))
     if manifest.relevance is not None:
