@@ -47,7 +47,8 @@ class BuildInputs(Settings):
         str | None,
         setting(
             "Foundation model: open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo, "
-            "semlens/demo, or self:LAYER, a layer of the subject itself, without texts "
+            "semlens/demo, self:LAYER, a layer of the subject itself, without texts, or "
+            "vectors/FILE.parquet[:EMBEDDER], vectors that you have, with what made them "
             "[default: open_clip/MobileCLIP-S2/datacompdr]."
         ),
     ] = None

@@ -21,6 +21,7 @@ from semlens.run.dictionaries import add_dictionaries, write_layer_dictionary
 from semlens.run.executors.executor import Workers
 from semlens.run.hashing import hash_images
 from semlens.run.index import layer_entry, samples_table, write_crops, write_layer
+from semlens.run.known_vectors import check_vectors
 from semlens.run.layer_stages import NewLayers, SelectedExamples
 from semlens.run.plan import Plan
 from semlens.run.reference import write_layer_reference, write_reference
@@ -89,6 +90,7 @@ def check_plan(plan: Plan) -> Plan:
     check_classes(plan.model, plan.targets.logits)
     if plan.recipe.layout != "auto":
         plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
+    check_vectors(plan)
     return plan
 
 

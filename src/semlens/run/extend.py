@@ -22,6 +22,7 @@ from semlens.models.subject import SubjectModel
 from semlens.run.build_database import completion, write_layers
 from semlens.run.continue_stages import continue_collect, continue_relevance
 from semlens.run.hashing import hash_images
+from semlens.run.known_vectors import check_vectors
 from semlens.run.layer_stages import NewLayers
 from semlens.run.plan import Execution, Plan
 from semlens.run.relevance import write_relevance
@@ -129,6 +130,7 @@ def extend_database(path: Path, addition: Addition) -> Extension:
                 count, count, batches, batches, nothing, "none", time.monotonic() - started
             )
         plan = _plan(database, old, addition, kept)
+        check_vectors(plan)
         with plan.execution.executor.start(plan.inputs) as workers:
             digests = hash_images(plan, workers)
             check_contents(database, old, addition.images, digests)
