@@ -64,6 +64,14 @@ class BuildInputs(Settings):
             "of a file (sae:FILE, cav:FILE); several separated by commas."
         ),
     ] = "channels"
+    boxes: Annotated[
+        Path | None,
+        setting(
+            "File of boxes for --crop boxes: CSV or Parquet with the columns image, x0, y0, x1 "
+            "and y1, in pixels of the upright originals.",
+            strict=False,  # a text in a file of settings
+        ),
+    ] = None
     relevance: Annotated[
         bool, setting("Also compute how much each class relies on each component.")
     ] = False
@@ -142,6 +150,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
         components=inputs.components,
         classes=inputs.classes,
         targets=read_targets(inputs.targets, images.ids) if inputs.targets else None,
+        boxes=inputs.boxes,
         relevance=inputs.relevance,
         extendable=inputs.extendable,
         execution=Execution(inputs.batch_size, inputs.workers, executor=executor),

@@ -23,6 +23,7 @@ from semlens.run.hashing import hash_images
 from semlens.run.index import layer_entry, samples_table, write_crops, write_layer
 from semlens.run.known_vectors import check_vectors
 from semlens.run.layer_stages import NewLayers, SelectedExamples
+from semlens.run.own_boxes import check_same_boxes, count_without_box
 from semlens.run.plan import Plan
 from semlens.run.reference import write_layer_reference, write_reference
 from semlens.run.relevance import add_relevance, relabel
@@ -124,6 +125,7 @@ def open_existing(
 def _check_compatible(database: Database, plan: Plan) -> None:
     database.check_model(plan.model)
     database.check_embedder(plan.embedder)
+    check_same_boxes(database.manifest, plan.boxes, plan.images.ids)
     different = database.manifest.recipe.differences(plan.recipe)
     if different:
         raise RecipeError(
@@ -218,6 +220,11 @@ def write_layers(
         if reference_count:
             rows = collected.reference[entry.name]
             entry = write_layer_reference(writer, entry, rows, reference)
+        if plan.boxes is not None:
+            mine = selected.pairs.layer == layer_index
+            pairs, regions = selected.pairs.take(mine), cropped.box[mine]
+            count = count_without_box(plan.boxes, plan.images.ids, layer.layout, pairs, regions)
+            entry = entry.model_copy(update={"without_box": count})
         if entry.name in plan.model.dictionaries:
             entry = write_layer_dictionary(writer, entry, plan.model.dictionaries[entry.name])
         if plan.extendable and selected.of_whole_batches is not None:
@@ -236,6 +243,7 @@ def write_layers(
         model=Source(spec=plan.model.spec, fingerprint=plan.model.fingerprint),
         data=Source(spec=plan.images.spec, fingerprint=data),
         embedder=Source(spec=plan.embedder.spec, fingerprint=plan.embedder.fingerprint),
+        boxes=plan.boxes_entry,
         recipe=plan.recipe,
         classes=list(plan.model.classes) if plan.model.classes is not None else None,
         samples=len(plan.images),

@@ -26,6 +26,7 @@ from semlens.stages.crop_regions import (
     WholeImage,
 )
 from semlens.stages.embed import CropRef, embed
+from semlens.stages.own_box_regions import OwnBoxRegions
 from semlens.store.schema import MASK_BYTES
 from semlens.types import Box, Crop
 
@@ -150,7 +151,7 @@ class CropTask:
                 [new_index.get(crop, existing.get(crop, 0)) for crop in crops], dtype=torch.int64
             ),
             "pair_known": torch.tensor([crop in existing for crop in crops], dtype=torch.bool),
-            # all ones for whole images
+            # all ones for whole images and boxes of the user
             "pair_mask": _byte_tensor(
                 b"".join(region.mask or bytes([255] * MASK_BYTES) for region in regions)
             ).reshape(-1, MASK_BYTES),
@@ -189,6 +190,8 @@ def region_finder(
     recipe = inputs.recipe
     if set(crops) <= {"none"}:
         return WholeImage(inputs.threads)
+    if inputs.boxes is not None:
+        return OwnBoxRegions(inputs.model, layouts, inputs.boxes, inputs.images.ids, inputs.threads)
     by_map = {i: layout for i, layout in enumerate(layouts) if crops[i] == "activation"}
     by_relevance = {i: layout.name for i, layout in enumerate(layouts) if crops[i] == "crp"}
     blur, thresholds = recipe.crop_blur, (recipe.threshold("activation"), recipe.threshold("crp"))

@@ -130,8 +130,9 @@ def private_folders(databases: Iterable[ConceptDatabase]) -> list[Path]:
     folders: set[Path] = set()
     for database in databases:
         manifest = database.manifest
-        sources = (manifest.model.spec, manifest.data.spec, manifest.embedder.spec)
-        parts = [part for spec in sources for part in absolute_paths(spec)]
+        sources = (manifest.model, manifest.data, manifest.embedder, manifest.boxes)
+        specs = [source.spec for source in sources if source is not None]
+        parts = [part for spec in specs for part in absolute_paths(spec)]
         paths = [Path(database.path).resolve(), *map(Path, parts)]
         folders |= {path.parent for path in paths if path.is_absolute()}
     return sorted(folders - {Path("/")}, key=lambda path: -len(str(path)))
