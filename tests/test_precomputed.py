@@ -206,11 +206,13 @@ def test_other_vectors_are_refused(tmp_path, images):
     for number, (name, others) in enumerate(wrong.items()):
         file = write(tmp_path / f"{number}.parquet", others)
         with pytest.raises(EmbedderError, match="differs from .* of 16 images") as error:
-            build(tmp_path / "refused", images, PrecomputedVectors(file, ColourEmbedder()))
+            PrecomputedVectors(file, ColourEmbedder()).check(images)
         assert "python:colours" in error.value.value, name
         build(
             tmp_path / f"alone{number}", images, PrecomputedVectors(file)
         )  # in itself it is sound
+    with pytest.raises(EmbedderError, match="differs from .* of 16 images"):
+        build(tmp_path / "refused", images, PrecomputedVectors(file, ColourEmbedder()))
     narrow = write(tmp_path / "narrow.parquet", [(name, vector[:7]) for name, vector in rows])
     with pytest.raises(EmbedderError, match=r"have 7 numbers, those of 'python:colours' 24"):
         PrecomputedVectors(narrow, ColourEmbedder())
@@ -338,7 +340,10 @@ def test_a_database_loads_them_again(tmp_path, images, monkeypatch):
     # a file that has changed is another embedder, one that has moved is not
     (tmp_path / "v.parquet").rename(tmp_path / "w.parquet")
     with pytest.raises(EmbedderError, match="cannot be read"):
-        _ = sl.open(tmp_path / "db").embedder
+        build(tmp_path / "db", images, spec)
+    # the file is not needed to ask
+    assert sl.open(tmp_path / "db").embedder.has_text
+    assert sl.open(tmp_path / "db", embedder="semlens/demo").embedder.spec == "semlens/demo"
     moved = f"vectors/{tmp_path / 'w.parquet'}:semlens/demo"
     assert sl.open(tmp_path / "db", embedder=moved).embedder.has_text
     write(tmp_path / "v.parquet", rows[1:])
@@ -379,6 +384,28 @@ def test_specs():
 
 
 @pytest.mark.slow
+def test_questions_need_the_embedder_and_not_the_file(tmp_path, images):
+    file = write(tmp_path / "v.parquet", whole_rows(images))
+    build(tmp_path / "db", images, PrecomputedVectors(file, WordEmbedder()), extendable=True)
+    build(tmp_path / "alone", images, f"vectors/{file}")
+    file.unlink()
+    db = sl.open(tmp_path / "db", embedder=WordEmbedder())
+    assert db.search("red", top=2).hits
+    assert db.search(images=[images.read(0)], top=2).hits
+    # another embedder, which is of another seed, is refused
+    with pytest.raises(StaleError, match="fingerprint differs"):
+        sl.open(tmp_path / "db", embedder=WordEmbedder(1))
+    with pytest.raises(EmbedderError, match="cannot be read"):
+        _ = sl.open(tmp_path / "alone").embedder
+    # what would be built without the file would have other vectors
+    model = SubjectModel(LittleNet(), to_tensor, "v", "python:little", list("abcd"))
+    more = ImageFolder(write_pictures(tmp_path / "more", 3, seed=5))
+    with pytest.raises(EmbedderError, match="file of vectors .* is missing"):
+        sl.extend(tmp_path / "db", more, model=model, embedder=WordEmbedder(),
+                  execution=Execution(workers=0))  # fmt: skip
+
+
+@pytest.mark.slow
 def test_workers_and_extensions_use_them(tmp_path, images):
     rows = whole_rows(images, noise=0.01)
     file = write(tmp_path / "v.parquet", rows[::2])
@@ -399,6 +426,7 @@ def test_workers_and_extensions_use_them(tmp_path, images):
     assert contents(tmp_path / "db") == contents(tmp_path / "both")
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, pictures):
     images = ImageFolder(pictures)
     frame = pd.DataFrame({"image": list(images.ids), "vector": list(vectors_of(images).numpy())})

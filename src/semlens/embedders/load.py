@@ -7,10 +7,11 @@ from importlib.util import find_spec
 
 from semlens.embedders.embedder import EMBEDDER_FORMS, Embedder
 from semlens.embedders.own_space import PREFIX, OwnSpace
-from semlens.embedders.precomputed import PrecomputedVectors, is_vectors, split_spec
+from semlens.embedders.precomputed import PrecomputedVectors, WithoutFile, is_vectors, split_spec
 from semlens.errors import EmbedderError
 from semlens.models.subject import SubjectModel
 from semlens.plug_ins import EMBEDDERS, call_plug_in, find_plug_in, owner
+from semlens.regular_files import is_file, user_path
 
 DEFAULT_EMBEDDER = "open_clip/MobileCLIP-S2/datacompdr"
 """The paper's choice for ImageNet (B.1); downloaded from a hub."""
@@ -91,6 +92,28 @@ def load_embedder(
         f"Expected {EMBEDDER_FORMS}.",
         f"{DEFAULT_EMBEDDER} is recommended.",
     )
+
+
+def load_for_database(
+    spec: str, vectors: str | None, *, device: str, model: SubjectModel | None
+) -> Embedder:
+    """Load the embedder of a database, which need not have its file of vectors to ask questions.
+
+    Parameters
+    ----------
+    vectors
+        SHA-256 of the file of vectors that the database was built with, if it was.
+
+    Raises
+    ------
+    EmbedderError
+        See :func:`load_embedder`.
+    """
+    made_by = _computing(spec)
+    has_file = is_vectors(spec) and is_file(user_path(split_spec(spec)[0]))
+    if vectors is None or made_by is None or has_file:
+        return load_embedder(spec, device=device, model=model)
+    return WithoutFile(load_embedder(made_by, device=device, model=model), vectors)
 
 
 def _own_space(spec: str, model: SubjectModel | None) -> Embedder:

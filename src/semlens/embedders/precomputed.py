@@ -87,8 +87,9 @@ class PrecomputedVectors(Embedder):
         self._file = read_vector_file(path)
         self.embedder = embedder
         self.spec = f"{PREFIX}{path}" + (f":{embedder.spec}" if embedder is not None else "")
-        identity = embedder.fingerprint if embedder is not None else None
-        self.fingerprint = fingerprint("vectors", self._file.digest, identity)
+        self.digest = self._file.digest
+        """SHA-256 of the file."""
+        self.fingerprint = _fingerprint(self.digest, embedder)
         self.dim = self._file.vectors.shape[1]
         self.has_text = embedder is not None and embedder.has_text
         if embedder is not None and embedder.dim != self.dim:
@@ -212,6 +213,43 @@ class PrecomputedVectors(Embedder):
     def understands(self, text: str) -> bool:
         """Whether any part of a text is in the vocabulary of the embedder."""
         return self.embedder is None or self.embedder.understands(text)
+
+
+class WithoutFile(Embedder):
+    """The embedder of a database whose file of vectors is elsewhere: for questions, not for builds.
+
+    Its fingerprint is that of the file with the embedder, so that any other embedder is refused.
+
+    Parameters
+    ----------
+    embedder
+        The embedder that made the vectors.
+    digest
+        SHA-256 of the file, as the database records it.
+    """
+
+    def __init__(self, embedder: Embedder, digest: str) -> None:
+        self._embedder = embedder
+        self.spec, self.dim, self.has_text = embedder.spec, embedder.dim, embedder.has_text
+        self.fingerprint = _fingerprint(digest, embedder)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Preprocess an image for the embedder."""
+        return self._embedder.preprocess(image)
+
+    def _images(self, batch: Tensor) -> Tensor:
+        return self._embedder.embed_batch(batch)
+
+    def _texts(self, texts: Sequence[str]) -> Tensor:
+        return self._embedder.embed_texts(texts)
+
+    def understands(self, text: str) -> bool:
+        """Whether any part of a text is in the vocabulary of the embedder."""
+        return self._embedder.understands(text)
+
+
+def _fingerprint(digest: str, embedder: Embedder | None) -> str:
+    return fingerprint("vectors", digest, embedder.fingerprint if embedder is not None else None)
 
 
 def _is_same(own: Float32[Tensor, "n d"], given: Float32[Tensor, "n d"]) -> Bool[Tensor, " n"]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from semlens.data.verified_images import stale_error
+from semlens.embedders.precomputed import PrecomputedVectors
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_classes, check_logits
@@ -243,6 +244,7 @@ def write_layers(
         model=Source(spec=plan.model.spec, fingerprint=plan.model.fingerprint),
         data=Source(spec=plan.images.spec, fingerprint=data),
         embedder=Source(spec=plan.embedder.spec, fingerprint=plan.embedder.fingerprint),
+        vectors=plan.embedder.digest if isinstance(plan.embedder, PrecomputedVectors) else None,
         boxes=plan.boxes_entry,
         recipe=plan.recipe,
         classes=list(plan.model.classes) if plan.model.classes is not None else None,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from semlens.data.prefetch import prefetch
 from semlens.embedders.embedder import Embedder
-from semlens.embedders.precomputed import PrecomputedVectors
+from semlens.embedders.precomputed import PrecomputedVectors, WithoutFile
+from semlens.errors import EmbedderError
 from semlens.run.plan import Plan
 from semlens.stages.embed import CropRef
 from semlens.types import Crop
@@ -23,6 +24,13 @@ def check_vectors(plan: Plan) -> None:
     EmbedderError
         If they do not belong together.
     """
+    if isinstance(plan.embedder, WithoutFile):
+        raise EmbedderError(
+            "The file of vectors with which the database was built is missing.",
+            "Expected it, as the vectors of its images are not computed.",
+            "Restore it, or give its current location with its embedder: "
+            "vectors/FILE.parquet:EMBEDDER.",
+        )
     if isinstance(plan.embedder, PrecomputedVectors):
         plan.embedder.check(plan.images)
 

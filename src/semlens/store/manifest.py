@@ -104,6 +104,8 @@ class Manifest(_Entry):
     model: Source
     data: Source
     embedder: Source
+    vectors: str | None = None
+    """SHA-256 of the file of vectors that took the place of the image tower."""
     boxes: Source | None = None
     """File of the boxes to which examples are cropped; its identity is that of the boxes."""
     recipe: Recipe
