@@ -133,6 +133,15 @@ def test_freed_memory_quick():
 
 
 @pytest.mark.slow
+def test_precomputed_quick():
+    with_thumbnails, without = run("precomputed.py", "--embedder", "semlens/demo")["cases"]
+    assert with_thumbnails["vectors"] == without["vectors"] > 10
+    for case in (with_thumbnails, without):
+        assert min(case["embedded"], case["from the file"]) > 0
+        assert case["largest difference"] < 2e-3  # of float16
+
+
+@pytest.mark.slow
 def test_crops_quick():
     (case,) = run("crops.py", "--crops", "activation", "crp")["cases"]
     assert set(case["variants"]) == {"activation", "crp"}

@@ -12,6 +12,7 @@ from semlens.concept_database import ConceptDatabase
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
+from semlens.data.own_boxes import load_boxes
 from semlens.dictionaries.request import OWN, parse_components
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import load_embedder
@@ -24,6 +25,7 @@ from semlens.run.build_database import build_database
 from semlens.run.executors.executor import Executor
 from semlens.run.executors.parse import parse_executor
 from semlens.run.extend import Addition, Extension, extend_database
+from semlens.run.own_boxes import check_boxes
 from semlens.run.plan import Execution, Plan
 
 
@@ -37,6 +39,7 @@ def build(
     components: str | Sequence[str] = OWN,
     classes: str | Path | None = None,
     targets: Sequence[str] | None = None,
+    boxes: str | Path | None = None,
     relevance: bool = False,
     extendable: bool = False,
     execution: Execution | None = None,
@@ -66,6 +69,9 @@ def build(
         File that maps class names of the data to logits.
     targets
         Class name of each sample, which replaces the data's own.
+    boxes
+        CSV or Parquet file with the columns ``image`` (id in the data), ``x0``, ``y0``, ``x1``,
+        ``y1`` in pixels of the upright originals, for ``crop="boxes"``.
     relevance
         Whether to compute the relevance of each component for each class. It can be added
         later by the same call.
@@ -102,6 +108,7 @@ def build(
         components=components,
         classes=classes,
         targets=targets,
+        boxes=boxes,
         relevance=relevance,
         extendable=extendable,
         execution=_with_executor(execution or Execution(), executor),
@@ -128,6 +135,7 @@ def make_plan(
     components: str | Sequence[str] = OWN,
     classes: str | Path | None = None,
     targets: Sequence[str] | None = None,
+    boxes: str | Path | None = None,
     relevance: bool = False,
     extendable: bool = False,
     execution: Execution | None = None,
@@ -144,6 +152,7 @@ def make_plan(
         warnings.warn(mapped.notice, UnmappedWarning, stacklevel=3)
     values: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
     settled = Recipe(**values)
+    check_boxes(settled, given=boxes is not None)
     if isinstance(embedder, str):
         read = subject if settled.layout == "auto" else replace(subject, layout=settled.layout)
         embedder = load_embedder(embedder, model=read)
@@ -162,6 +171,7 @@ def make_plan(
         relabel=not (classes is None and targets is None),
         relevance=relevance,
         dictionaries=tuple((layer, request) for layer in layers for request in requests),
+        boxes=load_boxes(boxes, data.ids) if boxes is not None else None,
         extendable=extendable,
     )
 
@@ -179,6 +189,7 @@ def extend(
     execution: Execution | None = None,
     executor: Executor | str | None = None,
     recompute_crops: bool = False,
+    boxes: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Extension:
     """Add images to a database that was built with ``extendable=True``, in place.
@@ -202,6 +213,9 @@ def extend(
         See :func:`build`.
     recompute_crops
         Compute all crops, rather than check a few and take over the others.
+    boxes
+        File of boxes for ``crop="boxes"``, of old and new images; by default that of the build,
+        read again. Images of the database must have the same boxes as before.
 
     Raises
     ------
@@ -226,6 +240,7 @@ def extend(
         device,
         _with_executor(execution or Execution(), executor),
         recompute_crops,
+        boxes,
     )
     with progress_listener(progress) if progress else progress_bars():
         return extend_database(user_path(path), addition)

@@ -101,7 +101,11 @@ class ConceptDatabase(Questions):
         return CardWidget(self, component)
 
     def summary(self) -> pd.DataFrame:
-        """Return one row per layer: form, components, signs, crop, components without examples."""
+        """Return one row per layer: form, components, signs, crop, components without examples.
+
+        If examples are cropped to boxes of yours, ``without_box`` is the number of examples that
+        are whole images because no box is where the component reacts most.
+        """
         components = self.components
         rows: list[dict[str, Any]] = []
         for layer in self.manifest.layers:
@@ -114,6 +118,7 @@ class ConceptDatabase(Questions):
                     "signs": "both" if layer.rows > layer.channels else "+",
                     "crop": layer.crop,
                     "without_examples": int((layer_components["examples"] == 0).sum()),
+                    **({} if layer.without_box is None else {"without_box": layer.without_box}),
                     "not_finite": layer.not_finite,
                 }
             )

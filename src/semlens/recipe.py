@@ -64,7 +64,8 @@ class Recipe(Settings):
         Crop,
         setting(
             "How examples are cropped; auto: by conditional relevance (crp) for channels and "
-            "units, by the activation map for token features (paper, H.1)."
+            "units, by the activation map for token features (paper, H.1); boxes: to the smallest "
+            "box of a file around the component's peak."
         ),
     ] = "auto"
     crop_blur: Annotated[

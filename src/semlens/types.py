@@ -21,9 +21,9 @@ Rank = Literal["activation", "relevance"]
 Precision = Literal["float32", "bfloat16", "float16"]
 """What ranks the samples of a component: its readout, or its relevance for the predicted class."""
 
-Crop = Literal["auto", "none", "activation", "crp"]
+Crop = Literal["auto", "none", "activation", "crp", "boxes"]
 """How a concept example is cropped: not at all, by its activation map, by conditional relevance
-(CRP), or by the default for the layer."""
+(CRP), to a box of the user, or by the default for the layer."""
 
 Aggregate = Literal["mean", "median", "weighted"]
 """How the vectors of a component's examples become one vector (paper, Eq. 2)."""

@@ -47,7 +47,8 @@ class BuildInputs(Settings):
         str | None,
         setting(
             "Foundation model: open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo, "
-            "semlens/demo, or self:LAYER, a layer of the subject itself, without texts "
+            "semlens/demo, self:LAYER, a layer of the subject itself, without texts, or "
+            "vectors/FILE.parquet[:EMBEDDER], vectors that you have, with what made them "
             "[default: open_clip/MobileCLIP-S2/datacompdr]."
         ),
     ] = None
@@ -63,6 +64,14 @@ class BuildInputs(Settings):
             "of a file (sae:FILE, cav:FILE); several separated by commas."
         ),
     ] = "channels"
+    boxes: Annotated[
+        Path | None,
+        setting(
+            "File of boxes for --crop boxes: CSV or Parquet with the columns image, x0, y0, x1 "
+            "and y1, in pixels of the upright originals.",
+            strict=False,  # a text in a file of settings
+        ),
+    ] = None
     relevance: Annotated[
         bool, setting("Also compute how much each class relies on each component.")
     ] = False
@@ -141,6 +150,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
         components=inputs.components,
         classes=inputs.classes,
         targets=read_targets(inputs.targets, images.ids) if inputs.targets else None,
+        boxes=inputs.boxes,
         relevance=inputs.relevance,
         extendable=inputs.extendable,
         execution=Execution(inputs.batch_size, inputs.workers, executor=executor),

@@ -48,6 +48,13 @@ def extend(
             help="Compute all crops, rather than check a few and take over the others.",
         ),
     ] = False,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the boxes of old and new images, if examples are cropped to boxes and "
+            "the file has another name now."
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(help="Threads that decode images; -1 means one per core.")
     ] = -1,
@@ -93,6 +100,7 @@ def extend(
         execution=Execution(workers=workers),
         executor=parse_executor(executor, compute_threads),
         recompute_crops=recompute_crops,
+        boxes=boxes,
     )
     if as_json:
         path = str(user_path(database).resolve())

@@ -76,6 +76,7 @@ def _write_options(path: Path, plan: Plan, inputs: BuildInputs, recipe: Recipe) 
         "data": plan.images.spec,
         "embedder": plan.embedder.spec,
         "device": plan.model.device.type,
+        "boxes": inputs.boxes and str(user_path(inputs.boxes).resolve()),
         "classes": inputs.classes and str(user_path(inputs.classes).resolve()),
         "targets": inputs.targets and str(user_path(inputs.targets).resolve()),
     }

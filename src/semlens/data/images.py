@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from semlens.data.jpeg2000 import is_whole
 from semlens.errors import ImageError
 from semlens.regular_files import read_bytes
 
+_SIZE_IN_HEADER = ("JPEG", "PNG", "WEBP", "BMP")
+_TURNED = (5, 6, 7, 8)
+"""Values of the EXIF orientation that exchange width and height."""
 _REMEDY = "Convert or remove the file; a build skips and lists it."
 
 
@@ -73,6 +76,28 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     except ValueError as error:  # a mode such as LAB
         raise _decode_error(name, error) from error
+
+
+def upright_size(content: bytes | Image.Image, name: str) -> tuple[int, int]:
+    """Return width and height of an image as :func:`decode` returns it, in pixels.
+
+    Formats whose header may tell another size than the pixels have are decoded.
+
+    Raises
+    ------
+    ImageError
+        If the bytes are not an image.
+    """
+    if isinstance(content, Image.Image):
+        return content.size
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.format in _SIZE_IN_HEADER:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+                return (image.height, image.width) if turned else image.size
+    except Exception:  # Pillow raises many types of errors for damaged bytes
+        return decode(content, name).size
+    return decode(content, name).size
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
@@ -143,6 +168,17 @@ class Images(ABC):
         """
         content = self.content(sample)
         return decode(content, self.ids[sample]) if isinstance(content, bytes) else content
+
+    def size(self, sample: int) -> tuple[int, int]:
+        """Return width and height of :meth:`read`, without decoding the pixels where possible.
+
+        Raises
+        ------
+        ImageError
+            If the sample cannot be read.
+        """
+        content = self.content(sample)
+        return upright_size(content, self.ids[sample])
 
     def digest(self, sample: int) -> str:
         """Return the SHA-256 of the sample's content."""

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float16, Float32
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from semlens.errors import EmbedderError
+from semlens.types import Box
 
 EMBEDDER_FORMS = (
-    "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo, semlens/demo or self:LAYER"
+    "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo, semlens/demo, self:LAYER "
+    "or vectors/FILE.parquet[:EMBEDDER]"
 )
 
 
@@ -44,6 +46,24 @@ class Embedder(ABC):
     """Length of a vector."""
     has_text: bool
     """Whether it embeds texts."""
+    has_precomputed: bool = False
+    """Whether :meth:`precomputed` has vectors, so that it is asked before an image is decoded."""
+
+    def precomputed(
+        self, image: str, box: Box, size: tuple[int, int]
+    ) -> Float16[Tensor, " d"] | None:
+        """Return a unit vector that need not be computed, or None.
+
+        Parameters
+        ----------
+        image
+            Id of the image in the data.
+        box
+            A part of it, or all of it.
+        size
+            Its width and height in pixels, upright.
+        """
+        return None
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Tensor:

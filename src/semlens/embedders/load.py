@@ -7,9 +7,11 @@ from importlib.util import find_spec
 
 from semlens.embedders.embedder import EMBEDDER_FORMS, Embedder
 from semlens.embedders.own_space import PREFIX, OwnSpace
+from semlens.embedders.precomputed import PrecomputedVectors, WithoutFile, is_vectors, split_spec
 from semlens.errors import EmbedderError
 from semlens.models.subject import SubjectModel
 from semlens.plug_ins import EMBEDDERS, call_plug_in, find_plug_in, owner
+from semlens.regular_files import is_file, user_path
 
 DEFAULT_EMBEDDER = "open_clip/MobileCLIP-S2/datacompdr"
 """The paper's choice for ImageNet (B.1); downloaded from a hub."""
@@ -26,8 +28,10 @@ def load_embedder(
         ``open_clip/ViT-B-32/laion2b_s34b_b79k``, ``open_clip/ViT-B-32/path/to/weights.pt``,
         ``open_clip/FOLDER`` with an ``open_clip_config.json``,
         ``transformers/facebook/dinov2-base`` (images only), ``semlens/photo``, ``semlens/demo``,
-        ``self:LAYER``, a layer of the subject model (images only), or ``NAME/REST`` of an
-        installed package with the entry point NAME in the group ``semlens.embedders``.
+        ``self:LAYER``, a layer of the subject model (images only),
+        ``vectors/FILE.parquet[:EMBEDDER]``, vectors that you have, with the SPEC of the embedder
+        that made them, or ``NAME/REST`` of an installed package with the entry point NAME in the
+        group ``semlens.embedders``.
     device
         Device to run on.
     model
@@ -52,15 +56,12 @@ def load_embedder(
             "It is not installed.",
             f"Run: pip install 'semlens[{extra}]'",
         )
+    if is_vectors(spec):
+        file, made_by = split_spec(spec)
+        embedder = load_embedder(made_by, device=device, model=model) if made_by else None
+        return PrecomputedVectors(file, embedder)
     if needs_model(spec):
-        if model is None:
-            raise EmbedderError(
-                f"'{spec}' is a layer of the subject model, which is not known here.",
-                "Expected the model of the database.",
-                "Pass it as model=... in Python. A database that was built with this embedder "
-                "finds it in its own model: leave the embedder out.",
-            )
-        return OwnSpace(model, spec.removeprefix(PREFIX))
+        return _own_space(spec, model)
     if spec == "semlens/demo":
         from semlens.embedders.demo import DemoEmbedder
 
@@ -93,6 +94,40 @@ def load_embedder(
     )
 
 
+def load_for_database(
+    spec: str, vectors: str | None, *, device: str, model: SubjectModel | None
+) -> Embedder:
+    """Load the embedder of a database, which need not have its file of vectors to ask questions.
+
+    Parameters
+    ----------
+    vectors
+        SHA-256 of the file of vectors that the database was built with, if it was.
+
+    Raises
+    ------
+    EmbedderError
+        See :func:`load_embedder`.
+    """
+    made_by = _computing(spec)
+    has_file = is_vectors(spec) and is_file(user_path(split_spec(spec)[0]))
+    if vectors is None or made_by is None or has_file:
+        return load_embedder(spec, device=device, model=model)
+    return WithoutFile(load_embedder(made_by, device=device, model=model), vectors)
+
+
+def _own_space(spec: str, model: SubjectModel | None) -> Embedder:
+    """Return the embedder that is a layer of the subject model."""
+    if model is None:
+        raise EmbedderError(
+            f"'{spec}' is a layer of the subject model, which is not known here.",
+            "Expected the model of the database.",
+            "Pass it as model=... in Python. A database that was built with this embedder "
+            "finds it in its own model: leave the embedder out.",
+        )
+    return OwnSpace(model, spec.removeprefix(PREFIX))
+
+
 def _of_plug_in(plug_in: EntryPoint, spec: str, name: str, device: str) -> Embedder:
     """Return the embedder that an installed package makes."""
     embedder = call_plug_in(plug_in, EmbedderError, name, device)
@@ -109,8 +144,13 @@ def _of_plug_in(plug_in: EntryPoint, spec: str, name: str, device: str) -> Embed
 
 
 def needs_model(spec: str) -> bool:
-    """Return whether an embedder is a layer of the subject model."""
-    return spec.startswith(PREFIX)
+    """Return whether an embedder is a layer of the subject model, or needs one."""
+    return (_computing(spec) or "").startswith(PREFIX)
+
+
+def _computing(spec: str) -> str | None:
+    """Return the SPEC of what computes vectors; None for a file of vectors alone."""
+    return split_spec(spec)[1] if is_vectors(spec) else spec
 
 
 _NEEDED = {
@@ -126,8 +166,9 @@ _NEEDED = {
 
 def missing_package(spec: str) -> tuple[str, str] | None:
     """Return a module that an embedder needs and that is not installed, with semlens's extra."""
+    computing = _computing(spec) or ""
     for prefix, (extra, modules) in _NEEDED.items():
-        if spec.startswith(prefix):
+        if computing.startswith(prefix):
             return next(((m, extra) for m in modules if find_spec(m) is None), None)
     return None
 
@@ -138,6 +179,10 @@ def embeds_texts(spec: str) -> bool:
     Also False if that cannot be determined: a Python object, a missing package, an unknown SPEC,
     an unreachable hub. :func:`load_embedder` raises the error for these.
     """
+    try:
+        spec = _computing(spec) or ""
+    except EmbedderError:
+        return False
     library, _, name = spec.partition("/")
     if spec in ("semlens/demo", "semlens/photo") or library == "open_clip":
         return True

@@ -100,7 +100,7 @@ def published_files(
 def _public_manifest(manifest: Manifest, crops: bool) -> Manifest:
     public = {
         name: Source(spec=public_spec(source.spec), fingerprint=source.fingerprint)
-        for name in ("model", "data", "embedder")
+        for name in ("model", "data", "embedder", "boxes")
         if isinstance(source := getattr(manifest, name), Source)
     }
     changed = manifest.model_copy(update=public)

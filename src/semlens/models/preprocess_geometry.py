@@ -27,6 +27,10 @@ class AxisMap:
     scale: float
     offset: float
 
+    def point(self, position: float) -> float:
+        """Map a position, which may lie outside of the image."""
+        return self.scale * position + self.offset
+
     def span(self, start: float, stop: float, size: int) -> tuple[int, int]:
         """Map an interval of input pixels to whole original pixels inside the image."""
         ends = sorted((self.scale * start + self.offset, self.scale * stop + self.offset))
@@ -43,6 +47,10 @@ class Geometry:
     vertical: AxisMap
     width: int
     height: int
+
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """Map a position in the input to the original, in pixels; padding lies outside of it."""
+        return self.horizontal.point(x), self.vertical.point(y)
 
     def to_original(self, left: float, top: float, right: float, bottom: float) -> Box:
         """Map a rectangle of input pixels (right and bottom exclusive) to original pixels."""

@@ -12,6 +12,7 @@ import torch
 
 from semlens.data.verified_images import stale_error
 from semlens.embedders.precision import check_precision
+from semlens.embedders.precomputed import PrecomputedVectors
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_classes, check_logits
@@ -22,7 +23,9 @@ from semlens.run.dictionaries import add_dictionaries, write_layer_dictionary
 from semlens.run.executors.executor import Workers
 from semlens.run.hashing import hash_images
 from semlens.run.index import layer_entry, samples_table, write_crops, write_layer
+from semlens.run.known_vectors import check_vectors
 from semlens.run.layer_stages import NewLayers, SelectedExamples
+from semlens.run.own_boxes import check_same_boxes, count_without_box
 from semlens.run.plan import Plan
 from semlens.run.reference import write_layer_reference, write_reference
 from semlens.run.relevance import add_relevance, relabel
@@ -88,9 +91,10 @@ def check_plan(plan: Plan) -> Plan:
     if plan.relevance or plan.recipe.rank == "relevance":
         check_logits(plan.model)
     check_classes(plan.model, plan.targets.logits)
-    check_precision(plan.embedder, plan.recipe.embedder_precision)
     if plan.recipe.layout != "auto":
         plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
+    check_vectors(plan)
+    check_precision(plan.embedder, plan.recipe.embedder_precision)
     return plan
 
 
@@ -124,6 +128,7 @@ def open_existing(
 def _check_compatible(database: Database, plan: Plan) -> None:
     database.check_model(plan.model)
     database.check_embedder(plan.embedder)
+    check_same_boxes(database.manifest, plan.boxes, plan.images.ids)
     different = database.manifest.recipe.differences(plan.recipe)
     if different:
         raise RecipeError(
@@ -218,6 +223,11 @@ def write_layers(
         if reference_count:
             rows = collected.reference[entry.name]
             entry = write_layer_reference(writer, entry, rows, reference)
+        if plan.boxes is not None:
+            mine = selected.pairs.layer == layer_index
+            pairs, regions = selected.pairs.take(mine), cropped.box[mine]
+            count = count_without_box(plan.boxes, plan.images.ids, layer.layout, pairs, regions)
+            entry = entry.model_copy(update={"without_box": count})
         if entry.name in plan.model.dictionaries:
             entry = write_layer_dictionary(writer, entry, plan.model.dictionaries[entry.name])
         if plan.extendable and selected.of_whole_batches is not None:
@@ -236,6 +246,8 @@ def write_layers(
         model=Source(spec=plan.model.spec, fingerprint=plan.model.fingerprint),
         data=Source(spec=plan.images.spec, fingerprint=data),
         embedder=Source(spec=plan.embedder.spec, fingerprint=plan.embedder.fingerprint),
+        vectors=plan.embedder.digest if isinstance(plan.embedder, PrecomputedVectors) else None,
+        boxes=plan.boxes_entry,
         recipe=plan.recipe,
         classes=list(plan.model.classes) if plan.model.classes is not None else None,
         samples=len(plan.images),

@@ -15,6 +15,7 @@ from semlens.data.prefetch import prefetch
 from semlens.data.verified_images import VerifiedImages
 from semlens.models.activations import LayerLayout
 from semlens.run.executors.executor import Advance, Inputs
+from semlens.run.known_vectors import known_vectors
 from semlens.stages.crop_regions import (
     ActivationMaps,
     ConditionalMaps,
@@ -25,6 +26,7 @@ from semlens.stages.crop_regions import (
     WholeImage,
 )
 from semlens.stages.embed import CropRef, embed
+from semlens.stages.own_box_regions import OwnBoxRegions
 from semlens.store.schema import MASK_BYTES
 from semlens.types import Box, Crop
 
@@ -41,10 +43,13 @@ class _ImageCache:
         self._read = read
         self._images: dict[int, Image.Image] = {}
         self._bytes = 0
+        self.sizes: dict[int, tuple[int, int]] = {}
+        """Width and height of the images that were read."""
 
     def __call__(self, sample: int) -> Image.Image:
         if sample not in self._images:
             image = self._read(sample)
+            self.sizes[sample] = image.size
             self._bytes += image.width * image.height * 3
             if self._bytes > _CACHE_BYTES:
                 return image
@@ -104,7 +109,17 @@ class CropTask:
         read, threads, existing = _ImageCache(images.read), inputs.threads, self.existing
         cropped = samples[: int(np.isin(samples, self.pairs.sample).sum())]
         sample_of_pair = self.pairs.for_samples(cropped).sample if cropped else np.zeros(0, int)
-        request = RegionRequest(cropped, self.pairs, read, advance["crop"])
+        # an image that is read for a thumbnail anyway is not read twice, for its size alone
+        read_anyway = set(cropped if inputs.recipe.thumbnails else ())
+
+        def size(sample: int) -> tuple[int, int]:
+            if sample in read.sizes:
+                return read.sizes[sample]
+            if inputs.embedder.has_precomputed and sample not in read_anyway:
+                return images.size(sample)
+            return read(sample).size
+
+        request = RegionRequest(cropped, self.pairs, read, size, advance["crop"])
         regions = find_regions(request) if cropped else []
         crops = [
             CropRef(int(sample), region.box)
@@ -112,17 +127,19 @@ class CropTask:
         ]
         new = sorted({crop for crop in crops if crop not in existing})
         whole_samples = [sample for sample in samples if sample in self.whole]
-        sizes = prefetch(lambda sample: read(sample).size, whole_samples, threads)
+        sizes = prefetch(size, whole_samples, threads)
         whole_images = [
             CropRef(s, Box(0, 0, *z)) for s, z in zip(whole_samples, sizes, strict=True)
         ]
         embedded = sorted({*new, *whole_images})
+        known = known_vectors(inputs.embedder, inputs.images.ids, embedded, size, threads)
         vectors, thumbnails = embed(
             inputs.embedder,
             embedded,
             read,
             thumbnails=set(new) if inputs.recipe.thumbnails else (),
             precision=inputs.recipe.embedder_precision,
+            known=known,
             batch_size=inputs.batch_size,
             workers=threads,
             progress=advance["embed"],
@@ -135,7 +152,7 @@ class CropTask:
                 [new_index.get(crop, existing.get(crop, 0)) for crop in crops], dtype=torch.int64
             ),
             "pair_known": torch.tensor([crop in existing for crop in crops], dtype=torch.bool),
-            # all ones for whole images
+            # all ones for whole images and boxes of the user
             "pair_mask": _byte_tensor(
                 b"".join(region.mask or bytes([255] * MASK_BYTES) for region in regions)
             ).reshape(-1, MASK_BYTES),
@@ -174,6 +191,8 @@ def region_finder(
     recipe = inputs.recipe
     if set(crops) <= {"none"}:
         return WholeImage(inputs.threads)
+    if inputs.boxes is not None:
+        return OwnBoxRegions(inputs.model, layouts, inputs.boxes, inputs.images.ids, inputs.threads)
     by_map = {i: layout for i, layout in enumerate(layouts) if crops[i] == "activation"}
     by_relevance = {i: layout.name for i, layout in enumerate(layouts) if crops[i] == "crp"}
     blur, thresholds = recipe.crop_blur, (recipe.threshold("activation"), recipe.threshold("crp"))

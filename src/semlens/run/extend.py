@@ -15,6 +15,7 @@ from semlens.data.class_mapping import UNLABELLED, TargetMap, UnmappedWarning, m
 from semlens.data.images import Images
 from semlens.data.joined_images import JoinedImages
 from semlens.data.load import check_server, load_images
+from semlens.data.own_boxes import load_boxes
 from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError
 from semlens.models.reproducibility import check_reproducible
@@ -22,7 +23,9 @@ from semlens.models.subject import SubjectModel
 from semlens.run.build_database import completion, write_layers
 from semlens.run.continue_stages import continue_collect, continue_relevance
 from semlens.run.hashing import hash_images
+from semlens.run.known_vectors import check_vectors
 from semlens.run.layer_stages import NewLayers
+from semlens.run.own_boxes import check_boxes, check_same_boxes
 from semlens.run.plan import Execution, Plan
 from semlens.run.relevance import write_relevance
 from semlens.run.reuse_crops import CropUse, crops_of_extension
@@ -55,6 +58,8 @@ class Addition:
         How it is executed; the batch size is that of the build.
     recompute_crops
         Whether to compute all crops.
+    boxes
+        File of the boxes of all images, if not that of the build.
     """
 
     images: Images
@@ -66,6 +71,7 @@ class Addition:
     device: str | None = None
     execution: Execution = Execution()
     recompute_crops: bool = False
+    boxes: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,7 @@ def extend_database(path: Path, addition: Addition) -> Extension:
                 count, count, batches, batches, nothing, "none", time.monotonic() - started
             )
         plan = _plan(database, old, addition, kept)
+        check_vectors(plan)
         with plan.execution.executor.start(plan.inputs) as workers:
             digests = hash_images(plan, workers)
             check_contents(database, old, addition.images, digests)
@@ -215,6 +222,10 @@ def _plan(database: Database, old: Images, addition: Addition, kept: Extendable)
     images = JoinedImages([old, addition.images])
     recipe = database.manifest.recipe
     execution = replace(addition.execution, batch_size=kept.batch_size).for_source(images)
+    entry = database.manifest.boxes
+    check_boxes(recipe, given=entry is not None or addition.boxes is not None)
+    boxes = load_boxes(addition.boxes or entry.spec, images.ids) if entry is not None else None
+    check_same_boxes(database.manifest, boxes, old.ids)
     return Plan(
         database.model,
         images,
@@ -224,6 +235,7 @@ def _plan(database: Database, old: Images, addition: Addition, kept: Extendable)
         execution,
         _targets(database, addition),
         relevance=database.manifest.relevance is not None,
+        boxes=boxes,
         extendable=True,
     )
 

@@ -13,6 +13,7 @@ from semlens.models.activations import LayerLayout
 from semlens.run.collect import collect_stage, load_collected
 from semlens.run.crop_tasks import crop_refs
 from semlens.run.crops import crop_stage, list_pairs
+from semlens.run.known_vectors import check_whole_vectors
 from semlens.run.plan import Plan
 from semlens.run.reference import choose_reference
 from semlens.run.shards import Shards, Stage
@@ -73,6 +74,8 @@ class NewLayers:
         pairs, slots = list_pairs(layers)
         key = plan.embed_key(collect.key, list(self.crops), previous.crops if previous else [])
         whole = () if previous else reference  # those of an existing database have vectors
+        samples = {*pairs.sample.tolist(), *whole}
+        check_whole_vectors(plan.embedder, plan.images.ids, self.crops, samples)
         crop = crop_stage(
             plan, self.layouts, self.crops, self.digests, pairs, self._existing(), whole, key
         )

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
+from semlens.data.own_boxes import OwnBoxes
 from semlens.data.prefetch import default_workers
 from semlens.dictionaries.request import DictionaryRequest
 from semlens.embedders.embedder import Embedder
@@ -18,7 +19,7 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.make_engine import EngineCache, FallbackWarning
 from semlens.run.executors.executor import Executor, Inputs, ThisProcess
-from semlens.store.manifest import Extendable
+from semlens.store.manifest import Extendable, Source
 from semlens.types import Crop
 
 TASKS_PER_WORKER = 4
@@ -115,6 +116,8 @@ class Plan:
     """Whether class relevance is computed for all layers."""
     dictionaries: tuple[tuple[str, DictionaryRequest], ...] = ()
     """Directions to be components, each with its layer; their names are in ``layers``."""
+    boxes: OwnBoxes | None = None
+    """Boxes of the user, if examples are cropped to these."""
     extendable: bool = False
     """Whether the state of the statistics is kept, so that data can be added."""
 
@@ -129,6 +132,7 @@ class Plan:
             self.recipe,
             execution.batch_size,
             execution.threads,
+            self.boxes,
         )
 
     @property
@@ -137,6 +141,13 @@ class Plan:
         if not self.extendable:
             return None
         return Extendable(batch_size=self.execution.batch_size, device=self.model.device.type)
+
+    @property
+    def boxes_entry(self) -> Source | None:
+        """What the manifest says of the boxes, if there are any."""
+        if self.boxes is None:
+            return None
+        return Source(spec=self.boxes.spec, fingerprint=self.boxes.fingerprint())
 
     @property
     def engines(self) -> EngineCache:
@@ -202,6 +213,13 @@ class Plan:
     def embed_key(self, collect_key: str, crops: list[Crop], existing_crops: list[int]) -> str:
         """Return a fingerprint of everything that determines the crop and embed shards."""
         recipe = self.recipe.model_dump()
+        boxes = self.boxes.fingerprint() if self.boxes is not None else None
         return fingerprint(
-            FORMAT, "embed", collect_key, self.embedder.fingerprint, recipe, crops, existing_crops
+            FORMAT,
+            "embed",
+            collect_key,
+            self.embedder.fingerprint,
+            recipe,
+            [crops, boxes],
+            existing_crops,
         )

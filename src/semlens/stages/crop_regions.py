@@ -265,6 +265,8 @@ class RegionRequest:
         The pairs of these and of all other samples.
     read
         Returns a sample's image.
+    size
+        Returns its width and height.
     progress
         Called with the number of samples that were finished.
     """
@@ -272,6 +274,7 @@ class RegionRequest:
     samples: Sequence[int]
     pairs: ExamplePairs
     read: Callable[[int], Image.Image]
+    size: Callable[[int], tuple[int, int]]
     progress: Callable[[int], None]
 
 
@@ -288,9 +291,9 @@ class WholeImage:
     def __call__(self, request: RegionRequest) -> list[CropRegion]:
         """Return the whole image for each pair."""
         sizes: dict[int, tuple[int, int]] = {}
-        images = prefetch(request.read, request.samples, self.workers)
-        for sample, image in zip(request.samples, images, strict=True):
-            sizes[sample] = image.size
+        found = prefetch(request.size, request.samples, self.workers)
+        for sample, size in zip(request.samples, found, strict=True):
+            sizes[sample] = size
             request.progress(1)
         return [
             CropRegion(Box(0, 0, *sizes[int(pair_sample)]))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float16, Float32
@@ -45,6 +46,7 @@ def embed(
     *,
     thumbnails: Collection[CropRef],
     precision: Precision = "float32",
+    known: Mapping[CropRef, Float16[Tensor, " d"]] = MappingProxyType({}),
     batch_size: int = 32,
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
@@ -55,6 +57,10 @@ def embed(
     ----------
     thumbnails
         The crops of which thumbnails are made.
+    known
+        Vectors that need not be computed; images of which nothing else is needed are not read.
+    progress
+        Called with the number of samples that were finished.
 
     Returns
     -------
@@ -66,37 +72,45 @@ def embed(
     The last batch is filled up with zeros: with batches of one size, the libraries that compute the
     model add in one order, and a crop gets the same vector whatever crops are embedded with it.
     """
-    by_sample = {sample: list(group) for sample, group in groupby(crops, lambda crop: crop.sample)}
+    needed = [crop for crop in crops if crop not in known or crop in thumbnails]
+    by_sample = {sample: list(group) for sample, group in groupby(needed, lambda crop: crop.sample)}
+    progress(len({crop.sample for crop in crops}) - len(by_sample))
 
-    def prepare(sample: int) -> list[tuple[Tensor, Thumbnail | None]]:
+    def prepare(sample: int) -> list[tuple[CropRef, Tensor | None, Thumbnail | None]]:
         image = read(sample)
         return [
             (
-                embedder.preprocess(image.crop(crop.box.as_tuple())),
+                crop,
+                None if crop in known else embedder.preprocess(image.crop(crop.box.as_tuple())),
                 thumbnail(image, crop.box) if crop in thumbnails else None,
             )
             for crop in by_sample[sample]
         ]
 
-    def prepared() -> Iterator[tuple[Tensor, Thumbnail | None]]:
-        for sample_crops in prefetch(prepare, by_sample, workers, ahead=batch_size):
-            yield from sample_crops
+    pictures: list[Thumbnail] = []
+
+    def to_embed() -> Iterator[tuple[CropRef, Tensor]]:
+        for prepared in prefetch(prepare, by_sample, workers, ahead=batch_size):
+            for crop, inputs, picture in prepared:
+                if picture is not None:
+                    pictures.append(picture)
+                if inputs is not None:
+                    yield crop, inputs
             progress(1)
 
-    vectors = [torch.zeros(0, embedder.dim, dtype=torch.float16)]
-    pictures: list[Thumbnail] = []
+    vectors = dict(known)
     passes = FittingBatches()
-    stream = prepared()
+    stream = to_embed()
     with embedding_in(precision):
         while batch := list(islice(stream, batch_size)):
-            inputs, drawn = zip(*batch, strict=True)
+            batch_crops, inputs = zip(*batch, strict=True)
             filled = torch.zeros(batch_size, *inputs[0].shape, dtype=inputs[0].dtype)
             torch.stack(inputs, out=filled[: len(inputs)])
             embedded = passes.run(embedder.embed_batch, filled, torch.cat)[: len(inputs)]
             _check_vectors(embedder, embedded)
-            vectors.append(embedded.to(torch.float16))
-            pictures += filter(None, drawn)
-    return torch.cat(vectors), pictures
+            vectors.update(zip(batch_crops, embedded.to(torch.float16), strict=True))
+    none = torch.zeros(0, embedder.dim, dtype=torch.float16)
+    return torch.stack([vectors[crop] for crop in crops]) if crops else none, pictures
 
 
 def _check_vectors(embedder: Embedder, vectors: Float32[Tensor, "b d"]) -> None:

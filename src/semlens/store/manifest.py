@@ -60,6 +60,9 @@ class LayerEntry(_Entry):
     """How its examples were cropped; never ``auto``."""
     rank_rules: str | None = None
     """Relevance rules by which its samples are ranked; None: they are ranked by activation."""
+    without_box: int | None = None
+    """Examples that are whole images because no box of the user is at the component's peak; None
+    for another crop."""
     reference: LayerReference | None = None
     dictionary: DictionaryInfo | None = None
     """The directions whose codes are its components; None for the layer's own components."""
@@ -101,6 +104,10 @@ class Manifest(_Entry):
     model: Source
     data: Source
     embedder: Source
+    vectors: str | None = None
+    """SHA-256 of the file of vectors that took the place of the image tower."""
+    boxes: Source | None = None
+    """File of the boxes to which examples are cropped; its identity is that of the boxes."""
     recipe: Recipe
     classes: list[str] | None
     samples: int

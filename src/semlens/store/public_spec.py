@@ -9,6 +9,17 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 _PATH = re.compile(r"""(^|[:="]|\b\w+/)(/(?!/)[^:"]+|[A-Za-z]:[\\/][^:"]+)""")
 
 
+def absolute_paths(spec: str) -> list[str]:
+    """Return the absolute paths in a SPEC.
+
+    Examples
+    --------
+    >>> absolute_paths("vectors//home/ada/clip.parquet:open_clip/ViT-B-32//home/ada/clip.pt")
+    ['/home/ada/clip.parquet', '/home/ada/clip.pt']
+    """
+    return [match[2] for match in _PATH.finditer(spec)]
+
+
 def public_spec(spec: str) -> str:
     """Return a SPEC with the last part of each absolute path in it instead of the path.
 

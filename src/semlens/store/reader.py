@@ -14,7 +14,8 @@ from semlens.data.prefetch import default_workers
 from semlens.data.verified_images import content_digests
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.embedders.embedder import Embedder
-from semlens.embedders.load import load_embedder, needs_model
+from semlens.embedders.load import load_for_database, needs_model
+from semlens.embedders.precomputed import PrecomputedVectors, WithoutFile
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
@@ -180,6 +181,10 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         self.device = device
         self.manifest = Manifest.load(self.path)
         self.files = BuildFiles(self.path, self.manifest, remote=remote)
+        vectors = self.manifest.vectors
+        is_whole = isinstance(embedder, PrecomputedVectors | WithoutFile)
+        if vectors is not None and isinstance(embedder, Embedder) and not is_whole:
+            embedder = WithoutFile(embedder, vectors)
         self.sources = (model, images, embedder)
         """Model, images and embedder as passed; None for those of the build."""
         if isinstance(model, SubjectModel):
@@ -256,7 +261,9 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
             report_progress("loading the embedder", 0, 1)
             spec = embedder or self.manifest.embedder.spec
             model = self.model if needs_model(spec) else None
-            embedder = load_embedder(spec, device=self.device, model=model)
+            embedder = load_for_database(
+                spec, self.manifest.vectors, device=self.device, model=model
+            )
             self.check_embedder(embedder)
             report_progress("loading the embedder", 1, 1)
         return embedder

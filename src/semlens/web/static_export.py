@@ -15,6 +15,7 @@ from semlens.concept_database import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
 from semlens.progress import progress_bars
 from semlens.store.atomic_files import save_text
+from semlens.store.public_spec import absolute_paths
 from semlens.types import Component
 from semlens.web.app import create_app
 from semlens.web.app_state import ModelContext
@@ -129,8 +130,9 @@ def private_folders(databases: Iterable[ConceptDatabase]) -> list[Path]:
     folders: set[Path] = set()
     for database in databases:
         manifest = database.manifest
-        sources = (manifest.model.spec, manifest.data.spec, manifest.embedder.spec)
-        parts = [part.partition("=")[2] or part for spec in sources for part in spec.split(":")]
+        sources = (manifest.model, manifest.data, manifest.embedder, manifest.boxes)
+        specs = [source.spec for source in sources if source is not None]
+        parts = [part for spec in specs for part in absolute_paths(spec)]
         paths = [Path(database.path).resolve(), *map(Path, parts)]
         folders |= {path.parent for path in paths if path.is_absolute()}
     return sorted(folders - {Path("/")}, key=lambda path: -len(str(path)))

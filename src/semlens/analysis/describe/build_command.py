@@ -44,6 +44,8 @@ def build_command(
     }
     if any(spec.startswith("python:") for spec in sources.values()):
         return None
+    if manifest.boxes is not None:
+        sources["--boxes"] = manifest.boxes.spec
     command = ["semlens", "build", str(path or database.location)]
     for option, spec in sources.items():
         command += [option, spec]

@@ -21,6 +21,7 @@ _CROPS = {
     "none": "the whole image",
     "activation": "the box of high activation",
     "crp": "the box of conditional relevance (CRP)",
+    "boxes": "the smallest box of a file around the strongest activation",
 }
 _SIGNS = {
     "auto": "negative directions count as components in layers with negative activations",

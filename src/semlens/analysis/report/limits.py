@@ -101,6 +101,7 @@ def _space(database: Database) -> list[tuple[str, str]]:
         "none": "were embedded whole, including the surroundings of the feature",
         "activation": "were cropped by activation maps, which are coarse",
         "crp": "were cropped by conditional relevance (CRP)",
+        "boxes": "were cropped to the boxes of a file, where one was at the strongest activation",
     }
     text = "; ".join(methods.get(crop, crop) for crop in crops)
     demo_embedder = (

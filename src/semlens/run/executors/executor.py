@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from semlens.data.images import Images
+from semlens.data.own_boxes import OwnBoxes
 from semlens.embedders.embedder import Embedder
 from semlens.models.subject import SubjectModel
 from semlens.recipe import Recipe
@@ -33,6 +34,8 @@ class Inputs:
     ----------
     threads
         Threads that decode and preprocess.
+    boxes
+        Boxes of the user, to which examples are cropped.
     """
 
     model: SubjectModel
@@ -41,6 +44,7 @@ class Inputs:
     recipe: Recipe
     batch_size: int
     threads: int
+    boxes: OwnBoxes | None = None
 
     @cached_property
     def engines(self) -> EngineCache:

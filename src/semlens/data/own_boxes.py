@@ -1,0 +1,178 @@
+"""Boxes in images that a user has: of a detector, a segmentation or annotators."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int32
+from pyarrow import csv
+
+from semlens.data.box_columns import EDGES, check_images, clip, whole_pixels
+from semlens.errors import DataError, shortened
+from semlens.recipe import fingerprint
+from semlens.regular_files import open_file, user_path
+from semlens.types import Box
+
+_IMAGE = "image"
+
+
+@dataclass(frozen=True, eq=False)
+class OwnBoxes:
+    """The boxes of a file.
+
+    Parameters
+    ----------
+    spec
+        Its absolute path.
+    by_image
+        Boxes of each image that has some, int32[k 4] in pixels of the upright original, each once
+        and sorted. They may reach beyond the image.
+    """
+
+    spec: str
+    by_image: Mapping[str, Int32[np.ndarray, "k 4"]]
+
+    def fingerprint(self, ids: Collection[str] | None = None) -> str:
+        """Return the SHA-256 of the boxes, in whole pixels, of all images or of some."""
+        chosen = None if ids is None else set(ids)
+        return fingerprint(
+            "boxes",
+            [
+                [name, boxes.tolist()]
+                for name, boxes in sorted(self.by_image.items())
+                if chosen is None or name in chosen
+            ],
+        )
+
+    def smallest_at(self, image: str, x: float, y: float, size: tuple[int, int]) -> Box | None:
+        """Return the smallest box of an image that contains a position; None if none does.
+
+        Boxes are clipped to the image. Of equally small ones, it is the first from the left, then
+        from the top.
+
+        Parameters
+        ----------
+        x, y
+            In pixels of the upright original; the top left corner of the image is (0, 0).
+        size
+            Width and height of the image.
+
+        Raises
+        ------
+        DataError
+            If a box of the image lies outside of it.
+        """
+        found: list[Box] = []
+        for edges in self.by_image.get(image, np.zeros((0, 4), np.int32)).tolist():
+            box = clip(Box(*edges), size)
+            if box is None:
+                raise DataError(
+                    f"The box {', '.join(map(str, edges))} of '{shortened(image)}' in "
+                    f"'{self.spec}' lies outside of the image, which has {size[0]} x {size[1]} "
+                    "pixels.",
+                    "Expected pixels of the upright image, at its original size.",
+                    "Correct the file. If images were scaled for the detector, scale its boxes "
+                    "back.",
+                )
+            if box.left <= x < box.right and box.top <= y < box.bottom:
+                found.append(box)
+        return min(found, key=_by_area, default=None)
+
+    def has(self, image: str, box: Box) -> bool:
+        """Return whether a region that starts inside the image is one of its clipped boxes."""
+        edges = self.by_image.get(image)
+        if edges is None:
+            return False
+        starts = np.maximum(edges[:, :2], 0) == (box.left, box.top)
+        return bool((starts.all(1) & (edges[:, 2:] >= (box.right, box.bottom)).all(1)).any())
+
+
+def _by_area(box: Box) -> tuple[int, Box]:
+    return (box.right - box.left) * (box.bottom - box.top), box
+
+
+def load_boxes(path: str | Path, ids: Collection[str]) -> OwnBoxes:
+    """Read boxes from a CSV or Parquet file with the columns image, x0, y0, x1 and y1.
+
+    Parameters
+    ----------
+    path
+        Its name ends with ``.csv`` or ``.parquet``.
+    ids
+        Ids of the data; images without boxes are allowed.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged, lacks a column or rows, names an unknown image, or has a bad
+        box.
+    """
+    file = user_path(path).resolve()  # independent of the working directory
+    table = _read(file)
+    missing = [name for name in (_IMAGE, *EDGES) if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"'{file}' lacks the columns {', '.join(missing)}; it has "
+            f"{shortened(', '.join(table.column_names))}.",
+            f"Expected {_IMAGE}, {', '.join(EDGES)}.",
+            "Rename or add the columns.",
+        )
+    if not table.num_rows:
+        raise DataError(
+            f"'{file}' has no rows.", "Expected one per box.", "Use crop='none' (--crop none)."
+        )
+    images, edges = _columns(table, str(file))
+    check_images(images, ids, str(file), DataError)
+    boxes = whole_pixels(edges, range(len(images)), images, str(file), DataError)
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(images):
+        rows_of.setdefault(name, []).append(row)
+    return OwnBoxes(
+        str(file), {name: np.unique(boxes[rows], axis=0) for name, rows in rows_of.items()}
+    )
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        with open_file(file) as opened:
+            if file.suffix.lower() == ".parquet":
+                return pq.read_table(opened)
+            if file.suffix.lower() == ".csv":
+                # ids such as 00012 stay texts
+                types = {_IMAGE: pa.string(), **dict.fromkeys(EDGES, pa.float64())}
+                options = csv.ConvertOptions(column_types=types)
+                return csv.read_csv(opened, convert_options=options)
+    except Exception as error:  # the readers raise many types for damaged bytes
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"The boxes '{file}' cannot be read ({shortened(reason)}).",
+            "Expected a CSV file with commas and a header, or a Parquet file.",
+            "Check the path, or write the file again.",
+        ) from error
+    raise DataError(
+        f"The boxes '{shortened(file)}' are in a file that ends with '{file.suffix}'.",
+        "Expected .csv or .parquet.",
+        "Write one of these.",
+    )
+
+
+def _columns(table: pa.Table, file: str) -> tuple[list[str], np.ndarray]:
+    """Return the images, and the edges float64[n 4] with NaN where one is missing."""
+    try:
+        images = table[_IMAGE].cast(pa.string()) if not pa.types.is_integer(
+            table[_IMAGE].type) else None  # fmt: skip
+        if images is None or images.null_count:
+            raise pa.ArrowInvalid(f"column '{_IMAGE}' has {table[_IMAGE].type}, or nothing")
+        values = [table[edge].cast(pa.float64()).to_numpy() for edge in EDGES]
+        return images.to_pylist(), np.stack(values, axis=1)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"'{file}' has values of other types ({shortened(' '.join(str(error).split()))}).",
+            f"Expected texts in the column '{_IMAGE}', numbers in {', '.join(EDGES)}.",
+            "Convert the columns.",
+        ) from error
