@@ -438,5 +438,7 @@ def test_on_the_command_line(tmp_path, pictures):
     assert '"without_box"' in done.stdout
     command = build_command(sl.open(tmp_path / "db"))
     assert command is not None and f"--boxes {file}" in command and "--crop boxes" in command
+    status = CliRunner().invoke(app, ["status", str(tmp_path / "db")])
+    assert str(file) in status.output.replace("\n", "")
     missing = CliRunner().invoke(app, arguments[:-2])
     assert missing.exit_code == 1 and "boxes are missing" in " ".join(missing.output.split())

@@ -52,7 +52,8 @@ def status(
         for k, v in manifest.recipe.model_dump().items()
     )
     relevance = manifest.relevance
-    sources = {name: getattr(manifest, name) for name in ("model", "data", "embedder")}
+    names = ("model", "data", "embedder", "boxes")
+    sources = {name: source for name in names if (source := getattr(manifest, name)) is not None}
     lines = {name: f"{s.spec}  ({s.fingerprint[:12]})" for name, s in sources.items()} | {
         "recipe": settings,
         "images": f"{manifest.samples}, {manifest.unreadable} of them unreadable",
