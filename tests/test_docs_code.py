@@ -34,6 +34,9 @@ FIRST_STEPS = {"README.md", "index.md", "installation.md", "quickstart.md"}
 BUNDLED = {
     "torchvision/resnet18:IMAGENET1K_V1": "semlens/demo",
     "open_clip/MobileCLIP-S2/datacompdr": "semlens/demo",
+    "--layers layer2": "--layers layer1",
+    "layer3,layer4": "layer2",
+    '"layer3", "layer4"': '"layer2"',
     "layer4": "layer2",
     "tabby cat": "clock",
 }
@@ -50,8 +53,7 @@ def material(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
     (path / "val").symlink_to(images / "clock")
     for kind in images.iterdir():
         (path / "photos" / kind.name).mkdir(parents=True)
-        for file in sorted(kind.iterdir())[:2]:  # a build takes time for each
-            shutil.copy(file, path / "photos" / kind.name)
+        shutil.copy(min(kind.iterdir()), path / "photos" / kind.name)  # a build takes time for each
     onion = Image.open(images / "vegetable/test-0014.webp").convert("RGB")
     for name in ("onion.jpg", "new.jpg", "dog.jpg", "example.jpg", "a.jpg", "b.png"):
         onion.save(path / name)
