@@ -1,10 +1,10 @@
 """Take a screenshot of every page of the web application, for the documentation.
 
-    python docs/screenshots.py --demo semlens-demo/demo.semlens [--other DB] [--real DB]
+    python docs/screenshots.py --demo semlens-demo/demo.semlens [--real DB] [--other DB]
 
-``--other`` is a second database built with the demo's embedder, for the comparison; ``--real``
-is a database of a real classifier. Screenshots are written to ``docs/images/web``. The databases
-are copied first, because the script saves an audit.
+``--real`` is a database of a real classifier, and ``--other`` a second one built with the same
+embedder, for the comparison. Screenshots are written to ``docs/images/web``. The databases are
+copied first, because the script saves an audit.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ MARKED = 2090
 """Sample of that class which the model gets right only by the mark."""
 
 
-def demo_views(audit: int, other: str | None) -> list[View]:
+def demo_views(audit: int) -> list[View]:
     """Return the views of the demo database."""
-    views = [
+    return [
         View("overview", "#/m/demo/overview"),
         View("unexpected", f"#/m/demo/unexpected?class={VEGETABLE}"),
         View("search", "#/m/demo/search?q=letter"),
@@ -69,7 +69,7 @@ def demo_views(audit: int, other: str | None) -> list[View]:
         View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph"),
         View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Without the",)),
         View("audit-all", "#/m/demo/audit"),
-        View("hero", f"#/m/demo/audit?audit={audit}", height=1400, part=".hero"),
+        View("hero", f"#/m/demo/audit?audit={audit}", height=2400, part=".hero"),
         View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part="main"),
         View(
             "experiments",
@@ -80,25 +80,25 @@ def demo_views(audit: int, other: str | None) -> list[View]:
         ),
         View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844),
     ]
-    if other is not None:
-        views.append(View("compare", f"#/m/demo/compare?with={other}"))
-    return views
 
 
-def real_views(name: str) -> list[View]:
-    """Return the views of a real classifier."""
-    return [
-        View("real-search", f"#/m/{name}/search?q=bird", "dark"),
+def real_views(name: str, other: str | None) -> list[View]:
+    """Return the views of a real classifier, alone and beside another."""
+    views = [
+        View("real-search", f"#/m/{name}/search?q=car"),
         View("real-map", f"#/m/{name}/map"),
     ]
+    if other is not None:
+        views.append(View("compare", f"#/m/{name}/compare?with={other}"))
+    return views
 
 
 def main() -> None:
     """Start the server, take the screenshots and write them as WebP."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, required=True)
-    parser.add_argument("--other", type=Path)
     parser.add_argument("--real", type=Path)
+    parser.add_argument("--other", type=Path)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--only", help="names of views, separated by commas")
     options = parser.parse_args()
@@ -106,8 +106,9 @@ def main() -> None:
         paths = [path for path in (options.demo, options.other, options.real) if path]
         copies = [Path(shutil.copytree(path, Path(folder) / path.name)) for path in paths]
         address = _serve(copies)
-        views = demo_views(_make_audit(address), options.other and options.other.stem)
-        views += real_views(options.real.stem) if options.real else []
+        views = demo_views(_make_audit(address))
+        other = options.other and options.other.stem
+        views += real_views(options.real.stem, other) if options.real else []
         wanted = options.only.split(",") if options.only else [view.name for view in views]
         options.out.mkdir(parents=True, exist_ok=True)
         with sync_playwright() as playwright:

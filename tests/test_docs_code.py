@@ -1,66 +1,51 @@
-"""The Python code of the documentation runs, page by page, on the database of the demo."""
+"""The documentation runs, page by page, on the database of the demo, and prints what it shows.
+
+``SEMLENS_ALL_DOCS=1`` also runs the blocks that take minutes.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from documented_blocks import PARSERS, compare_output, difference, run_commands
 from PIL import Image
+from sybil import Document
+from sybil.example import SybilFailure
 
 import semlens as sl
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-FENCE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
-PAGES = {
-    path.name: blocks
-    for path in sorted(DOCS.glob("*.md"))
-    if (blocks := FENCE.findall(path.read_text("utf-8")))
-}
-
-NOT_RUN = {
-    ("agents.md", 0): "starts a server; tests/test_mcp.py runs one",
-    ("border-swap.md", 0): "takes long; tests/test_border_swap.py asks it",
-    ("colour-swap.md", 0): "takes long; tests/test_colour_swap.py asks it",
-    ("compare.md", 0): "trains a model and builds four databases",
-    ("compare.md", 1): "needs the databases of the block before",
-    ("compare.md", 2): "needs the databases of the block before",
-    ("correct.md", 1): "retrains a model for minutes",
-    ("dictionaries.md", 0): "continues a build of the reader's",
-    ("labelling.md", 3): "needs a captioning model from a hub",
-    ("models-and-data.md", 0): "needs weights of the reader",
-    ("publishing.md", 0): "writes to a hub",
-    ("python.md", 2): "needs a file of the reader and a GPU",
-    ("python.md", 5): "opens a database of another embedder",
-    ("region-swap.md", 0): "takes long; tests/test_region_swap.py asks it",
-    ("relevance.md", 1): "asks for classes of ImageNet",
-    ("report.md", 0): "needs the sensitivity of a retrained model",
-    ("sae.md", 1): "runs in another package, dictionary_learning",
-    ("serving.md", 0): "serves until it is stopped",
-    ("serving.md", 1): "serves until it is stopped",
-    ("study.md", 0): "needs the answers of people",
-}
-"""Blocks that no test runs, by page and number, and why."""
-
-ELSEWHERE = {"migration.md": "tests/test_migration.py"}
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+ELSEWHERE = {"migration.md"}
 """Pages that a test of their own runs."""
-
+FIRST_STEPS = {"README.md", "index.md", "installation.md", "quickstart.md"}
+"""Pages of which every command is run; of the others, those whose output is shown."""
 BUNDLED = {
     "torchvision/resnet18:IMAGENET1K_V1": "semlens/demo",
     "open_clip/MobileCLIP-S2/datacompdr": "semlens/demo",
+    "--layers layer2": "--layers layer1",
+    "layer3,layer4": "layer2",
+    '"layer3", "layer4"': '"layer2"',
     "layer4": "layer2",
     "tabby cat": "clock",
 }
-"""What stands for the weights of a hub on the page of Python."""
+"""What stands for the weights of a hub on these pages and on that of Python."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """A folder with a copy of the demo's database, its images, and what pages call their own."""
+def material(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
+    """A folder with the demo's database, its images, and what pages call their own."""
     path = tmp_path_factory.mktemp("docs")
     shutil.copytree(demo, path / "semlens-demo" / demo.name)
     images = demo.parent / "images"
@@ -68,16 +53,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
     (path / "val").symlink_to(images / "clock")
     for kind in images.iterdir():
         (path / "photos" / kind.name).mkdir(parents=True)
-        for file in sorted(kind.iterdir())[:8]:
-            shutil.copy(file, path / "photos" / kind.name)
+        shutil.copy(min(kind.iterdir()), path / "photos" / kind.name)  # a build takes time for each
     onion = Image.open(images / "vegetable/test-0014.webp").convert("RGB")
-    for name in ("onion.jpg", "new.jpg", "dog.jpg", "a.jpg", "b.png"):
+    for name in ("onion.jpg", "new.jpg", "dog.jpg", "example.jpg", "a.jpg", "b.png"):
         onion.save(path / name)
-    for page, file in (("concept-sets.md", "farm.toml"), ("audit.md", "vegetable.toml")):
-        text = re.search(r"^```toml\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.M | re.S)
-        assert text is not None
-        (path / file).write_text(text[1])
     return path
+
+
+def write_concept_sets(folder: Path, page: str) -> None:
+    """Write the files of concepts that pages show and use."""
+    for shown_on, file in (
+        ("concept-sets.md", "farm.toml"),
+        ("unexpected.md" if page == "unexpected.md" else "audit.md", "vegetable.toml"),
+    ):
+        text = re.search(r"^```toml\n(.*?)^```$", (DOCS / shown_on).read_text("utf-8"), re.M | re.S)
+        assert text is not None
+        (folder / file).write_text(text[1])
+
+
+@pytest.fixture
+def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the material for one page, which is the working directory."""
+    shutil.copytree(material, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
 
 
 def given(page: str) -> dict[str, Any]:
@@ -90,24 +90,68 @@ def given(page: str) -> dict[str, Any]:
     return {}
 
 
-def test_blocks_that_do_not_run_exist() -> None:
-    assert all(number < len(PAGES[page]) for page, number in NOT_RUN)
-    assert set(ELSEWHERE) <= set(PAGES)
+def parsed(page: Path, folder: Path) -> Document:
+    """Return a page, with what the packages ship in place of the weights of a hub."""
+    text = page.read_text("utf-8")
+    if page.name in {*FIRST_STEPS, "python.md"}:
+        for hub, bundled in BUNDLED.items():
+            text = text.replace(hub, bundled)
+    copy = folder / page.name
+    copy.write_text(text, "utf-8")
+    return Document.parse(str(copy), *PARSERS)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # with SEMLENS_ALL_DOCS, models are trained
 @pytest.mark.filterwarnings("ignore")  # what a page does may warn; its tests are elsewhere
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
-def test_the_blocks_of_a_page_run(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = [i for i in range(len(PAGES[page])) if (page, i) not in NOT_RUN]
-    if not numbers:
-        pytest.skip(NOT_RUN[page, 0])
-    monkeypatch.chdir(folder)
-    names = given(page)
-    for number in numbers:
-        block = PAGES[page][number]
-        if page == "python.md":
-            for hub, bundled in BUNDLED.items():
-                block = block.replace(hub, bundled)
-        exec(compile(block, f"{page}, Python block {number}", "exec"), names)
+@pytest.mark.parametrize(
+    "page", [path for path in PAGES if path.name not in ELSEWHERE], ids=lambda path: path.name
+)
+def test_a_page_runs_and_prints_what_it_shows(page: Path, folder: Path) -> None:
+    write_concept_sets(folder, page.name)
+    document = parsed(page, folder)
+    document.namespace.update(given(page.name), quick="SEMLENS_ALL_DOCS" not in os.environ)
+    for example, following in pairwise([*document, None]):
+        assert example is not None
+        shown = following is not None and following.region.evaluator is compare_output
+        if example.region.evaluator is run_commands and not (shown or page.name in FIRST_STEPS):
+            continue
+        with suppress(SkipTest):  # its reason stands on the page
+            example.evaluate()
     plt.close("all")
+
+
+def test_what_is_not_run_names_tests_that_exist() -> None:
+    reasons = re.findall(r"<!-- skip: (?:start|next) (.*) -->", "".join(map(Path.read_text, PAGES)))
+    assert len(reasons) > 20
+    for reason in reasons:
+        for name in re.findall(r"test_\w+\.py", reason):
+            assert (ROOT / "tests" / name).is_file(), reason
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a  0.50\nb", "a 0.51\n\nb\n", True),
+        ("a  0.50", "a 0.52", False),
+        ("a  0.5", "a 0.52", True),
+        ("12 hits", "13 hits", False),
+        ("a 0.5\n...", "a 0.5\nb 1.5\nc", True),
+        ("a 0.5\n...\nc 2.50", "a 0.6\nb 1.5\nc 2.51", True),
+        ("a 0.5\n...\nc 2.50", "a 0.5\nb 1.5\nc 2.60", False),
+        ("...\nb", "a\nb", True),
+        ("...\nb", "a\nb\nc", False),
+        ("a", "a\nb", False),
+    ],
+)
+def test_output_is_compared(shown: str, printed: str, same: bool) -> None:
+    assert (difference(shown, printed) is None) is same
+
+
+def test_a_block_that_prints_something_else_fails(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n")
+    code, text = Document.parse(str(page), *PARSERS)
+    code.evaluate()
+    with pytest.raises(SybilFailure, match="Expected"):
+        text.evaluate()
