@@ -42,15 +42,17 @@ def _block_by_block() -> None:
         assert least_faults() < REUSED
         kept = resident()
     assert kept - resident() > SIZE / 2
-    assert least_faults() > REUSED
+    assert faults_of_a_batch() > REUSED  # later ones may find the place in the heap
 
 
 def _build_that_fails() -> None:
     inputs = object.__new__(Inputs)  # no task reads them
     with pytest.raises(RuntimeError, match="stop"), ThisProcess(1).start(inputs):
         assert least_faults() < REUSED
+        kept = resident()
         raise RuntimeError("stop")
-    assert least_faults() > REUSED
+    assert kept - resident() > SIZE / 2
+    assert faults_of_a_batch() > REUSED
 
 
 @pytest.mark.parametrize("scenario", [_block_by_block, _build_that_fails])

@@ -647,7 +647,7 @@ def test_many_points_are_pixels_in_a_vector_file(colouring):
 @pytest.fixture
 def run(single, monkeypatch):
     # the embedder of these tests exists in this process only: its SPEC cannot be loaded
-    monkeypatch.setattr("semlens.store.reader.load_embedder", lambda *_, **__: single.embedder)
+    monkeypatch.setattr("semlens.store.reader.load_for_database", lambda *_, **__: single.embedder)
 
     def call(*words):
         return CliRunner().invoke(app, ["map", str(single.path), *map(str, words)])
