@@ -1,0 +1,137 @@
+"""Converting an ONNX graph to a PyTorch module, checked against onnxruntime."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx2torch
+import torch
+from torch import Tensor, nn
+
+from semlens.errors import ModelError
+from semlens.models.activations import first_tensor
+from semlens.models.hooks import call_model, evaluating, reading_layers
+from semlens.models.onnx_files.network import as_network, layer_names
+from semlens.models.onnx_files.reading import ImageInput, Runtime
+from semlens.models.onnx_files.simplifying import Values, simplified
+from semlens.models.onnx_files.versions import check_operators
+
+TOLERANCE = 1e-4
+"""Largest difference, relative to the largest magnitude in a layer's output (of sums: or input)."""
+_SUMS = ("Add", "Sub", "Sum", "Mean", "ReduceMean", "ReduceSum", "GlobalAveragePool")
+"""Operators whose rounding is relative to what they add, as the terms may cancel."""
+REMEDY = "Load the model from the library that it was exported from, or write a FILE.py:CALLABLE."
+
+
+def to_module(
+    model: onnx.ModelProto, image: ImageInput, height: int, width: int, path: Path
+) -> nn.Module:
+    """Convert a graph to a module with a layer for each node that computes on images.
+
+    onnxruntime runs the graph on random images, and each layer must have its values.
+
+    Parameters
+    ----------
+    height, width
+        Size of the images, in pixels.
+    path
+        Names the file in errors.
+
+    Raises
+    ------
+    ModelError
+        If onnxruntime does not run the graph, an operator is not supported, or the values differ.
+    """
+    runtime = Runtime(model, path)
+    noise = np.random.default_rng(0).standard_normal
+    counts = (2, 3) if image.batch is None else (image.batch, image.batch)
+    batches = [noise((n, 3, height, width), np.float32) for n in counts]
+    runs = [runtime.run(image, batch) for batch in batches]
+    simple = simplified(model, image, runs[: 2 if image.batch is None else 1])
+    check_operators(simple, path)
+    nodes = list(simple.graph.node)
+    names = layer_names(nodes)
+    for i, node in enumerate(nodes):
+        node.name = f"node_{i}"
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about values, which are checked below
+            converted = onnx2torch.convert(simple)
+        network = as_network(converted, names, image.channels_last)
+    except Exception as error:  # onnx2torch raises many types
+        raise ModelError(
+            f"'{path}' cannot be converted to PyTorch ({error!r}).",
+            "Expected operators and settings that onnx2torch supports.",
+            REMEDY,
+        ) from error
+    layers = dict(zip(names, nodes, strict=True))
+    for batch, run in zip(batches, runs, strict=True):
+        _check(network, batch, run, layers, path)
+    if image.batch is not None:
+        _check_free_batch(network, batches, image, path)
+    return network
+
+
+@torch.inference_mode()
+def _check(
+    network: nn.Module,
+    batch: np.ndarray,
+    run: Values,
+    layers: Mapping[str, onnx.NodeProto],
+    path: Path,
+) -> None:
+    """Compare the output of each layer with the values of onnxruntime."""
+    found: dict[str, Sequence[np.ndarray]] = {}
+
+    def record(name: str, output: object) -> None:
+        tensors = output if isinstance(output, tuple | list) else (output,)
+        # copied, since a later operation may overwrite the tensor
+        found[name] = [t.numpy().copy() for t in tensors if isinstance(t, Tensor)]
+
+    with evaluating(network), reading_layers(network, layers, record):
+        call_model(network, torch.from_numpy(batch))
+    for layer, node in layers.items():
+        terms = [run[name] for name in node.input if name in run and node.op_type in _SUMS]
+        for value, name in zip(found[layer], node.output, strict=False):
+            difference = _difference(value, run[name], terms)
+            if not difference <= TOLERANCE:
+                raise ModelError(
+                    f"The conversion of '{path}' to PyTorch differs from onnxruntime at "
+                    f"'{layer}', by {difference:.2g} of its largest value.",
+                    f"Expected at most {TOLERANCE:g}, the rounding of float32.",
+                    REMEDY,
+                )
+
+
+def _check_free_batch(
+    network: nn.Module, batches: Sequence[np.ndarray], image: ImageInput, path: Path
+) -> None:
+    """Check that a graph with a fixed batch gives the same values in a larger one."""
+    images = torch.from_numpy(np.concatenate(batches))
+    with evaluating(network), torch.inference_mode():
+        apart = [first_tensor(call_model(network, part)) for part in images.chunk(2)]
+        try:
+            together = first_tensor(call_model(network, images))
+        except ModelError:
+            together = None
+    expected = np.concatenate([part.numpy() for part in apart if part is not None])
+    if together is None or not _difference(together.numpy(), expected) <= TOLERANCE:
+        raise ModelError(
+            f"'{path}' works for batches of {image.batch} only.",
+            "Expected a graph for any number of images.",
+            "Export it with a dynamic batch axis, such as dynamic_axes={'input': {0: 'batch'}}.",
+        )
+
+
+def _difference(value: np.ndarray, expected: np.ndarray, terms: Sequence[np.ndarray] = ()) -> float:
+    """Return the largest difference, relative to the largest magnitude; infinite for a shape."""
+    if value.shape != expected.shape:
+        return float("inf")
+    if np.array_equal(value, expected):
+        return 0.0
+    scale = max(float(np.abs(part).max()) for part in (expected, *terms))
+    difference = np.abs(value.astype(np.float64) - expected.astype(np.float64)).max()
+    return float(difference / max(scale, 1e-6))
