@@ -62,17 +62,21 @@ def to_module(
             converted = onnx2torch.convert(simple)
         network = as_network(converted, names, image.channels_last)
     except Exception as error:  # onnx2torch raises many types
-        raise ModelError(
-            f"'{path}' cannot be converted to PyTorch ({error!r}).",
-            "Expected operators and settings that onnx2torch supports.",
-            REMEDY,
-        ) from error
+        raise _not_converted(path, error) from error
     layers = dict(zip(names, nodes, strict=True))
     for batch, run in zip(batches, runs, strict=True):
         _check(network, batch, run, layers, path)
     if image.batch is not None:
         _check_free_batch(network, batches, image, path)
     return network
+
+
+def _not_converted(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"'{path}' cannot be converted to PyTorch ({error!r}).",
+        "Expected operators and settings that onnx2torch supports.",
+        REMEDY,
+    )
 
 
 @torch.inference_mode()
@@ -91,8 +95,11 @@ def _check(
         # copied, since a later operation may overwrite the tensor
         found[name] = [t.numpy().copy() for t in tensors if isinstance(t, Tensor)]
 
-    with evaluating(network), reading_layers(network, layers, record):
-        call_model(network, torch.from_numpy(batch))
+    try:
+        with evaluating(network), reading_layers(network, layers, record):
+            network(torch.from_numpy(batch))
+    except Exception as error:  # onnx2torch has modules for operators that it knows in part
+        raise _not_converted(path, error) from error
     for layer, node in layers.items():
         terms = [run[name] for name in node.input if name in run and node.op_type in _SUMS]
         for value, name in zip(found[layer], node.output, strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from onnx2torch.onnx_node import OnnxNode
@@ -15,7 +16,8 @@ MOVEMENTS = set[str]()
 """Names of the operators that are converted here if their settings are constants."""
 
 
-def _sizes(images: Tensor, fixed: Sequence[int], per_image: Sequence[int]) -> list[int]:
+def _sizes(images: Tensor, fixed: Sequence[int], per_image: Sequence[int]) -> list[Any]:
+    """Return sizes; those that grow are symbols while the network is captured."""
     return [
         size + rate * images.shape[0] if rate else size
         for size, rate in zip(fixed, per_image, strict=True)

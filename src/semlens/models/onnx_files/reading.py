@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,16 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 def content_digest(model: onnx.ModelProto) -> str:
     """SHA-256 of a graph with its weights, however these are stored."""
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model)
+    digest = hashlib.sha256()
+    for tensor in graph.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        digest.update(f"{tensor.name}:{values.dtype}:{values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    del graph.graph.initializer[:]
+    digest.update(graph.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
@@ -191,4 +201,8 @@ def _rejected(path: Path, error: Exception) -> ModelError:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip(" .")[:300]
+    """Return the first line of a message, without where in its sources onnxruntime raised it."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+:\d+ .*?\) )?", "", line).strip(" .")[
+        :300
+    ]
