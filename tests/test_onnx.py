@@ -215,6 +215,16 @@ def test_a_wrong_conversion_is_refused(tmp_path: Path) -> None:
     assert_says(raised.value, "differs from onnxruntime at 'Resize'", "0.0001", "FILE.py:CALLABLE")
 
 
+def test_equal_infinities_are_no_difference() -> None:
+    from semlens.models.onnx_files.conversion import _difference
+
+    expected = np.float32([-np.inf, 2, 1])
+    assert _difference(np.float32([-np.inf, 2, 1.0002]), expected) == pytest.approx(1e-4, rel=0.01)
+    assert _difference(np.float32([-np.inf, 2, 1]), expected) == 0
+    for other in ([3, 2, 1], [np.inf, 2, 1], [np.nan, 2, 1], [-np.inf, 2, np.nan]):
+        assert not _difference(np.float32(other), expected) <= 1
+
+
 def test_channels_last_inputs_are_permuted(tmp_path: Path) -> None:
     node = onnx.helper.make_node
     nodes = [
