@@ -17,7 +17,7 @@ from harness import command, table
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("hf", "open-clip", "photo", "ray", "remote", "test")
+EXTRAS = ("hf", "open-clip", "photo", "mcp", "notebook", "onnx", "ray", "remote", "test")
 NAMED = 2
 """Largest packages that a row names."""
 

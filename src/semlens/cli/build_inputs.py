@@ -30,8 +30,8 @@ class BuildInputs(Settings):
         str | None,
         setting(
             "Subject model: torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], "
-            "transformers/ID-or-dir, FILE.py:CALLABLE or semlens/demo. WEIGHTS is a tag or a "
-            "local checkpoint."
+            "transformers/ID-or-dir, onnx/FILE.onnx, FILE.py:CALLABLE or semlens/demo. WEIGHTS is "
+            "a tag or a local checkpoint."
         ),
     ] = None
     data: Annotated[

@@ -20,7 +20,7 @@ from semlens.regular_files import is_file, user_path
 
 SPEC_FORMS = (
     "torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
-    "FILE.py:CALLABLE or semlens/demo"
+    "onnx/FILE.onnx, FILE.py:CALLABLE or semlens/demo"
 )
 WEIGHTS = ":weights="
 """Separates a SPEC from a file with other weights."""
@@ -42,9 +42,9 @@ def load_model(
     ----------
     spec
         ``torchvision/resnet50:IMAGENET1K_V2``, ``timm/vit_small_patch16_224:weights.safetensors``,
-        ``transformers/facebook/dinov2-base``, ``my_model.py:make``, ``semlens/demo``, or
-        ``NAME/REST`` of an installed package with the entry point NAME in the group
-        ``semlens.models``.
+        ``transformers/facebook/dinov2-base``, ``onnx/model.onnx``, ``my_model.py:make``,
+        ``semlens/demo``, or ``NAME/REST`` of an installed package with the entry point NAME in the
+        group ``semlens.models``.
     random_weights
         Seed of random weights, for an untrained model.
     weights
@@ -113,6 +113,8 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
         return model_libraries.timm_model(spec, name, weights or None, seed)
     if library == "transformers" and name_and_weights:
         return model_libraries.transformers_model(spec, name_and_weights, seed)
+    if library == "onnx" and name_and_weights:
+        return _onnx_model(name_and_weights, seed)
     plug_in = find_plug_in(MODELS, library, ModelError) if name_and_weights else None
     if plug_in is not None and seed is None:
         return _of_plug_in(plug_in, spec, name_and_weights)
@@ -127,6 +129,14 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
         f"Expected {SPEC_FORMS}.",
         "See 'semlens build --help' for examples.",
     )
+
+
+def _onnx_model(name: str, seed: int | None) -> SubjectModel:
+    if seed is not None:
+        raise _conflicting_weights(f"onnx/{name}", seed)
+    from semlens.models.onnx_files.load import onnx_model
+
+    return onnx_model(name)
 
 
 def _conflicting_weights(spec: str, seed: int) -> ModelError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from semlens.errors import ModelError, nearest
 from semlens.models.checkpoint import check_missing_weights, classes_in, load_state, read_state
+from semlens.models.preprocess_geometry import Preprocess
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.regular_files import is_file, is_folder, user_path
@@ -177,8 +178,7 @@ def _timm_subject(module: Any, spec: str, *, trained: bool) -> SubjectModel:
     )
 
 
-def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
-    """Load ``transformers/ID-or-dir``: an image classifier, or a bare vision encoder."""
+def _transformers(spec: str) -> Any:
     try:
         import transformers
     except ModuleNotFoundError as error:
@@ -187,12 +187,45 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
             "It is not installed.",
             "Run: pip install 'semlens[hf]'",
         ) from error
+    return transformers
+
+
+def image_processor(name: str, spec: str) -> tuple[Preprocess, str]:
+    """Return the preprocessing in a folder or repository of transformers, and its version.
+
+    Raises
+    ------
+    ModelError
+        If transformers is not installed, or there is no image processor.
+    """
+    transformers = _transformers(spec)
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+    except Exception as error:  # hub clients raise many kinds
+        raise _hub_error(spec, error) from error
+
+    def preprocess(image: Image.Image) -> Tensor:
+        return processor(images=image, return_tensors="pt")["pixel_values"][0].float()
+
+    settings = json.loads(json.dumps(processor.to_dict(), default=str))
+    return preprocess, fingerprint(settings)
+
+
+def class_names(labels: Mapping[int, str]) -> list[str] | None:
+    """Return the names of logits in a configuration of transformers, unless they are numbers."""
+    classes = [labels[i] for i in sorted(labels)]
+    return None if all(label == f"LABEL_{i}" for i, label in enumerate(classes)) else classes
+
+
+def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
+    """Load ``transformers/ID-or-dir``: an image classifier, or a bare vision encoder."""
+    transformers = _transformers(spec)
     if is_folder(folder := user_path(name)):
         name = str(folder.resolve())
         spec = f"transformers/{name}" + (f":random={seed}" if seed is not None else "")
     try:
         config = transformers.AutoConfig.from_pretrained(name)
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        preprocess, version = image_processor(name, spec)
         classifies = any(
             "ForImageClassification" in architecture
             for architecture in getattr(config, "architectures", None) or []
@@ -211,13 +244,5 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
     except Exception as error:  # hub clients and checkpoint readers raise many kinds
         raise _hub_error(spec, error) from error
     module = getattr(module, "vision_model", module)  # the vision part of CLIP and similar models
-
-    def preprocess(image: Image.Image) -> Tensor:
-        return processor(images=image, return_tensors="pt")["pixel_values"][0].float()
-
-    labels = getattr(config, "id2label", None) or {}
-    classes = [labels[i] for i in sorted(labels)] if classifies else None
-    if classes and all(label == f"LABEL_{i}" for i, label in enumerate(classes)):
-        classes = None
-    settings = json.loads(json.dumps(processor.to_dict(), default=str))
-    return SubjectModel(module.eval(), preprocess, fingerprint(settings), spec, classes)
+    classes = class_names(getattr(config, "id2label", None) or {}) if classifies else None
+    return SubjectModel(module.eval(), preprocess, version, spec, classes)
