@@ -32,6 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if hasattr(config, "workerinput"):
+        # readline exports the terminal's width to processes started later, and a console that is
+        # made while it is set keeps it
+        os.environ.pop("COLUMNS", None)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
