@@ -167,9 +167,8 @@ def test_a_component_is_opened_from_the_plot_and_reviewed_by_a_key(page_at, serv
     page, number = begin(page_at, served)
     _, db = served
     mark = page.locator(".plot path.dot.spurious").last
-    mark.scroll_into_view_if_needed()
     settle(page)
-    box = mark.bounding_box()
+    box = still(mark)
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     name = page.locator("[role=tooltip] .mono").inner_text()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
