@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,11 @@ def test_preprocessing_is_never_guessed(cnn: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as raised:
         sl.load_model(f"onnx/{file}")
     assert_says(raised.value, "no 'x.json' beside it", "mean and std", '{"mean": [')
+    example = re.search(r"\{.*?\}", str(raised.value))
+    assert example is not None
+    (tmp_path / "x.json").write_text(example[0])  # the remedy as it is
+    assert json.loads(example[0])["input_size"] == [3, 32, 32]
+    sl.load_model(f"onnx/{file}")
 
 
 @pytest.mark.parametrize(
@@ -344,6 +350,7 @@ def test_preprocessing_is_never_guessed(cnn: Path, tmp_path: Path) -> None:
         ("crop_mode", "corner", "center, squash, border"),
         ("input_size", [3, 48, 48], "Expected [3, 32, 32], as the graph takes"),
         ("input_size", 32, "has 32 as 'input_size'"),
+        ("input_size", [3, 48, 48], 'Write it such as {"input_size": [3, 32, 32]}'),
         ("classes", ["a", 3], "a list of texts in logit order"),
     ],
 )

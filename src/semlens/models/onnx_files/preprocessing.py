@@ -19,9 +19,9 @@ from semlens.regular_files import is_file, read_text
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _CROP_MODES = ("center", "squash", "border")
-EXAMPLE = (
-    '{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 0.875, '
-    '"interpolation": "bilinear", "input_size": [3, 224, 224]}'
+_EXAMPLE = (
+    '"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 0.875, '
+    '"interpolation": "bilinear"'
 )
 
 
@@ -71,8 +71,8 @@ def read_preprocessing(path: Path, image: ImageInput) -> Preprocessing:
         f"The preprocessing of '{path}' is not known: there is no '{own.name}' beside it.",
         "Expected how the model was trained: the mean and std of pixels in [0, 1], the share of "
         "the shorter side that is cropped, the interpolation, and the size.",
-        f"Write '{own.name}', such as {EXAMPLE}, or copy the config.json of timm, or the "
-        "preprocessor_config.json of transformers, into the folder.",
+        f"Write '{own.name}', such as {{{_EXAMPLE}, {_size_example(image)}}}, or copy the "
+        "config.json of timm, or the preprocessor_config.json of transformers, into the folder.",
     )
 
 
@@ -150,8 +150,13 @@ def _input_size(given: Mapping[str, Any], image: ImageInput, file: Path) -> tupl
     )  # fmt: skip
     if not is_size or any(n not in (None, m) for n, m in zip(graph, value, strict=True)):
         sizes = ", ".join("any" if n is None else str(n) for n in graph)
-        raise _invalid_value(file, "input_size", value, f"[{sizes}], as the graph takes")
+        expected = f"[{sizes}], as the graph takes"
+        raise _invalid_value(file, "input_size", value, expected, _size_example(image))
     return (3, value[1], value[2])
+
+
+def _size_example(image: ImageInput) -> str:
+    return f'"input_size": [3, {image.height or 224}, {image.width or 224}]'
 
 
 def _classes(content: Mapping[str, Any], given: Mapping[str, Any], file: Path) -> list[str] | None:
@@ -166,10 +171,12 @@ def _classes(content: Mapping[str, Any], given: Mapping[str, Any], file: Path) -
     return [texts.get(name, name) for name in cast("list[str]", names)]
 
 
-def _invalid_value(file: Path, key: str, value: Any, expected: str) -> ModelError:
+def _invalid_value(
+    file: Path, key: str, value: Any, expected: str, example: str = _EXAMPLE
+) -> ModelError:
     found = "has no" if value is None else f"has {json.dumps(value)[:80]} as"
-    return _invalid(file, f"{found} '{key}'", f"Expected {expected}.")
+    return _invalid(file, f"{found} '{key}'", f"Expected {expected}.", example)
 
 
-def _invalid(file: Path, problem: str, expected: str) -> ModelError:
-    return ModelError(f"'{file}' {problem}.", expected, f"Write it such as {EXAMPLE}.")
+def _invalid(file: Path, problem: str, expected: str, example: str = _EXAMPLE) -> ModelError:
+    return ModelError(f"'{file}' {problem}.", expected, f"Write it such as {{{example}}}.")
