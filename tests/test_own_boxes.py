@@ -320,9 +320,19 @@ def test_bad_files_are_refused(tmp_path, images):
         with pytest.raises(DataError) as error:
             load_boxes(tmp_path / name, images.ids)
         assert_says(error.value, *parts)
-    pd.DataFrame([(7, 1, 2, 3, 4)], columns=["image", *EDGES]).to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match="other types"):
-        load_boxes(tmp_path / "b.parquet", images.ids)
+    name = images.ids[0]
+    for rows, message in [
+        ([(7, 1, 2, 3, 4)], "has the type int64 in the column 'image'.*as text"),
+        ([(name, 1, 2, 3, 4), (None, 1, 2, 3, 4)], "Row 1 of .* has nothing in the column"),
+        ([(name, "left", 2, 3, 4)], "other types"),
+    ]:
+        frame = pd.DataFrame(rows, columns=["image", *EDGES])
+        frame.to_parquet(tmp_path / "b.parquet")
+        with pytest.raises(DataError, match=message):
+            load_boxes(tmp_path / "b.parquet", images.ids)
+    frame = pd.DataFrame([(name, 1, 2, 3, 4)], columns=["image", *EDGES])
+    frame.astype({"image": "category"}).to_parquet(tmp_path / "b.parquet")
+    assert load_boxes(tmp_path / "b.parquet", images.ids).by_image[name].tolist() == [[1, 2, 3, 4]]
     shares = write(tmp_path / "b.csv", [(name, 0.1, 0.2, 0.5, 0.9) for name in images.ids])
     with pytest.raises(DataError, match=r"beyond 0\.9.*Multiply"):
         load_boxes(shares, images.ids)

@@ -12,13 +12,18 @@ import pyarrow.parquet as pq
 from jaxtyping import Int32
 from pyarrow import csv
 
-from semlens.data.box_columns import EDGES, check_images, clip, whole_pixels
+from semlens.data.image_table import (
+    EDGES,
+    IMAGE,
+    check_images,
+    clip,
+    image_ids,
+    whole_pixels,
+)
 from semlens.errors import DataError, shortened
 from semlens.recipe import fingerprint
 from semlens.regular_files import open_file, user_path
 from semlens.types import Box
-
-_IMAGE = "image"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +119,12 @@ def load_boxes(path: str | Path, ids: Collection[str]) -> OwnBoxes:
     """
     file = user_path(path).resolve()  # independent of the working directory
     table = _read(file)
-    missing = [name for name in (_IMAGE, *EDGES) if name not in table.column_names]
+    missing = [name for name in (IMAGE, *EDGES) if name not in table.column_names]
     if missing:
         raise DataError(
             f"'{file}' lacks the columns {', '.join(missing)}; it has "
             f"{shortened(', '.join(table.column_names))}.",
-            f"Expected {_IMAGE}, {', '.join(EDGES)}.",
+            f"Expected {IMAGE}, {', '.join(EDGES)}.",
             "Rename or add the columns.",
         )
     if not table.num_rows:
@@ -144,7 +149,7 @@ def _read(file: Path) -> pa.Table:
                 return pq.read_table(opened)
             if file.suffix.lower() == ".csv":
                 # ids such as 00012 stay texts
-                types = {_IMAGE: pa.string(), **dict.fromkeys(EDGES, pa.float64())}
+                types = {IMAGE: pa.string(), **dict.fromkeys(EDGES, pa.float64())}
                 options = csv.ConvertOptions(column_types=types)
                 return csv.read_csv(opened, convert_options=options)
     except Exception as error:  # the readers raise many types for damaged bytes
@@ -163,16 +168,13 @@ def _read(file: Path) -> pa.Table:
 
 def _columns(table: pa.Table, file: str) -> tuple[list[str], np.ndarray]:
     """Return the images, and the edges float64[n 4] with NaN where one is missing."""
+    images = image_ids(table[IMAGE].combine_chunks(), 0, file, DataError)
     try:
-        images = table[_IMAGE].cast(pa.string()) if not pa.types.is_integer(
-            table[_IMAGE].type) else None  # fmt: skip
-        if images is None or images.null_count:
-            raise pa.ArrowInvalid(f"column '{_IMAGE}' has {table[_IMAGE].type}, or nothing")
         values = [table[edge].cast(pa.float64()).to_numpy() for edge in EDGES]
-        return images.to_pylist(), np.stack(values, axis=1)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
             f"'{file}' has values of other types ({shortened(' '.join(str(error).split()))}).",
-            f"Expected texts in the column '{_IMAGE}', numbers in {', '.join(EDGES)}.",
+            f"Expected numbers in {', '.join(EDGES)}.",
             "Convert the columns.",
         ) from error
+    return images, np.stack(values, axis=1)

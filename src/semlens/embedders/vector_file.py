@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float16, Float32, Float64
 from torch import Tensor
 
-from semlens.data.box_columns import EDGES, whole_pixels
+from semlens.data.image_table import EDGES, IMAGE, image_ids, whole_pixels
 from semlens.errors import EmbedderError, SemlensError, shortened
 from semlens.regular_files import open_file
 from semlens.types import Box
 
-IMAGE, VECTOR = "image", "vector"
+VECTOR = "vector"
 _ROWS = 16_384
 """Rows that are converted at a time."""
 
@@ -112,7 +112,7 @@ def _batches(parquet: pq.ParquetFile, columns: list[str], name: str) -> Iterator
     for batch in parquet.iter_batches(_ROWS, columns=columns):
         if not batch.num_rows:
             continue
-        images = _texts(batch.column(IMAGE), first, name)
+        images = image_ids(batch.column(IMAGE), first, name, EmbedderError)
         vectors = _vectors(batch.column(VECTOR), images, first, name)
         edges = np.full((len(images), 4), np.nan)
         if len(columns) > 2:
@@ -120,21 +120,6 @@ def _batches(parquet: pq.ParquetFile, columns: list[str], name: str) -> Iterator
             edges = np.stack([v.to_numpy(zero_copy_only=False) for v in values], axis=1)
         yield images, vectors, edges
         first += len(images)
-
-
-def _texts(column: pa.Array, first: int, name: str) -> list[str]:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    if not is_text or column.null_count:
-        row = first + (int(column.is_null().to_numpy(False).argmax()) if is_text else 0)
-        found = "nothing" if is_text else f"the type {column.type}"
-        raise EmbedderError(
-            f"Row {row} of '{name}' (counted from 0) has {found} in the column '{IMAGE}'.",
-            "Expected the id of an image as text, as in db.samples.",
-            "Write ids as text; for folders they are paths relative to the folder.",
-        )
-    return column.to_pylist()
 
 
 def _vectors(column: pa.Array, images: list[str], first: int, name: str) -> Float16[Tensor, "n d"]:

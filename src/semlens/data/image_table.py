@@ -1,15 +1,18 @@
-"""Boxes in the rows of a user's table: pixels of the upright original, checked and rounded."""
+"""Columns of a user's table about images: ids, and boxes in pixels of the upright originals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float64, Int32
 
 from semlens.errors import SemlensError, nearest, shortened
 from semlens.types import Box
 
+IMAGE = "image"
+"""Column of the id of an image."""
 EDGES = ("x0", "y0", "x1", "y1")
 """Columns of a box: left, top, right, bottom; right and bottom are exclusive."""
 
@@ -18,6 +21,33 @@ MakeError = Callable[[str, str, str], SemlensError]
 
 _LARGEST = 2**30
 """In pixels; edges beyond it are far outside of any image."""
+
+
+def image_ids(column: pa.Array, first: int, file: str, error: MakeError) -> list[str]:
+    """Return the column :data:`IMAGE` of some rows.
+
+    Parameters
+    ----------
+    first
+        The row of the file with which it begins, for error messages.
+
+    Raises
+    ------
+    SemlensError
+        ``error``, if it is no text, or a value is missing.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    texts = column.cast(kind) if is_text else column
+    if not is_text or texts.null_count:
+        row = first + (int(texts.is_null().to_numpy(False).argmax()) if is_text else 0)
+        found = "nothing" if is_text else f"the type {kind}"
+        raise error(
+            f"Row {row} of '{file}' (counted from 0) has {found} in the column '{IMAGE}'.",
+            "Expected the id of an image as text, as in db.samples.",
+            "Write ids as text; for folders they are paths relative to the folder.",
+        )
+    return texts.to_pylist()
 
 
 def whole_pixels(
