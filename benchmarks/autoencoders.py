@@ -20,7 +20,7 @@ import numpy as np
 from harness import command, table
 
 import semlens as sl
-from semlens.analysis.auroc import auroc
+from semlens.lenses.auroc import auroc
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.walkthrough import PLANTED_AUROC
 from semlens.models.forward import readouts

@@ -20,7 +20,7 @@ from calibration_tests import (
     permutation_p_value,
 )
 
-from semlens.analysis.audit.class_contrast import (
+from semlens.lenses.audit.class_contrast import (
     LayerExcess,
     class_excess,
     compare_classes,
@@ -29,23 +29,23 @@ from semlens.analysis.audit.class_contrast import (
     reference_classes,
     standardised,
 )
-from semlens.analysis.audit.random_concepts import Theta
-from semlens.analysis.audit.relevance_shares import component_weights
-from semlens.analysis.audit.suspect_candidates import Candidates, best_matches
-from semlens.analysis.centring import layer_crops, layer_means
-from semlens.analysis.class_relevance import relevant_rows
-from semlens.analysis.classes import class_name
-from semlens.analysis.concepts import ConceptSet, as_concepts, load_sets
-from semlens.analysis.noise import label_thresholds, simulate
-from semlens.analysis.query_embedding import (
+from semlens.lenses.audit.random_concepts import Theta
+from semlens.lenses.audit.relevance_shares import component_weights
+from semlens.lenses.audit.suspect_candidates import Candidates, best_matches
+from semlens.lenses.centring import layer_crops, layer_means
+from semlens.lenses.class_relevance import relevant_rows
+from semlens.lenses.classes import class_name
+from semlens.lenses.concepts import ConceptSet, as_concepts, load_sets
+from semlens.lenses.noise import label_thresholds, simulate
+from semlens.lenses.query_embedding import (
     QueryEmbedding,
     alignment,
     directions,
     embed_concepts,
     unit,
 )
-from semlens.analysis.resolve_concepts import concepts_by_class
-from semlens.analysis.search.noise import search_thresholds
+from semlens.lenses.resolve_concepts import concepts_by_class
+from semlens.lenses.search.noise import search_thresholds
 from semlens.api import ConceptDatabase
 
 NEAREST = 30

@@ -10,18 +10,18 @@ from calibration_rates import LEVEL, Rate, Simulation
 from calibration_worlds import VALUES, meaningless_world
 from scipy.stats import norm
 
-from semlens.analysis.audit.class_contrast import (
+from semlens.lenses.audit.class_contrast import (
     LayerExcess,
     compare_classes,
     contrast_scores,
     standardised,
 )
-from semlens.analysis.audit.random_concepts import compare_with_random, pool_concepts
-from semlens.analysis.audit.suspect_candidates import Candidates, best_matches
-from semlens.analysis.auroc import auroc, auroc_intervals
-from semlens.analysis.contrast.separation import separate
-from semlens.analysis.correct.artefact_sensitivity import change_interval, wilson_interval
-from semlens.analysis.swap.outlier_test import leave_one_out
+from semlens.lenses.audit.random_concepts import compare_with_random, pool_concepts
+from semlens.lenses.audit.suspect_candidates import Candidates, best_matches
+from semlens.lenses.auroc import auroc, auroc_intervals
+from semlens.lenses.contrast.separation import separate
+from semlens.lenses.correct.artefact_sensitivity import change_interval, wilson_interval
+from semlens.lenses.swap.outlier_test import leave_one_out
 
 AUDIT = "Audit: alarm"
 PERMUTATION = "Permuted components (unused)"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semlens.analysis.audit.class_contrast import (
+from semlens.lenses.audit.class_contrast import (
     LayerExcess,
     excess_shares,
     remove_own,

@@ -22,7 +22,7 @@ import numpy as np
 from harness import command, table
 
 import semlens as sl
-from semlens.analysis.search.search import Hits
+from semlens.lenses.search.search import Hits
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.types import Component

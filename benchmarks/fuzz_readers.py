@@ -68,7 +68,7 @@ def _pictures() -> list[bytes]:
 
 def file_readers(folder: Path) -> dict[str, Reader]:
     """Return the readers of single files and texts."""
-    from semlens.analysis.concepts import ConceptSet
+    from semlens.lenses.concepts import ConceptSet
     from semlens.cli.build_inputs import read_config
     from semlens.data.class_mapping import read_classes, read_targets
     from semlens.data.images import decode

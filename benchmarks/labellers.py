@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from harness import Measurement, command, in_turns, largest, machine, median, ratio, table
 
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.labeller import Labeller
-from semlens.analysis.labelling.registry import BUILT_IN, make_labeller
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.labeller import Labeller
+from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
 
 BASELINE = "semantic-lens"
 WORLDS = 10

@@ -62,9 +62,9 @@ from labelling.units import Units
 from labelling.worlds import load_units, make_all
 from planted_cache import default_cache
 
-from semlens.analysis.labelling.default_method import DEFAULT_METHOD
-from semlens.analysis.labelling.labeller import Labeller
-from semlens.analysis.labelling.registry import labeller_names, make_labeller
+from semlens.lenses.labelling.default_method import DEFAULT_METHOD
+from semlens.lenses.labelling.labeller import Labeller
+from semlens.lenses.labelling.registry import labeller_names, make_labeller
 
 HALVES = {"development": False, "opened-once": True}
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -31,10 +31,10 @@ from jaxtyping import Bool, Float32
 from labellers import units, world
 from labels_originals_parts import HELD_OUT, OFFSET, SLOPE
 
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.labeller import Labeller
-from semlens.analysis.labelling.rank_reorder import RankReorder
-from semlens.analysis.labelling.registry import make_labeller
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.labeller import Labeller
+from semlens.lenses.labelling.rank_reorder import RankReorder
+from semlens.lenses.labelling.registry import make_labeller
 
 HERE = Path(__file__).parent
 TOP = 100

@@ -23,8 +23,8 @@ from harness import Clock, command, log, table
 from scale import random_vectors
 from torch.nn import functional
 
-from semlens.analysis.describe import clusters
-from semlens.analysis.describe.clusters import MIN_DIST, NEIGHBOURS, compute_layout
+from semlens.lenses.describe import clusters
+from semlens.lenses.describe.clusters import MIN_DIST, NEIGHBOURS, compute_layout
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--components": {"type": int, "default": 100_000, "help": "components of the large map"},

@@ -20,15 +20,15 @@ import numpy as np
 from harness import command, table
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.labelling.chosen_method import choose_method
-from semlens.analysis.labelling.database_evidence import layer_evidence
-from semlens.analysis.labelling.default_method import DEFAULT_METHOD, DEFAULT_WITHOUT_REFERENCE
-from semlens.analysis.labelling.label import VOCABULARY
-from semlens.analysis.labelling.meaningless import meaningless
-from semlens.analysis.labelling.scored_blocks import MEANINGLESS, rows_with_examples, thresholds
-from semlens.analysis.noise import LEVEL, label_thresholds, mixtures, simulate
-from semlens.analysis.query_embedding import (
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.labelling.chosen_method import choose_method
+from semlens.lenses.labelling.database_evidence import layer_evidence
+from semlens.lenses.labelling.default_method import DEFAULT_METHOD, DEFAULT_WITHOUT_REFERENCE
+from semlens.lenses.labelling.label import VOCABULARY
+from semlens.lenses.labelling.meaningless import meaningless
+from semlens.lenses.labelling.scored_blocks import MEANINGLESS, rows_with_examples, thresholds
+from semlens.lenses.noise import LEVEL, label_thresholds, mixtures, simulate
+from semlens.lenses.query_embedding import (
     QueryEmbedding,
     alignment,
     directions,
@@ -36,10 +36,10 @@ from semlens.analysis.query_embedding import (
     null_vector,
     unit,
 )
-from semlens.analysis.search.made_up import made_up_words
-from semlens.analysis.search.noise import search_thresholds
-from semlens.analysis.search.query import Query, make_query
-from semlens.analysis.search.search import rank
+from semlens.lenses.search.made_up import made_up_words
+from semlens.lenses.search.noise import search_thresholds
+from semlens.lenses.search.query import Query, make_query
+from semlens.lenses.search.search import rank
 
 PAPER_THRESHOLD = 0.025
 """Minimum alignment of a label in the paper (D.3)."""

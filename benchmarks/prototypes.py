@@ -17,7 +17,7 @@ from harness import command, log, table
 from sklearn.metrics import adjusted_rand_score
 
 import semlens as sl
-from semlens.analysis.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
+from semlens.lenses.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 

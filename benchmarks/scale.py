@@ -26,14 +26,14 @@ from harness import Clock, Measurement, command, median, table
 from torch import Tensor
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.query_embedding import (
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.query_embedding import (
     LABEL_TEMPLATES,
     directions,
     embed_concepts,
     embed_texts,
 )
-from semlens.analysis.scores import redundancy
+from semlens.lenses.scores import redundancy
 from semlens.embedders.embedder import Embedder
 from semlens.recipe import Recipe
 from semlens.regular_files import file_digest

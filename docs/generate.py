@@ -2,8 +2,8 @@
 
     python docs/generate.py
 
-For every public ``@question`` of ``semlens.analysis``: its line in ``semlens/__init__.pyi``, its
-method in ``semlens/analysis/questions.py``, its entry in ``docs/reference-questions.md`` and, if it
+For every public ``@question`` of ``semlens.lenses``: its line in ``semlens/__init__.pyi``, its
+method in ``semlens/lenses/questions.py``, its entry in ``docs/reference-questions.md`` and, if it
 has none yet, its row in ``docs/python.md``.
 For every command: its outline for the shell's completion in ``semlens/cli/outline.json``, its
 table of options in ``docs/cli.md`` and, if it has none yet, its section there.  For every tool of
@@ -27,8 +27,8 @@ import agent_pages
 import cli_reference
 import python_reference
 
-import semlens.analysis
-from semlens.analysis.report.evidence_file import EvidenceFile
+import semlens.lenses
+from semlens.lenses.report.evidence_file import EvidenceFile
 from semlens.cli import app, outline
 from semlens.cli.command import question_command
 from semlens.settings import listing_of, settings_of
@@ -49,7 +49,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from semlens.analysis.lazy_method import LazyMethod
+from semlens.lenses.lazy_method import LazyMethod
 from semlens.store.reader import Database
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def questions() -> dict[str, Callable[..., Any]]:
 
 
 def _questions() -> Iterator[tuple[str, Any]]:
-    for module in pkgutil.walk_packages(semlens.analysis.__path__, "semlens.analysis."):
-        if module.name != "semlens.analysis.questions":
+    for module in pkgutil.walk_packages(semlens.lenses.__path__, "semlens.lenses."):
+        if module.name != "semlens.lenses.questions":
             for name, value in vars(import_module(module.name)).items():
                 if listing_of(value) is not None and value.__module__ == module.name:
                     yield name, value

@@ -17,7 +17,7 @@ a function of a database, and a method of [`ConceptDatabase`](reference-database
 with the same parameters. All results have the methods of `Result`. [Python](python.md) is an
 overview.
 
-::: semlens.analysis.result.Result
+::: semlens.lenses.result.Result
     options: {heading_level: 2, show_root_full_path: false}
 """
 

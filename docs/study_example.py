@@ -23,7 +23,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 import semlens as sl
-from semlens.analysis.study.study import Study
+from semlens.lenses.study.study import Study
 
 IMAGES = Path(__file__).parent / "images"
 COLUMNS = ("study", "rater", "question", "answer", "confidence", "similarity")

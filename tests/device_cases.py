@@ -25,7 +25,7 @@ from conftest import (
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.result import Result
+from semlens.lenses.result import Result
 from semlens.data.image_folder import ImageFolder
 from semlens.data.images import Images
 from semlens.embedders.load import load_embedder

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from semlens.analysis.labelling.evidence import Evidence
+from semlens.lenses.labelling.evidence import Evidence
 
 
 def unit(x):

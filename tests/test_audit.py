@@ -19,15 +19,15 @@ from PIL import Image
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.audit.audit import DRAWS
-from semlens.analysis.audit.relevance_shares import (
+from semlens.lenses.audit.audit import DRAWS
+from semlens.lenses.audit.relevance_shares import (
     ALL,
     VERDICTS,
     BootstrapCosines,
     component_weights,
 )
-from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.query_embedding import LABEL_TEMPLATES
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.query_embedding import LABEL_TEMPLATES
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import (
     ConceptError,

@@ -15,17 +15,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.ci_gate import Condition, check_conditions, save_junit
-from semlens.analysis.audit.random_concepts import (
+from semlens.lenses.audit.ci_gate import Condition, check_conditions, save_junit
+from semlens.lenses.audit.random_concepts import (
     ConceptPool,
     chance_threshold,
     compare_with_random,
     pool_concepts,
     random_shares,
 )
-from semlens.analysis.audit.saved_audits import SavedAudits
-from semlens.analysis.concepts import Concept, ConceptSet, load_sets
-from semlens.analysis.resolve_concepts import concepts_by_class, set_for, sets_for
+from semlens.lenses.audit.saved_audits import SavedAudits
+from semlens.lenses.concepts import Concept, ConceptSet, load_sets
+from semlens.lenses.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.cli.app import app
 from semlens.draw.audit_plots import audit_plot, sweep_plot
 from semlens.draw.figure import figure_png

@@ -21,23 +21,23 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.audit.audit_records import AuditChanges, Review
-from semlens.analysis.audit.marks import mark_spurious
-from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.correct import cav
-from semlens.analysis.correct import mark as mark_module
-from semlens.analysis.correct.ablation_preview import (
+from semlens.lenses.audit.audit_records import AuditChanges, Review
+from semlens.lenses.audit.marks import mark_spurious
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.correct import cav
+from semlens.lenses.correct import mark as mark_module
+from semlens.lenses.correct.ablation_preview import (
     AblationPreview,
     Predictions,
     RateChange,
     ablation_preview,
     preview_samples,
 )
-from semlens.analysis.correct.before_after import before_after
-from semlens.analysis.correct.mark import find_mark
-from semlens.analysis.correct.next_components import TRACED, Step, next_components
-from semlens.analysis.correct.repair_selection import by_relevance
-from semlens.analysis.graph.relevance_trace import component_shares, make_job
+from semlens.lenses.correct.before_after import before_after
+from semlens.lenses.correct.mark import find_mark
+from semlens.lenses.correct.next_components import TRACED, Step, next_components
+from semlens.lenses.correct.repair_selection import by_relevance
+from semlens.lenses.graph.relevance_trace import component_shares, make_job
 from semlens.data.artefact import artefact_seed, insert_drawn
 from semlens.errors import DataError
 from semlens.models.subject import SubjectModel

@@ -7,14 +7,14 @@ import pytest
 from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor
 
 import semlens as sl
-from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.describe.component_card import card, class_relevances, measures
-from semlens.analysis.describe.label_candidates import saved_candidates
-from semlens.analysis.describe.neighbours import counterpart, neighbours
-from semlens.analysis.describe.score_distribution import MEANINGS
-from semlens.analysis.describe.senses import split_examples
-from semlens.analysis.labelling.label import label
-from semlens.analysis.query_embedding import embed_texts
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.describe.component_card import card, class_relevances, measures
+from semlens.lenses.describe.label_candidates import saved_candidates
+from semlens.lenses.describe.neighbours import counterpart, neighbours
+from semlens.lenses.describe.score_distribution import MEANINGS
+from semlens.lenses.describe.senses import split_examples
+from semlens.lenses.labelling.label import label
+from semlens.lenses.query_embedding import embed_texts
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RecipeError, RelevanceError, StaleError
 from semlens.models.subject import SubjectModel

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import semlens as sl
-from semlens.analysis.centring import centred_vectors, layer_crops, layer_means
+from semlens.lenses.centring import centred_vectors, layer_crops, layer_means
 from semlens.errors import LayerError
 
 

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.audit.class_contrast import (
+from semlens.lenses.audit.class_contrast import (
     LayerExcess,
     choose_references,
     compare_classes,
@@ -27,11 +27,11 @@ from semlens.analysis.audit.class_contrast import (
     remove_own,
     standardised,
 )
-from semlens.analysis.audit.moderated_test import moderated_p_values, variance_prior
-from semlens.analysis.audit.suspect_candidates import best_matches
-from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.query_embedding import embed_concepts
-from semlens.analysis.resolve_concepts import class_and_concepts
+from semlens.lenses.audit.moderated_test import moderated_p_values, variance_prior
+from semlens.lenses.audit.suspect_candidates import best_matches
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.query_embedding import embed_concepts
+from semlens.lenses.resolve_concepts import class_and_concepts
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, RelevanceError
 from semlens.models.subject import SubjectModel

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.swap.colour_swap import transfer_colours
+from semlens.lenses.swap.colour_swap import transfer_colours
 from semlens.data.image_folder import ImageFolder
 
 CLASSES = [f"class{i}" for i in range(7)]

@@ -16,19 +16,19 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.compare import nearest_components
-from semlens.analysis.compare.component_sets import component_sets, database_names
-from semlens.analysis.compare.labels_and_scores import assign_labels, set_scores
-from semlens.analysis.compare.nearest_components import (
+from semlens.lenses.compare import nearest_components
+from semlens.lenses.compare.component_sets import component_sets, database_names
+from semlens.lenses.compare.labels_and_scores import assign_labels, set_scores
+from semlens.lenses.compare.nearest_components import (
     PairProgress,
     nearest_among,
     nearest_between,
     nearest_between_sets,
     nearest_within_set,
 )
-from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.labelling.chosen_method import choose_method
-from semlens.analysis.query_embedding import embed_concepts
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.labelling.chosen_method import choose_method
+from semlens.lenses.query_embedding import embed_concepts
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import (
@@ -344,7 +344,7 @@ def test_a_concept_of_two_categories_is_one_label(databases):
 
 @pytest.mark.parametrize("chunk", [4, 1000])
 def test_assignment_is_the_label_and_the_nearest_component(databases, chunk, monkeypatch):
-    monkeypatch.setattr("semlens.analysis.query_embedding.ALIGNED_ROWS", chunk)
+    monkeypatch.setattr("semlens.lenses.query_embedding.ALIGNED_ROWS", chunk)
     db = databases["one"]
     one = component_sets([db])[0]
     probe = embed_concepts(db, WORDS)

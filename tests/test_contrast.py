@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.contrast.contrast import contrast
+from semlens.lenses.contrast.contrast import contrast
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, RelevanceError

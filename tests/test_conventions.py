@@ -11,7 +11,7 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.result import plain
+from semlens.lenses.result import plain
 from semlens.concept_database import ConceptDatabase
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
@@ -247,7 +247,7 @@ def test_a_vocabulary_is_embedded_once_per_database_and_kept(db):
 
     other = Deaf()
     other.fingerprint = db.embedder.fingerprint
-    from semlens.analysis import query_embedding
+    from semlens.lenses import query_embedding
 
     query_embedding._embed_cached.cache_clear()
     again = sl.open(db.path, embedder=other).label(words, threshold=-9.0)

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.auroc import auroc
+from semlens.lenses.auroc import auroc
 from semlens.cli.app import app
 from semlens.demo.bundled_images import DemoWorld
 from semlens.models.forward import logits, readouts

@@ -16,7 +16,7 @@ from conftest import ColourEmbedder
 
 import semlens
 from semlens import errors
-from semlens.analysis.concepts import ConceptSet, bundled_names
+from semlens.lenses.concepts import ConceptSet, bundled_names
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel

@@ -16,9 +16,9 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis import effect as effects
-from semlens.analysis.classes import class_samples, find_class
-from semlens.analysis.concepts import ConceptSet
+from semlens.lenses import effect as effects
+from semlens.lenses.classes import class_samples, find_class
+from semlens.lenses.concepts import ConceptSet
 from semlens.cli.explain import effect as command
 from semlens.cli.explain import explain as other_command
 from semlens.data.image_folder import ImageFolder

@@ -11,7 +11,7 @@ from torch import nn
 from torch.backends.mha import get_fastpath_enabled
 
 import semlens as sl
-from semlens.analysis.describe.overview import describe_settings
+from semlens.lenses.describe.overview import describe_settings
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.precision import LEAST_COSINE, check_precision, embedding_in
 from semlens.errors import EmbedderError, RecipeError

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import semlens as sl
-from semlens.analysis.labelling.known_content import LabelledFolders, folder_responses
+from semlens.lenses.labelling.known_content import LabelledFolders, folder_responses
 from semlens.errors import DataError, EmbedderError, RecipeError
 from semlens.models.subject import SubjectModel
 

@@ -21,9 +21,9 @@ from scipy.stats import false_discovery_control
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.report.evidence_file import EvidenceFile
-from semlens.analysis.report.model_card import escaped
-from semlens.analysis.result import plain
+from semlens.lenses.report.evidence_file import EvidenceFile
+from semlens.lenses.report.model_card import escaped
+from semlens.lenses.result import plain
 from semlens.cli.app import app
 from semlens.errors import RecipeError, StoreError
 

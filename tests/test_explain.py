@@ -19,9 +19,9 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis import database_engine
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.labelling.label_source import UnlabelledWarning
+from semlens.lenses import database_engine
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.labelling.label_source import UnlabelledWarning
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
 from semlens.data.image_folder import ImageFolder

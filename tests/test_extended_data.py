@@ -17,7 +17,7 @@ from test_executors import contents
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.concepts import Concept
+from semlens.lenses.concepts import Concept
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, RecipeError, StaleError, StoreError

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.concept_file import parse_upload, to_toml
-from semlens.analysis.concepts import Concept, ConceptSet, parse_set
-from semlens.analysis.query_embedding import open_image
+from semlens.lenses.concept_file import parse_upload, to_toml
+from semlens.lenses.concepts import Concept, ConceptSet, parse_set
+from semlens.lenses.query_embedding import open_image
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, ImageError, RecipeError, SemlensError
 from semlens.regular_files import read_bytes, read_text

@@ -16,7 +16,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.auroc import auroc
+from semlens.lenses.auroc import auroc
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.demo.bundled_images import DemoWorld

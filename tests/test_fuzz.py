@@ -9,7 +9,7 @@ import pytest
 from conftest import VEGETABLES, LittleNet, WordEmbedder, build_vegetables, to_tensor
 
 import semlens as sl
-from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.models.subject import SubjectModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))

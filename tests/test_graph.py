@@ -19,8 +19,8 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.build_graph import UNLABELLED
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.graph.build_graph import UNLABELLED
 from semlens.cli.explain import graph
 from semlens.draw.encode_images import fit_text
 from semlens.draw.graph_layout import MAX_CARDS, GraphEdge, GraphHeading, GraphNode, layout_graph
@@ -161,7 +161,7 @@ def test_batches_and_chunks_change_nothing(db, monkeypatch, rules):
 
     def ask(batch_size, chunk):
         monkeypatch.setattr(
-            "semlens.analysis.graph.relevance_trace.pairs_per_pass", lambda *_: chunk
+            "semlens.lenses.graph.relevance_trace.pairs_per_pass", lambda *_: chunk
         )
         with progress_listener(lambda *state: seen.append(state)):
             return attribution_graph(db, 2, samples=SAMPLES, rules=rules, batch_size=batch_size)

@@ -8,9 +8,9 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.graph.graph_layers import reached_layers
-from semlens.analysis.graph.prune_graph import prune_graph
-from semlens.analysis.graph.relevance_trace import (
+from semlens.lenses.graph.graph_layers import reached_layers
+from semlens.lenses.graph.prune_graph import prune_graph
+from semlens.lenses.graph.relevance_trace import (
     GraphTrace,
     TracedLayer,
     trace_class,

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import semlens as sl
-from semlens.analysis.audit.marks import mark_spurious
-from semlens.analysis.graph.verdict_composition import audited_verdicts, verdict_composition
+from semlens.lenses.audit.marks import mark_spurious
+from semlens.lenses.graph.verdict_composition import audited_verdicts, verdict_composition
 from semlens.draw.graph_layout import GraphNode, verdicts_text
 from semlens.draw.graph_picture import draw_png
 from semlens.draw.graph_scene import CARD

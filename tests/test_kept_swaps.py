@@ -11,12 +11,12 @@ from conftest import LittleNet, WordEmbedder, build_vegetables, to_tensor
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.audit.audit import audit
-from semlens.analysis.report.report import report
-from semlens.analysis.swap.border_swap import BorderSwap, border_swap
-from semlens.analysis.swap.colour_swap import ColourSwap
-from semlens.analysis.swap.experiments import edition, experiments, kept_swaps
-from semlens.analysis.swap.kept_swaps import keep_swap, kept_swap
+from semlens.lenses.audit.audit import audit
+from semlens.lenses.report.report import report
+from semlens.lenses.swap.border_swap import BorderSwap, border_swap
+from semlens.lenses.swap.colour_swap import ColourSwap
+from semlens.lenses.swap.experiments import edition, experiments, kept_swaps
+from semlens.lenses.swap.kept_swaps import keep_swap, kept_swap
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 
@@ -125,9 +125,9 @@ def test_a_finding_changes_the_standing_and_the_report(db):
 @pytest.mark.slow
 def test_only_the_usual_settings_are_kept(db, monkeypatch):
     kept = []
-    module = "semlens.analysis.swap.border_swap"
+    module = "semlens.lenses.swap.border_swap"
     monkeypatch.setattr(f"{module}.keep_swap", lambda _, result: kept.append(result))
-    monkeypatch.setattr("semlens.analysis.swap.pairs.LEAST_CLASSES", 3)
+    monkeypatch.setattr("semlens.lenses.swap.pairs.LEAST_CLASSES", 3)
     border_swap(db, width=0.2, count=8)
     border_swap(db, seed=1)
     assert kept == []

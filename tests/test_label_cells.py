@@ -23,7 +23,7 @@ from labelling.specs import WORLDS  # noqa: E402
 from labelling.study import STUDY  # noqa: E402
 from labelling.synthetic import EMBEDDERS, sources, synthetic_units  # noqa: E402
 
-from semlens.analysis.labelling.registry import BUILT_IN, make_labeller  # noqa: E402
+from semlens.lenses.labelling.registry import BUILT_IN, make_labeller  # noqa: E402
 
 NAMES = ("vote", "semantic-lens", "semantic-lens-centred")
 

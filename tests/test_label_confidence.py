@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import semlens as sl
-from semlens.analysis.labelling import confidence
-from semlens.analysis.labelling.confidence import (
+from semlens.lenses.labelling import confidence
+from semlens.lenses.labelling.confidence import (
     ANY,
     FEATURES,
     as_shown,
@@ -22,9 +22,9 @@ from semlens.analysis.labelling.confidence import (
     features,
     rival,
 )
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.meaningless import meaningless
-from semlens.analysis.labelling.registry import BUILT_IN
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.meaningless import meaningless
+from semlens.lenses.labelling.registry import BUILT_IN
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from labelling.confidence_cases import FAMILIES, Labelled, labelled, planted, vocabularies  # noqa: E402

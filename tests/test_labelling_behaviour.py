@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.meaningless import meaningless
-from semlens.analysis.labelling.registry import BUILT_IN
-from semlens.analysis.labelling.semantic_lens import SemanticLens
-from semlens.analysis.labelling.soft_wpmi import WPMI, SoftWPMI
-from semlens.analysis.labelling.vote import ExampleVote, Vote
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.meaningless import meaningless
+from semlens.lenses.labelling.registry import BUILT_IN
+from semlens.lenses.labelling.semantic_lens import SemanticLens
+from semlens.lenses.labelling.soft_wpmi import WPMI, SoftWPMI
+from semlens.lenses.labelling.vote import ExampleVote, Vote
 
 METHODS = [name for name in BUILT_IN if name != "random"]
 RELATIVE = ["clip-dissect", "soft-wpmi", "wpmi"]

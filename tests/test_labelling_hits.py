@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from semlens.analysis.labelling.hits import (
+from semlens.lenses.labelling.hits import (
     hit_chance,
     hit_table,
     share_bootstrap,

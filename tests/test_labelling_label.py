@@ -11,17 +11,17 @@ from conftest import LittleNet, WordEmbedder, to_tensor
 from rich.console import Console
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.labelling import default_method
-from semlens.analysis.labelling.chosen_method import choose_method
-from semlens.analysis.labelling.database_evidence import layer_evidence
-from semlens.analysis.labelling.meaningless import meaningless
-from semlens.analysis.labelling.ranking import rank_words
-from semlens.analysis.labelling.registry import make_labeller
-from semlens.analysis.labelling.scored_blocks import scored_blocks
-from semlens.analysis.labelling.vote import ExampleVote
-from semlens.analysis.query_embedding import embed_concepts
-from semlens.analysis.result import plain
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.labelling import default_method
+from semlens.lenses.labelling.chosen_method import choose_method
+from semlens.lenses.labelling.database_evidence import layer_evidence
+from semlens.lenses.labelling.meaningless import meaningless
+from semlens.lenses.labelling.ranking import rank_words
+from semlens.lenses.labelling.registry import make_labeller
+from semlens.lenses.labelling.scored_blocks import scored_blocks
+from semlens.lenses.labelling.vote import ExampleVote
+from semlens.lenses.query_embedding import embed_concepts
+from semlens.lenses.result import plain
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, RecipeError
 from semlens.models.subject import SubjectModel

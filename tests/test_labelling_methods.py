@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from sklearn.linear_model import ElasticNet, LinearRegression
 
-from semlens.analysis.labelling.contrastive_projection import ContrastiveProjection
-from semlens.analysis.labelling.correlation import Correlation
-from semlens.analysis.labelling.cos_cubed import CosCubed
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.fit_temperature import fit_temperature, separation
-from semlens.analysis.labelling.invert import AnnotatedInvert, Invert
-from semlens.analysis.labelling.linear_explanation import LinearExplanation
-from semlens.analysis.labelling.random_labels import RandomLabels
-from semlens.analysis.labelling.rank_reorder import RankReorder
-from semlens.analysis.labelling.semantic_lens import SemanticLens
-from semlens.analysis.labelling.soft_wpmi import WPMI, SoftWPMI
-from semlens.analysis.labelling.vote import ExampleVote, Vote
-from semlens.analysis.labelling.weighted_dissect import WeightedDissect
+from semlens.lenses.labelling.contrastive_projection import ContrastiveProjection
+from semlens.lenses.labelling.correlation import Correlation
+from semlens.lenses.labelling.cos_cubed import CosCubed
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.fit_temperature import fit_temperature, separation
+from semlens.lenses.labelling.invert import AnnotatedInvert, Invert
+from semlens.lenses.labelling.linear_explanation import LinearExplanation
+from semlens.lenses.labelling.random_labels import RandomLabels
+from semlens.lenses.labelling.rank_reorder import RankReorder
+from semlens.lenses.labelling.semantic_lens import SemanticLens
+from semlens.lenses.labelling.soft_wpmi import WPMI, SoftWPMI
+from semlens.lenses.labelling.vote import ExampleVote, Vote
+from semlens.lenses.labelling.weighted_dissect import WeightedDissect
 from semlens.errors import ConceptError
 
 CASES = {
@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_formula(name, seed, monkeypatch):
     expected = formula(evidence)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(method.scores(evidence), expected, rtol=2e-4, atol=2e-5 * scale)
-    monkeypatch.setattr("semlens.analysis.labelling.evidence._CELLS", 1)  # a component at a time
+    monkeypatch.setattr("semlens.lenses.labelling.evidence._CELLS", 1)  # a component at a time
     np.testing.assert_allclose(method.scores(evidence), expected, rtol=2e-4, atol=2e-5 * scale)
 
 

@@ -8,11 +8,11 @@ from conftest import LittleNet, WordEmbedder, to_tensor
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.labelling.caption_model import CELL, CaptionModel, grid
-from semlens.analysis.labelling.database_evidence import layer_evidence
-from semlens.analysis.labelling.proposals import propose_words
-from semlens.analysis.labelling.registry import make_labeller
-from semlens.analysis.query_embedding import embed_concepts
+from semlens.lenses.labelling.caption_model import CELL, CaptionModel, grid
+from semlens.lenses.labelling.database_evidence import layer_evidence
+from semlens.lenses.labelling.proposals import propose_words
+from semlens.lenses.labelling.registry import make_labeller
+from semlens.lenses.query_embedding import embed_concepts
 from semlens.data.image_folder import ImageFolder
 from semlens.draw.example_picture import example_crop
 from semlens.errors import ConceptError

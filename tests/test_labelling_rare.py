@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semlens.analysis.labelling.meaningless import meaningless
-from semlens.analysis.labelling.vote import Vote
+from semlens.lenses.labelling.meaningless import meaningless
+from semlens.lenses.labelling.vote import Vote
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "benchmarks")]
 

@@ -8,15 +8,15 @@ import labelling_oracles as oracle
 import numpy as np
 import pytest
 
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.labeller import Labeller
-from semlens.analysis.labelling.registry import BUILT_IN, labeller_names, make_labeller
-from semlens.analysis.labelling.semantic_lens import SemanticLens
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.labeller import Labeller
+from semlens.lenses.labelling.registry import BUILT_IN, labeller_names, make_labeller
+from semlens.lenses.labelling.semantic_lens import SemanticLens
 from semlens.errors import ConceptError, RecipeError
 
 PLUG_IN = '''
 import numpy as np
-from semlens.analysis.labelling.labeller import Labeller
+from semlens.lenses.labelling.labeller import Labeller
 
 class First(Labeller):
     """Prefer a word by its place."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semlens.analysis.labelling.registry import make_labeller
+from semlens.lenses.labelling.registry import make_labeller
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import labels_originals as compared  # noqa: E402

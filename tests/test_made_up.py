@@ -8,9 +8,9 @@ from conftest import LittleNet, WordEmbedder, to_tensor
 from scipy.stats import binomtest
 
 import semlens as sl
-from semlens.analysis.noise import LEVEL
-from semlens.analysis.query_embedding import SEARCH_TEMPLATES
-from semlens.analysis.search.made_up import (
+from semlens.lenses.noise import LEVEL
+from semlens.lenses.query_embedding import SEARCH_TEMPLATES
+from semlens.lenses.search.made_up import (
     FEWEST,
     REACHES,
     WORDS,
@@ -18,8 +18,8 @@ from semlens.analysis.search.made_up import (
     made_up_words,
     measured_reach,
 )
-from semlens.analysis.search.query import make_query
-from semlens.analysis.search.search import alignments, rank
+from semlens.lenses.search.query import make_query
+from semlens.lenses.search.search import alignments, rank
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 

@@ -11,17 +11,17 @@ from sklearn.manifold import trustworthiness
 from umap import UMAP
 
 import semlens as sl
-from semlens.analysis.compare.component_sets import component_sets
-from semlens.analysis.compare.labels_and_scores import assign_labels
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe import clusters
-from semlens.analysis.describe.clusters import compute_layout
-from semlens.analysis.describe.neighbour_graph import RECALL, nearest_neighbours
-from semlens.analysis.labelling.chosen_method import choose_method
-from semlens.analysis.labelling.scored_blocks import scored_blocks
-from semlens.analysis.query_embedding import embed_concepts
-from semlens.analysis.search.query import make_query
-from semlens.analysis.search.search import rank
+from semlens.lenses.compare.component_sets import component_sets
+from semlens.lenses.compare.labels_and_scores import assign_labels
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.describe import clusters
+from semlens.lenses.describe.clusters import compute_layout
+from semlens.lenses.describe.neighbour_graph import RECALL, nearest_neighbours
+from semlens.lenses.labelling.chosen_method import choose_method
+from semlens.lenses.labelling.scored_blocks import scored_blocks
+from semlens.lenses.query_embedding import embed_concepts
+from semlens.lenses.search.query import make_query
+from semlens.lenses.search.search import rank
 from semlens.progress import progress_listener
 
 LAYERS = ["first", "second"]

@@ -17,9 +17,9 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.compare.component_sets import as_databases
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.clusters import (
+from semlens.lenses.compare.component_sets import as_databases
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.describe.clusters import (
     compute_layout,
     default_count,
     describe_groups,
@@ -28,7 +28,7 @@ from semlens.analysis.describe.clusters import (
     nearest_existing,
     vote_clusters,
 )
-from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES
+from semlens.lenses.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES
 from semlens.cli.app import app
 from semlens.draw.map_colours import Groups, Queries, Scale
 from semlens.draw.map_labels import MapPlace

@@ -12,11 +12,11 @@ from matplotlib.path import Path as Outline
 from scipy.spatial import Delaunay
 from sklearn.manifold import trustworthiness
 
-from semlens.analysis.describe.atlas import FEW, fit, make_atlas
-from semlens.analysis.describe.clusters import find_clusters
-from semlens.analysis.describe.hulls import outlines
-from semlens.analysis.describe.label_clusters import ClusterScores
-from semlens.analysis.describe.places import merge_clusters, side_by_side
+from semlens.lenses.describe.atlas import FEW, fit, make_atlas
+from semlens.lenses.describe.clusters import find_clusters
+from semlens.lenses.describe.hulls import outlines
+from semlens.lenses.describe.label_clusters import ClusterScores
+from semlens.lenses.describe.places import merge_clusters, side_by_side
 from semlens.draw.figure import PAPER
 from semlens.draw.place_colours import (
     DARK_PAPER,

@@ -7,8 +7,8 @@ from conftest import VEGETABLES, LittleNet, WordEmbedder, build_vegetables, to_t
 from fastapi.testclient import TestClient
 
 import semlens as sl
-from semlens.analysis.audit.audit_records import AuditChanges, Review
-from semlens.analysis.audit.marks import mark_spurious, marked_spurious
+from semlens.lenses.audit.audit_records import AuditChanges, Review
+from semlens.lenses.audit.marks import mark_spurious, marked_spurious
 from semlens.errors import EditError, LayerError
 from semlens.models.subject import SubjectModel
 from semlens.types import Component

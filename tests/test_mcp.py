@@ -27,7 +27,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.search.search import search
+from semlens.lenses.search.search import search
 from semlens.cli.app import app
 from semlens.errors import DataError, RecipeError, SemlensError
 from semlens.mcp import server as mcp_server

@@ -12,8 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.model_test import _outputs
-from semlens.analysis.auroc import auroc, auroc_interval
+from semlens.lenses.audit.model_test import _outputs
+from semlens.lenses.auroc import auroc, auroc_interval
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, artefact_seed
 from semlens.data.image_folder import ImageFolder

@@ -14,13 +14,13 @@ from segmented_world import COLOURS, ColourNet, centre, save, write_world
 from torch.nn import functional
 
 import semlens as sl
-from semlens.analysis.netdissect import upper_quantile
-from semlens.analysis.netdissect.input_masks import InputMasks
-from semlens.analysis.netdissect.mask_folder import load_masks
-from semlens.analysis.netdissect.netdissect import find_overlap, find_thresholds
-from semlens.analysis.netdissect.overlap import CellCounts, Overlap
-from semlens.analysis.netdissect.shuffled_pairs import orders_for, shifted_p_values
-from semlens.analysis.netdissect.upper_quantile import UpperQuantile
+from semlens.lenses.netdissect import upper_quantile
+from semlens.lenses.netdissect.input_masks import InputMasks
+from semlens.lenses.netdissect.mask_folder import load_masks
+from semlens.lenses.netdissect.netdissect import find_overlap, find_thresholds
+from semlens.lenses.netdissect.overlap import CellCounts, Overlap
+from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
+from semlens.lenses.netdissect.upper_quantile import UpperQuantile
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.mark_masks import mark_mask, write_mark_masks
 from semlens.demo.walkthrough import find_planted

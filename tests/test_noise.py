@@ -16,25 +16,25 @@ from scipy import stats
 from scipy.stats import binomtest, ks_2samp
 
 import semlens as sl
-from semlens.analysis.compare.component_sets import component_sets
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.clusters import find_clusters
-from semlens.analysis.describe.label_clusters import score_clusters
-from semlens.analysis.noise import component_groups, label_thresholds, mixtures
-from semlens.analysis.query_embedding import (
+from semlens.lenses.compare.component_sets import component_sets
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.describe.clusters import find_clusters
+from semlens.lenses.describe.label_clusters import score_clusters
+from semlens.lenses.noise import component_groups, label_thresholds, mixtures
+from semlens.lenses.query_embedding import (
     alignment,
     directions,
     embed_concepts,
     embed_texts,
     unit,
 )
-from semlens.analysis.search.noise import (
+from semlens.lenses.search.noise import (
     Tail,
     benjamini_hochberg,
     null_alignments,
     search_thresholds,
 )
-from semlens.analysis.search.query import make_query
+from semlens.lenses.search.query import make_query
 from semlens.streaming.aggregate import aggregate_vectors
 
 ROWS, EXAMPLES, CROPS, DIM, PLANTED = 400, 8, 600, 24, 20

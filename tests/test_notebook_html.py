@@ -19,7 +19,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 import semlens as sl
-from semlens.analysis.result import Result
+from semlens.lenses.result import Result
 from semlens.draw.figure import new_figure
 from semlens.draw.html import CARDS
 from semlens.draw.notebook_html import ROWS, SVG_BYTES

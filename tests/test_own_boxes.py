@@ -16,7 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.describe.build_command import build_command
+from semlens.lenses.describe.build_command import build_command
 from semlens.api import make_plan
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder

@@ -14,8 +14,8 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.component_files import read_components
-from semlens.analysis.correct.prune import prune_weights
+from semlens.lenses.correct.component_files import read_components
+from semlens.lenses.correct.prune import prune_weights
 from semlens.cli.app import app
 from semlens.errors import DataError, LayerError, ModelError
 from semlens.models.hooks import evaluating
@@ -380,7 +380,7 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
 
 
 def test_weights_of_another_model_are_refused(tmp_path, code) -> None:
-    from semlens.analysis.correct.corrected_model import save_weights
+    from semlens.lenses.correct.corrected_model import save_weights
 
     path = save_weights(tmp_path / "other.safetensors", Vgg().state_dict())
     with pytest.raises(ModelError, match="do not fit LittleNet"):
@@ -392,7 +392,7 @@ def test_weights_of_another_model_are_refused(tmp_path, code) -> None:
 
 
 def test_a_prefix_that_the_module_has_itself_stays(tmp_path) -> None:
-    from semlens.analysis.correct.corrected_model import save_weights, with_weights
+    from semlens.lenses.correct.corrected_model import save_weights, with_weights
 
     class Outer(nn.Module):
         def __init__(self) -> None:

@@ -11,14 +11,14 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.labelling.chosen_method import choose_method
-from semlens.analysis.labelling.labels import Labels
-from semlens.analysis.query_embedding import SEARCH_TEMPLATES
-from semlens.analysis.saved_labels import label_tables, search_labels
-from semlens.analysis.search.query import make_query
-from semlens.analysis.search.scale import plain_number
-from semlens.analysis.search.search import alignments, rank
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.labelling.chosen_method import choose_method
+from semlens.lenses.labelling.labels import Labels
+from semlens.lenses.query_embedding import SEARCH_TEMPLATES
+from semlens.lenses.saved_labels import label_tables, search_labels
+from semlens.lenses.search.query import make_query
+from semlens.lenses.search.scale import plain_number
+from semlens.lenses.search.search import alignments, rank
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, LayerError
 from semlens.models.subject import SubjectModel

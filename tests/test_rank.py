@@ -24,13 +24,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.classes_and_samples import example_files
-from semlens.analysis.describe.component_card import card
-from semlens.analysis.describe.overview import describe_settings
-from semlens.analysis.labelling.database_evidence import layer_evidence
-from semlens.analysis.noise import strengths
-from semlens.analysis.query_embedding import embed_concepts
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.describe.classes_and_samples import example_files
+from semlens.lenses.describe.component_card import card
+from semlens.lenses.describe.overview import describe_settings
+from semlens.lenses.labelling.database_evidence import layer_evidence
+from semlens.lenses.noise import strengths
+from semlens.lenses.query_embedding import embed_concepts
 from semlens.api import make_plan
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder

@@ -15,9 +15,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.swap.pairs import draw_pairs
-from semlens.analysis.swap.region_swap import region_swap
-from semlens.analysis.swap.regions import (
+from semlens.lenses.swap.pairs import draw_pairs
+from semlens.lenses.swap.region_swap import region_swap
+from semlens.lenses.swap.regions import (
     BLUR,
     coverage,
     overlaps,

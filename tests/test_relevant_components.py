@@ -6,7 +6,7 @@ import pytest
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 
 import semlens as sl
-from semlens.analysis.class_relevance import MINIMUM, relevant_rows
+from semlens.lenses.class_relevance import MINIMUM, relevant_rows
 from semlens.errors import LayerError, RelevanceError
 from semlens.models.subject import SubjectModel
 

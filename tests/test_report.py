@@ -23,18 +23,18 @@ from conftest import (
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.accuracy import LabelledImages
-from semlens.analysis.audit.audit_settings import AuditSettings
-from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.correct.artefact_sensitivity import accuracies, with_artefacts
-from semlens.analysis.report.correction_sections import (
+from semlens.lenses.accuracy import LabelledImages
+from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.correct.artefact_sensitivity import accuracies, with_artefacts
+from semlens.lenses.report.correction_sections import (
     read_model_test,
     read_sensitivity,
 )
-from semlens.analysis.report.limits import reproduce
-from semlens.analysis.report.section_parts import SkippedSection
-from semlens.analysis.report.swap_sections import swap_sentence
-from semlens.analysis.swap.border_swap import BorderSwap
+from semlens.lenses.report.limits import reproduce
+from semlens.lenses.report.section_parts import SkippedSection
+from semlens.lenses.report.swap_sections import swap_sentence
+from semlens.lenses.swap.border_swap import BorderSwap
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder

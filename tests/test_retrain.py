@@ -15,8 +15,8 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.accuracy import LabelledImages
-from semlens.analysis.correct.fine_tuning import (
+from semlens.lenses.accuracy import LabelledImages
+from semlens.lenses.correct.fine_tuning import (
     MAX_CROP,
     Training,
     TrainingData,
@@ -24,7 +24,7 @@ from semlens.analysis.correct.fine_tuning import (
     augment,
     split_held_out,
 )
-from semlens.analysis.correct.retrain import fine_tune
+from semlens.lenses.correct.retrain import fine_tune
 from semlens.cli.app import app
 from semlens.data.artefact import Patch, WithArtefact
 from semlens.errors import DataError, ModelError, RecipeError, StoreError

@@ -11,10 +11,10 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
-from semlens.analysis.labelling.confidence import as_shown
-from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, embed_texts
-from semlens.analysis.saved_labels import saved_labels
+from semlens.lenses.concepts import Concept, ConceptSet, bundled_names
+from semlens.lenses.labelling.confidence import as_shown
+from semlens.lenses.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, embed_texts
+from semlens.lenses.saved_labels import saved_labels
 from semlens.errors import ConceptError, DataError, EmbedderError, LayerError, StaleError
 
 LAYERS = ["first", "second"]

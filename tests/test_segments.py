@@ -14,14 +14,14 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.cav import (
+from semlens.lenses.correct.cav import (
     BLUR,
     ConceptActivationVector,
     cav_heatmap,
     concept_vector,
     soft_masks,
 )
-from semlens.analysis.correct.segments import check_folder, cut_out
+from semlens.lenses.correct.segments import check_folder, cut_out
 from semlens.cli.correct import cutout as command
 from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder

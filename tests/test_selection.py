@@ -12,9 +12,9 @@ import pytest
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.concept_map import has_layout
-from semlens.analysis.describe.map_selection import component_labels, select
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.describe.concept_map import has_layout
+from semlens.lenses.describe.map_selection import component_labels, select
 from semlens.draw.map_colours import Scale
 from semlens.errors import LayerError, RecipeError
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 
 import semlens as sl
-from semlens.analysis.labelling.senses import cluster_index, split_p_value
+from semlens.lenses.labelling.senses import cluster_index, split_p_value
 
 
 def unit(x):

@@ -13,9 +13,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.accuracy import LabelledImages, check_targets
-from semlens.analysis.correct.ablation_preview import ablation_preview
-from semlens.analysis.correct.artefact_sensitivity import (
+from semlens.lenses.accuracy import LabelledImages, check_targets
+from semlens.lenses.correct.ablation_preview import ablation_preview
+from semlens.lenses.correct.artefact_sensitivity import (
     accuracies,
     change_interval,
     sensitivity,
@@ -270,7 +270,7 @@ def test_the_command(images, tmp_path):
     )
     spec = f"{code}:make"
     db = sl.build(tmp_path / "db", spec, tmp_path / "data", WordEmbedder(), ["eyes"], examples=3)
-    from semlens.analysis.correct.corrected_model import save_weights
+    from semlens.lenses.correct.corrected_model import save_weights
 
     better = save_weights(tmp_path / "better.safetensors", Brightness(0.0).state_dict())
     line = ["evaluate", str(db.path), "--model", spec, "--json"]

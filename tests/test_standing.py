@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semlens.analysis.audit.standing import Experiment, overall, standing, standings
-from semlens.analysis.audit.wording import CURLY
+from semlens.lenses.audit.standing import Experiment, overall, standing, standings
+from semlens.lenses.audit.wording import CURLY
 
 NAN = float("nan")
 

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.study.odd_one_out import answer_all
-from semlens.analysis.study.sampling import Sampler, draw_questions, examples_needed
-from semlens.analysis.study.set_measures import (
+from semlens.lenses.study.odd_one_out import answer_all
+from semlens.lenses.study.sampling import Sampler, draw_questions, examples_needed
+from semlens.lenses.study.set_measures import (
     odd_set,
     odd_similarity,
     set_clarity,

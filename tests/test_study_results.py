@@ -14,13 +14,13 @@ from study_answers import answered, write_answers
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.auroc import auroc_interval
-from semlens.analysis.study import correlation
-from semlens.analysis.study.answers import Key
-from semlens.analysis.study.correlation import correlate
-from semlens.analysis.study.raters import rate_raters
-from semlens.analysis.study.results import evaluate_answers
-from semlens.analysis.study.tasks import MAXIMUM_CORRELATION, POLYSEMANTICITY, PROTOCOLS
+from semlens.lenses.auroc import auroc_interval
+from semlens.lenses.study import correlation
+from semlens.lenses.study.answers import Key
+from semlens.lenses.study.correlation import correlate
+from semlens.lenses.study.raters import rate_raters
+from semlens.lenses.study.results import evaluate_answers
+from semlens.lenses.study.tasks import MAXIMUM_CORRELATION, POLYSEMANTICITY, PROTOCOLS
 from semlens.cli.app import app
 from semlens.errors import DataError
 from semlens.models.subject import SubjectModel

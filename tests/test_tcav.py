@@ -15,16 +15,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.artefact_sensitivity import wilson_interval
-from semlens.analysis.correct.cav import SVM_C, fit_boundary, fit_linear_svm, standardise
-from semlens.analysis.tcav.concept_test import (
+from semlens.lenses.correct.artefact_sensitivity import wilson_interval
+from semlens.lenses.correct.cav import SVM_C, fit_boundary, fit_linear_svm, standardise
+from semlens.lenses.tcav.concept_test import (
     ConceptTest,
     ConceptVectors,
     Sensitivities,
     concept_test,
     fit_vectors,
 )
-from semlens.analysis.tcav.tcav import class_gradients
+from semlens.lenses.tcav.tcav import class_gradients
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, LayerError, RecipeError, RelevanceError, StoreError

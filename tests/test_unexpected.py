@@ -19,8 +19,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.query_embedding import LABEL_TEMPLATES
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.query_embedding import LABEL_TEMPLATES
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import (

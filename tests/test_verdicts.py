@@ -20,15 +20,15 @@ from fastapi.testclient import TestClient
 from scipy.stats import false_discovery_control
 
 import semlens as sl
-from semlens.analysis.audit import verdicts as module
-from semlens.analysis.audit.audit import audit
-from semlens.analysis.audit.audit_records import AuditChanges
-from semlens.analysis.audit.audit_settings import AuditSettings
-from semlens.analysis.audit.sweep import audit_all
-from semlens.analysis.audit.verdicts import Verdicts, kept_verdicts
-from semlens.analysis.audit.wording import CURLY
-from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.resolve_concepts import concepts_by_class
+from semlens.lenses.audit import verdicts as module
+from semlens.lenses.audit.audit import audit
+from semlens.lenses.audit.audit_records import AuditChanges
+from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.lenses.audit.sweep import audit_all
+from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
+from semlens.lenses.audit.wording import CURLY
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.resolve_concepts import concepts_by_class
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 from semlens.web.routes.verdicts import prepare_verdicts

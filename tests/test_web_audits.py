@@ -12,9 +12,9 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, when_do
 from fastapi.testclient import TestClient
 
 import semlens as sl
-from semlens.analysis.audit.audit_settings import AuditSettings
-from semlens.analysis.audit.relevance_shares import ALL
-from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.lenses.audit.relevance_shares import ALL
+from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
@@ -370,7 +370,7 @@ def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
 
 
 def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
-    from semlens.analysis.audit.saved_audits import SavedAudits
+    from semlens.lenses.audit.saved_audits import SavedAudits
 
     db = sl.open(built.path, embedder=WordEmbedder())
     db.audits = SavedAudits(db, keeps=False)

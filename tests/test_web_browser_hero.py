@@ -7,7 +7,7 @@ import re
 import pytest
 from web_browser import axe, expect, fits
 
-from semlens.analysis.correct.before_after import before_after
+from semlens.lenses.correct.before_after import before_after
 
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 

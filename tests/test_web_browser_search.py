@@ -11,11 +11,11 @@ from PIL import Image
 from web_browser import axe, copy_of, expect, fits, serve, settle
 
 import semlens as sl
-from semlens.analysis.labelling.confidence import as_shown
-from semlens.analysis.saved_labels import saved_labels
-from semlens.analysis.search.made_up import measured_reach
-from semlens.analysis.search.query import make_query
-from semlens.analysis.search.search import rank
+from semlens.lenses.labelling.confidence import as_shown
+from semlens.lenses.saved_labels import saved_labels
+from semlens.lenses.search.made_up import measured_reach
+from semlens.lenses.search.query import make_query
+from semlens.lenses.search.search import rank
 
 SIZES = [(1440, 900), (390, 844)]
 PICTURES_LOADED = """() => [...document.querySelectorAll("main img")].every(

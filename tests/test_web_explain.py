@@ -15,7 +15,7 @@ from safetensors.numpy import load
 from torch.nn import functional
 
 import semlens as sl
-from semlens.analysis.explain_without import explain_without
+from semlens.lenses.explain_without import explain_without
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RelevanceError
 from semlens.models.subject import SubjectModel

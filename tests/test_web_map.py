@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from safetensors.numpy import load
 
 import semlens as sl
-from semlens.analysis.concepts import ConceptSet
+from semlens.lenses.concepts import ConceptSet
 from semlens.web.app import create_app
 
 LAYERS = ["first", "second"]

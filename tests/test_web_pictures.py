@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
-from semlens.analysis.database_engine import engine_of
-from semlens.analysis.describe.example_heatmaps import example_heatmaps
+from semlens.lenses.database_engine import engine_of
+from semlens.lenses.describe.example_heatmaps import example_heatmaps
 from semlens.data.image_folder import ImageFolder
 from semlens.draw.crop_window import OUTSIDE, outline, window_around
 from semlens.draw.example_picture import (

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from web_browser import settle
 
 import semlens as sl
-from semlens.analysis.describe.overview import notable_rows
+from semlens.lenses.describe.overview import notable_rows
 from semlens.cli.app import app as cli
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError, ServeError

@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from test_web_overview import make
 
 import semlens as sl
-from semlens.analysis.classes import class_samples
-from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.lenses.classes import class_samples
+from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.web.app import create_app
 
 CONCEPTS = ConceptSet(

@@ -17,8 +17,8 @@ from labelling.scores import Cached, Labels, cpu_timed
 from labelling.secondary import Scored, of_extents, of_similarities, prefers_right, sanity
 from labelling.units import Units
 from labelling.worlds import GAPS, with_gap
-from semlens.analysis.labelling.labeller import Labeller
-from semlens.analysis.labelling.registry import BUILT_IN
+from semlens.lenses.labelling.labeller import Labeller
+from semlens.lenses.labelling.registry import BUILT_IN
 
 CEILING = "semantic-lens-centred"
 """Method that labels the truth's own images, besides the default."""

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float64, Int64
 from labellers import world
 
 from labelling.units import Units, UnseenImages
-from semlens.analysis.labelling.confidence import features
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.labeller import Labeller
-from semlens.analysis.labelling.meaningless import meaningless
+from semlens.lenses.labelling.confidence import features
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.labeller import Labeller
+from semlens.lenses.labelling.meaningless import meaningless
 
 SMALL = (100, 200, 350, 500)
 """Sizes of small vocabularies."""
@@ -35,7 +35,7 @@ class Labelled:
     Parameters
     ----------
     features
-        float64[r f], of :mod:`semlens.analysis.labelling.confidence`.
+        float64[r f], of :mod:`semlens.lenses.labelling.confidence`.
     right
         bool[r], whether the best word is right or nearly right.
     possible

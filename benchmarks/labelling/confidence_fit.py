@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from labelling.confidence_cases import FAMILIES, Labelled
-from semlens.analysis.labelling.confidence import Calibration
+from semlens.lenses.labelling.confidence import Calibration
 
 BINS = 10
 RANGE = 0.01

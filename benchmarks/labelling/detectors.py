@@ -11,7 +11,7 @@ import semlens as sl
 from labelling.scenes import Split, WorldImages
 from labelling.units import Kind, Units, UnseenImages
 from labelling.vectors import Vectors
-from semlens.analysis.labelling.evidence import Evidence
+from semlens.lenses.labelling.evidence import Evidence
 
 COUNTS: dict[Kind, int] = {"detector": 94, "max": 18, "sum": 16, "noise": 22}
 """Units of each kind."""

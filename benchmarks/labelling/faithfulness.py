@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from labelling.measures import Phi
 from labelling.scores import cpu_timed
 from labelling.units import Units
-from semlens.analysis.labelling.labeller import Labeller
+from semlens.lenses.labelling.labeller import Labeller
 from semlens.errors import ConceptError
 
 FEWEST = 5

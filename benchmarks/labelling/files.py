@@ -8,7 +8,7 @@ import numpy as np
 
 from labelling.units import Units, UnseenImages
 from labelling.vectors import save_arrays
-from semlens.analysis.labelling.evidence import Evidence
+from semlens.lenses.labelling.evidence import Evidence
 
 ABOUT = ("world", "data", "embedder", "subject")
 

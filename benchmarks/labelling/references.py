@@ -12,10 +12,10 @@ from jaxtyping import Float32, Int64
 
 from labelling.measures import strongest
 from labelling.units import Units
-from semlens.analysis.labelling.correlation import standardised
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.labeller import Labeller, Need
-from semlens.analysis.labelling.registry import BUILT_IN
+from semlens.lenses.labelling.correlation import standardised
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.labeller import Labeller, Need
+from semlens.lenses.labelling.registry import BUILT_IN
 
 TOP = 60
 """Examples of a unit that is active on exactly the images of its right words."""

@@ -17,13 +17,13 @@ from threadpoolctl import threadpool_limits
 
 from labelling.hits import best_words
 from labelling.units import Units
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.labeller import Labeller
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.labeller import Labeller
 from semlens.recipe import fingerprint
 
 CODE = (
-    "src/semlens/analysis/labelling/*.py",
-    "src/semlens/analysis/query_embedding.py",
+    "src/semlens/lenses/labelling/*.py",
+    "src/semlens/lenses/query_embedding.py",
     "src/semlens/streaming/aggregate.py",
     "benchmarks/labelling/scores.py",
     "benchmarks/labelling/measures.py",

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float32
 from scipy.stats import rankdata
 
-from semlens.analysis.labelling.evidence import Evidence
-from semlens.analysis.labelling.fit_temperature import fit_temperature
-from semlens.analysis.labelling.labeller import Labeller, Need
-from semlens.analysis.labelling.registry import BUILT_IN, make_labeller
-from semlens.analysis.labelling.soft_wpmi import SoftWPMI
+from semlens.lenses.labelling.evidence import Evidence
+from semlens.lenses.labelling.fit_temperature import fit_temperature
+from semlens.lenses.labelling.labeller import Labeller, Need
+from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
+from semlens.lenses.labelling.soft_wpmi import SoftWPMI
 from semlens.settings import setting
 
 

@@ -26,8 +26,8 @@ import semlens as sl
 from labelling.scenes import LabelWorld, Split, WorldImages, unlike
 from labelling.units import Kind, Units, UnseenImages
 from labelling.vectors import RememberingEmbedder, Vectors
-from semlens.analysis.labelling.database_evidence import layer_evidence
-from semlens.analysis.query_embedding import QueryEmbedding
+from semlens.lenses.labelling.database_evidence import layer_evidence
+from semlens.lenses.query_embedding import QueryEmbedding
 from semlens.data.image_sequence import ImageSequence
 from semlens.models.hooks import reading_layers
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from labelling.cells import Source
 from labelling.units import Kind, Units, UnseenImages
-from semlens.analysis.labelling.evidence import Evidence
+from semlens.lenses.labelling.evidence import Evidence
 
 EMBEDDERS = ("synthetic/16", "synthetic/24")
 """Embedders: random vectors of so many dimensions."""

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from semlens.analysis.labelling.evidence import Evidence
+from semlens.lenses.labelling.evidence import Evidence
 
 Kind = Literal["logit", "channel", "detector", "max", "sum", "noise", "unknown"]
 """Trained logits, channels of trained layers, hand-built detectors of one word, maxima and sums of

@@ -24,7 +24,7 @@ from labelling.scenes import LabelWorld, WorldImages, make_images
 from labelling.subjects import LAYERS, Learned, build, layer_units, make_subject, recipe, train
 from labelling.units import Units
 from labelling.vectors import Vectors, world_vectors
-from semlens.analysis.query_embedding import unit
+from semlens.lenses.query_embedding import unit
 from semlens.recipe import fingerprint
 from semlens.store.atomic_files import write_atomic
 

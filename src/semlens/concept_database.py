@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from PIL import Image
 
-from semlens.analysis.lazy_method import LazyMethod
-from semlens.analysis.questions import Questions
+from semlens.lenses.lazy_method import LazyMethod
+from semlens.lenses.questions import Questions
 from semlens.draw.example_sheet import sheet
 from semlens.notebook.extra import check_extra
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.types import Component, Components, Layers
 
 if TYPE_CHECKING:
-    from semlens.analysis.audit.saved_audits import SavedAudits
-    from semlens.analysis.describe.projector import save_projector
-    from semlens.analysis.labelling.imported_labels import read_labels
+    from semlens.lenses.audit.saved_audits import SavedAudits
+    from semlens.lenses.describe.projector import save_projector
+    from semlens.lenses.labelling.imported_labels import read_labels
     from semlens.hub.push import push_to_hub
     from semlens.notebook.card_widget import CardWidget
     from semlens.notebook.map_widget import MapWidget
@@ -44,13 +44,13 @@ class ConceptDatabase(Questions):
         save_projector = save_projector
     else:
         push_to_hub = LazyMethod("semlens.hub.push")
-        read_labels = LazyMethod("semlens.analysis.labelling.imported_labels")
-        save_projector = LazyMethod("semlens.analysis.describe.projector")
+        read_labels = LazyMethod("semlens.lenses.labelling.imported_labels")
+        save_projector = LazyMethod("semlens.lenses.describe.projector")
 
     @locked_cached_property
     def audits(self) -> SavedAudits:
         """Audits that are saved in the database, with their reviews."""
-        from semlens.analysis.audit.saved_audits import SavedAudits
+        from semlens.lenses.audit.saved_audits import SavedAudits
 
         return SavedAudits(self)
 

@@ -10,16 +10,16 @@ from typing import Annotated
 
 import typer
 
-from semlens.analysis.audit.audit import audit as ask_audit
-from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.ci_gate import Check, Condition, check_conditions, save_junit
-from semlens.analysis.audit.model_test import model_test
-from semlens.analysis.audit.model_test_result import ModelTest
-from semlens.analysis.audit.sweep import Sweep, audit_all
-from semlens.analysis.report.evidence import Evidence
-from semlens.analysis.report.evidence import evidence as ask_evidence
-from semlens.analysis.report.report import Report
-from semlens.analysis.report.report import report as ask_report
+from semlens.lenses.audit.audit import audit as ask_audit
+from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.ci_gate import Check, Condition, check_conditions, save_junit
+from semlens.lenses.audit.model_test import model_test
+from semlens.lenses.audit.model_test_result import ModelTest
+from semlens.lenses.audit.sweep import Sweep, audit_all
+from semlens.lenses.report.evidence import Evidence
+from semlens.lenses.report.evidence import evidence as ask_evidence
+from semlens.lenses.report.report import Report
+from semlens.lenses.report.report import report as ask_report
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, out
 from semlens.errors import RecipeError

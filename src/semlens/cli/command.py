@@ -16,7 +16,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from semlens.analysis.result import Result, check_suffix
+from semlens.lenses.result import Result, check_suffix
 from semlens.cli.outline import KEYWORD, with_parameters
 from semlens.cli.output import (
     SAVED,
@@ -33,7 +33,7 @@ from semlens.errors import StoreError
 from semlens.settings import Setting, listing_of, needs_of, settings_of, unannotated
 
 if TYPE_CHECKING:
-    from semlens.analysis.concepts import ConceptSet
+    from semlens.lenses.concepts import ConceptSet
     from semlens.concept_database import ConceptDatabase
 
 NO_LABELS = "none"
@@ -284,7 +284,7 @@ def split_commas(values: Sequence[str]) -> list[str]:
 
 def load_concept_sets(names: Sequence[str], ask: QuestionContext) -> list[ConceptSet] | str:
     """Load concept sets by file, folder, name of a bundled set, or saved audit; keep ``none``."""
-    from semlens.analysis.resolve_concepts import sets_for
+    from semlens.lenses.resolve_concepts import sets_for
 
     if list(names) == [NO_LABELS]:
         return NO_LABELS

@@ -8,19 +8,19 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from semlens.analysis.correct.affected_samples import AffectedSamples
-from semlens.analysis.correct.affected_samples import affected as ask_affected
-from semlens.analysis.correct.artefact_sensitivity import Sensitivity
-from semlens.analysis.correct.artefact_sensitivity import sensitivity as ask_sensitivity
-from semlens.analysis.correct.component_files import SPURIOUS, read_components
-from semlens.analysis.correct.corrected_model import CorrectedModel, check_weights
-from semlens.analysis.correct.fine_tuning import Training
-from semlens.analysis.correct.prune import PrunedModel
-from semlens.analysis.correct.prune import prune as ask_prune
-from semlens.analysis.correct.retrain import RetrainedModel
-from semlens.analysis.correct.retrain import retrain as ask_retrain
-from semlens.analysis.correct.segments import Segments, check_folder
-from semlens.analysis.correct.segments import cut_out as ask_cut_out
+from semlens.lenses.correct.affected_samples import AffectedSamples
+from semlens.lenses.correct.affected_samples import affected as ask_affected
+from semlens.lenses.correct.artefact_sensitivity import Sensitivity
+from semlens.lenses.correct.artefact_sensitivity import sensitivity as ask_sensitivity
+from semlens.lenses.correct.component_files import SPURIOUS, read_components
+from semlens.lenses.correct.corrected_model import CorrectedModel, check_weights
+from semlens.lenses.correct.fine_tuning import Training
+from semlens.lenses.correct.prune import PrunedModel
+from semlens.lenses.correct.prune import prune as ask_prune
+from semlens.lenses.correct.retrain import RetrainedModel
+from semlens.lenses.correct.retrain import retrain as ask_retrain
+from semlens.lenses.correct.segments import Segments, check_folder
+from semlens.lenses.correct.segments import cut_out as ask_cut_out
 from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import print_written
 from semlens.types import Component

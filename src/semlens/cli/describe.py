@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from semlens.analysis.describe.concept_map import ConceptMap, concept_map
-from semlens.analysis.describe.dissect import Dissection
-from semlens.analysis.describe.dissect import dissect as ask_dissect
-from semlens.analysis.describe.map_colouring import Colour, ColourValue, check_colour
-from semlens.analysis.describe.unexpected import Unexpected
-from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
-from semlens.analysis.labelling.label_stability import LabelStability
-from semlens.analysis.labelling.label_stability import label_stability as ask_label_stability
-from semlens.analysis.result import PLOT_SUFFIXES
+from semlens.lenses.describe.concept_map import ConceptMap, concept_map
+from semlens.lenses.describe.dissect import Dissection
+from semlens.lenses.describe.dissect import dissect as ask_dissect
+from semlens.lenses.describe.map_colouring import Colour, ColourValue, check_colour
+from semlens.lenses.describe.unexpected import Unexpected
+from semlens.lenses.describe.unexpected import unexpected as ask_unexpected
+from semlens.lenses.labelling.label_stability import LabelStability
+from semlens.lenses.labelling.label_stability import label_stability as ask_label_stability
+from semlens.lenses.result import PLOT_SUFFIXES
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, save_picture
 from semlens.errors import ConceptError

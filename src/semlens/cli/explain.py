@@ -7,16 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from semlens.analysis.class_relevance import RelevantComponents, class_relevance
-from semlens.analysis.effect import Effects
-from semlens.analysis.effect import effect as ask_effect
-from semlens.analysis.explain import explain as ask_explain
-from semlens.analysis.explanation import Explanation
-from semlens.analysis.graph.attribution_graph import attribution_graph
-from semlens.analysis.graph.graph_result import AttributionGraph
-from semlens.analysis.prototypes.prototypes import Prototypes
-from semlens.analysis.prototypes.prototypes import prototypes as ask_prototypes
-from semlens.analysis.saved_labels import labels_by_component
+from semlens.lenses.class_relevance import RelevantComponents, class_relevance
+from semlens.lenses.effect import Effects
+from semlens.lenses.effect import effect as ask_effect
+from semlens.lenses.explain import explain as ask_explain
+from semlens.lenses.explanation import Explanation
+from semlens.lenses.graph.attribution_graph import attribution_graph
+from semlens.lenses.graph.graph_result import AttributionGraph
+from semlens.lenses.prototypes.prototypes import Prototypes
+from semlens.lenses.prototypes.prototypes import prototypes as ask_prototypes
+from semlens.lenses.saved_labels import labels_by_component
 from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import err, print_written
 

@@ -15,7 +15,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from semlens.analysis.result import plain
+from semlens.lenses.result import plain
 from semlens.draw.text_table import rich_table
 from semlens.errors import SemlensError, StoreError, shortened
 

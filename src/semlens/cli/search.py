@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from semlens.analysis.labelling.label import label as ask_label
-from semlens.analysis.labelling.labels import SHOWN, Labels
-from semlens.analysis.result import IMAGE_SUFFIXES, check_suffix
-from semlens.analysis.search.search import Hits
-from semlens.analysis.search.search import search as ask_search
+from semlens.lenses.labelling.label import label as ask_label
+from semlens.lenses.labelling.labels import SHOWN, Labels
+from semlens.lenses.result import IMAGE_SUFFIXES, check_suffix
+from semlens.lenses.search.search import Hits
+from semlens.lenses.search.search import search as ask_search
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import (
     DatabaseArgument,

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from semlens.analysis.result import check_suffix
-from semlens.analysis.study.results import StudyResults
-from semlens.analysis.study.study import Study
-from semlens.analysis.study.study import study as ask_study
+from semlens.lenses.result import check_suffix
+from semlens.lenses.study.results import StudyResults
+from semlens.lenses.study.study import Study
+from semlens.lenses.study.study import study as ask_study
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import (
     SAVED,
@@ -68,7 +68,7 @@ def study_results(
 
     semlens study-results clarity.key.json answers/*.csv --save clarity.csv --json
     """
-    from semlens.analysis.study.results import study_results as evaluate
+    from semlens.lenses.study.results import study_results as evaluate
 
     for path in save or ():
         check_suffix(path, StudyResults.suffixes)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from semlens.analysis.tcav.tcav import Tcav, check_one_layer
-from semlens.analysis.tcav.tcav import tcav as ask_tcav
+from semlens.lenses.tcav.tcav import Tcav, check_one_layer
+from semlens.lenses.tcav.tcav import tcav as ask_tcav
 from semlens.cli.command import QuestionContext, command
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from semlens.analysis.accuracy import evaluate_model
-from semlens.analysis.auroc import auroc
-from semlens.analysis.class_relevance import RelevantComponents
-from semlens.analysis.search.search import Hits
+from semlens.lenses.accuracy import evaluate_model
+from semlens.lenses.auroc import auroc
+from semlens.lenses.class_relevance import RelevantComponents
+from semlens.lenses.search.search import Hits
 from semlens.api import build
 from semlens.concept_database import ConceptDatabase
 from semlens.demo.bundled_images import DemoWorld, MarkedWorld, Version

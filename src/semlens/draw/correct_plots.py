@@ -91,7 +91,7 @@ def sensitivity_plot(frame: pd.DataFrame) -> Figure:
     Parameters
     ----------
     frame
-        Table of :class:`semlens.analysis.correct.artefact_sensitivity.Sensitivity`.
+        Table of :class:`semlens.lenses.correct.artefact_sensitivity.Sensitivity`.
     """
     classes = [name for name in dict.fromkeys(frame["class"]) if name != ALL]
     models, sets = list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["images"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from semlens.analysis.describe.concept_map import concept_map
+from semlens.lenses.describe.concept_map import concept_map
 from semlens.errors import RecipeError, shortened
 from semlens.hub.client import Repository, hub_errors
 from semlens.hub.dataset_card import MAP, dataset_card

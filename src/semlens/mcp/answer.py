@@ -11,7 +11,7 @@ from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent
 from PIL import Image
 
 from semlens import errors
-from semlens.analysis.result import Result, plain
+from semlens.lenses.result import Result, plain
 from semlens.draw.figure import figure_png
 from semlens.errors import SemlensError, shortened
 

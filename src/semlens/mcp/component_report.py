@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.describe.component_card import (
+from semlens.lenses.describe.component_card import (
     ClassShare,
     ComponentCard,
     Measure,
@@ -19,9 +19,9 @@ from semlens.analysis.describe.component_card import (
     class_relevances,
     measures,
 )
-from semlens.analysis.describe.neighbours import Neighbour, neighbours
-from semlens.analysis.labelling.component_names import ComponentNames, component_names
-from semlens.analysis.result import Result
+from semlens.lenses.describe.neighbours import Neighbour, neighbours
+from semlens.lenses.labelling.component_names import ComponentNames, component_names
+from semlens.lenses.result import Result
 from semlens.concept_database import ConceptDatabase
 from semlens.draw.text_table import titled_table
 from semlens.types import Component

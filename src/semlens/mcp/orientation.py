@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from semlens.analysis.result import Result
+from semlens.lenses.result import Result
 from semlens.mcp.component_report import ComponentReport
 from semlens.mcp.overview import Overview
 from semlens.mcp.tool import Call, DatabaseName, tool

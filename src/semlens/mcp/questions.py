@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
-from semlens.analysis.audit.audit import audit as ask_audit
-from semlens.analysis.compare.compare import compare as ask_compare
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.contrast.contrast import contrast as ask_contrast
-from semlens.analysis.effect import effect as ask_effect
-from semlens.analysis.explain import explain as ask_explain
-from semlens.analysis.resolve_concepts import sets_for
-from semlens.analysis.result import Result
-from semlens.analysis.search.search import search as ask_search
+from semlens.lenses.audit.audit import audit as ask_audit
+from semlens.lenses.compare.compare import compare as ask_compare
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.contrast.contrast import contrast as ask_contrast
+from semlens.lenses.effect import effect as ask_effect
+from semlens.lenses.explain import explain as ask_explain
+from semlens.lenses.resolve_concepts import sets_for
+from semlens.lenses.result import Result
+from semlens.lenses.search.search import search as ask_search
 from semlens.mcp.image_access import ImageName
 from semlens.mcp.tool import Call, DatabaseName, retyped, tool
 from semlens.settings import setting

@@ -25,7 +25,7 @@ from mcp.types import (
 )
 from mcp.types import Tool as ListedTool
 
-from semlens.analysis.compare.component_sets import database_names
+from semlens.lenses.compare.component_sets import database_names
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import SemlensError, ServeError
 from semlens.mcp.answer import answered, refused

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
-from semlens.analysis.result import Result
+from semlens.lenses.result import Result
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import RecipeError, nearest
 from semlens.mcp.image_access import ImageAccess

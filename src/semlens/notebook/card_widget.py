@@ -7,8 +7,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from semlens.analysis.describe.card import card
-from semlens.analysis.result import plain
+from semlens.lenses.describe.card import card
+from semlens.lenses.result import plain
 from semlens.notebook.component_trait import ComponentTrait
 from semlens.notebook.crop_messages import answer_crops
 from semlens.notebook.extra import module_source, style_source

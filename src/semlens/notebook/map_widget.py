@@ -10,10 +10,10 @@ import numpy as np
 import traitlets
 from matplotlib.colors import to_hex
 
-from semlens.analysis.describe.concept_map import ConceptMap
-from semlens.analysis.describe.map_colouring import ColourValue, check_colour
-from semlens.analysis.saved_labels import saved_labels
-from semlens.analysis.scores import MEASURES
+from semlens.lenses.describe.concept_map import ConceptMap
+from semlens.lenses.describe.map_colouring import ColourValue, check_colour
+from semlens.lenses.saved_labels import saved_labels
+from semlens.lenses.scores import MEASURES
 from semlens.draw.figure import HEAT, SIGNED
 from semlens.draw.map_colours import HUES, Colouring, Groups, Queries, group_colours, point_colours
 from semlens.errors import ConceptError, RecipeError
@@ -114,7 +114,7 @@ class MapWidget(anywidget.AnyWidget):
         Raises
         ------
         ConceptError, RelevanceError, DataError
-            As for :meth:`semlens.analysis.describe.concept_map.ConceptMap.coloured`.
+            As for :meth:`semlens.lenses.describe.concept_map.ConceptMap.coloured`.
         """
         check_colour(by, values)
         name = ": ".join([by, ", ".join(map(str, values))]) if values else by

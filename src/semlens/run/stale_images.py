@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from semlens.analysis.describe.build_command import build_command, sibling_path
+from semlens.lenses.describe.build_command import build_command, sibling_path
 from semlens.data.images import Images
 from semlens.errors import RecipeError, StaleError
 from semlens.store.reader import Database

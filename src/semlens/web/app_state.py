@@ -17,10 +17,10 @@ from fastapi import Depends, Path, Request
 from fastapi import Query as InQuery
 from pydantic import BaseModel
 
-from semlens.analysis.audit.model_test_result import ModelTest
-from semlens.analysis.compare.component_sets import database_names
-from semlens.analysis.result import plain
-from semlens.analysis.search.query import Query
+from semlens.lenses.audit.model_test_result import ModelTest
+from semlens.lenses.compare.component_sets import database_names
+from semlens.lenses.result import plain
+from semlens.lenses.search.query import Query
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import ModelError, SemlensError, ServeError, StaleError
 from semlens.regular_files import file_digest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from semlens.analysis.labelling.component_names import ComponentNames, unnamed
-from semlens.analysis.saved_labels import PREFIX
+from semlens.lenses.labelling.component_names import ComponentNames, unnamed
+from semlens.lenses.saved_labels import PREFIX
 from semlens.web.app_state import AppState, ModelContext
 from semlens.web.label_sources import label_rows, label_source
 

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from PIL import Image
 from torch import Tensor
 
-from semlens.analysis.query_embedding import SEARCH_TEMPLATES, null_vector
+from semlens.lenses.query_embedding import SEARCH_TEMPLATES, null_vector
 from semlens.concept_database import ConceptDatabase
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import embeds_texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from semlens.analysis.describe.overview import class_table
+from semlens.lenses.describe.overview import class_table
 from semlens.types import Component
 from semlens.web.app_state import ModelContext
 from semlens.web.export_recorder import Recorder, quote_component, request_path

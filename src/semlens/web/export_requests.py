@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import permutations
 from typing import Any
 
-from semlens.analysis.audit.standing import FLAGGED
-from semlens.analysis.describe.overview import notable_rows
-from semlens.analysis.saved_labels import label_tables
+from semlens.lenses.audit.standing import FLAGGED
+from semlens.lenses.describe.overview import notable_rows
+from semlens.lenses.saved_labels import label_tables
 from semlens.concept_database import ConceptDatabase
 from semlens.progress import report_progress
 from semlens.types import Component

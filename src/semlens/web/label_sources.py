@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from semlens.analysis.concepts import ConceptSet, bundled_names
-from semlens.analysis.describe.label_candidates import (
+from semlens.lenses.concepts import ConceptSet, bundled_names
+from semlens.lenses.describe.label_candidates import (
     Candidates,
     ranked_candidates,
     saved_candidates,
 )
-from semlens.analysis.labelling.chosen_method import choose_method
-from semlens.analysis.labelling.component_names import SAVED
-from semlens.analysis.labelling.label import VOCABULARY
-from semlens.analysis.labelling.ranking import Ranking, rank_words
-from semlens.analysis.labelling.scored_blocks import layer_places, rows_with_examples
-from semlens.analysis.query_embedding import QueryEmbedding, embed_concepts
-from semlens.analysis.saved_labels import label_tables
+from semlens.lenses.labelling.chosen_method import choose_method
+from semlens.lenses.labelling.component_names import SAVED
+from semlens.lenses.labelling.label import VOCABULARY
+from semlens.lenses.labelling.ranking import Ranking, rank_words
+from semlens.lenses.labelling.scored_blocks import layer_places, rows_with_examples
+from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
+from semlens.lenses.saved_labels import label_tables
 from semlens.errors import ConceptError, nearest
 from semlens.web.app_state import AppState, ModelContext
 

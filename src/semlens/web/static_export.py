@@ -10,7 +10,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 
-from semlens.analysis.classes import find_class
+from semlens.lenses.classes import find_class
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
 from semlens.progress import progress_bars

@@ -1,7 +1,7 @@
 /**
  * Queries that a static export computes in the browser: sorting and filtering the component table,
- * and search in labels, as the server does (`analysis/describe/component_table.py`,
- * `analysis/saved_labels.py`).
+ * and search in labels, as the server does (`lenses/describe/component_table.py`,
+ * `lenses/saved_labels.py`).
  */
 import { ApiError } from "./errors";
 import type { ComponentPage, ComponentRow, SearchResponse } from "./types";

@@ -50,7 +50,7 @@ export interface components {
             concepts: components["schemas"]["ConceptRow"][];
             components: components["schemas"]["AuditedComponent"][];
         };
-        /** @description Settings of :func:`semlens.analysis.audit.audit.audit` besides its concept lists. */
+        /** @description Settings of :func:`semlens.lenses.audit.audit.audit` besides its concept lists. */
         AuditSettings: {
             /** @description Layers to include, repeated or separated by commas. */
             layers?: string | string[] | null;

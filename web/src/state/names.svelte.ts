@@ -13,7 +13,7 @@ export interface ComponentName {
   confidence?: number | null | undefined;
 }
 
-/** Confidence below which a label has a question mark, as in `analysis/labelling/confidence.py`. */
+/** Confidence below which a label has a question mark, as in `lenses/labelling/confidence.py`. */
 const UNSURE = 0.2;
 const NONE: Names = { source: null, calibrated: false, words: [], label: [], rival: [], confidence: [] };
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from semlens.analysis.correct.mark import find_mark
+from semlens.lenses.correct.mark import find_mark
 from semlens.concept_database import ConceptDatabase
 from semlens.data.artefact import Artefact, Hue, Patch, Stripes, TextMark
 from semlens.data.pieces import Pieces

@@ -7,10 +7,10 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 
-from semlens.analysis.contrast.contrast import Contrast
-from semlens.analysis.report.report import report
-from semlens.analysis.result import plain
-from semlens.analysis.swap.experiments import edition
+from semlens.lenses.contrast.contrast import Contrast
+from semlens.lenses.report.report import report
+from semlens.lenses.result import plain
+from semlens.lenses.swap.experiments import edition
 from semlens.recipe import fingerprint
 from semlens.web.app_state import AppState, Context, ModelContext, State
 from semlens.web.responses import download

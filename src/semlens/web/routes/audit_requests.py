@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from semlens.analysis.audit.audit_records import AuditChanges, AuditRecord, ListedConcept
-from semlens.analysis.audit.audit_settings import AuditSettings
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.resolve_concepts import sets_for
+from semlens.lenses.audit.audit_records import AuditChanges, AuditRecord, ListedConcept
+from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.resolve_concepts import sets_for
 from semlens.concept_database import ConceptDatabase
 from semlens.settings import Items
 from semlens.web.request_model import RequestModel, WholeText

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from semlens.analysis.audit.audit import SIDES
-from semlens.analysis.audit.audit_records import AuditRecord, ListedConcept
-from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.relevance_shares import Verdict
-from semlens.analysis.audit.standing import Kind, Standing
-from semlens.analysis.audit.wording import CURLY
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.resolve_concepts import class_of
-from semlens.analysis.result import plain
+from semlens.lenses.audit.audit import SIDES
+from semlens.lenses.audit.audit_records import AuditRecord, ListedConcept
+from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.relevance_shares import Verdict
+from semlens.lenses.audit.standing import Kind, Standing
+from semlens.lenses.audit.wording import CURLY
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.resolve_concepts import class_of
+from semlens.lenses.result import plain
 from semlens.concept_database import ConceptDatabase
 from semlens.web.app_state import records
 from semlens.web.routes.classes import ClassCount

@@ -8,15 +8,15 @@ from typing import Annotated
 import pandas as pd
 from fastapi import APIRouter, Query, Response
 
-from semlens.analysis.audit.audit import audit
-from semlens.analysis.audit.audit_records import AuditRecord
-from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.concept_alignment import check_lists
-from semlens.analysis.audit.verdict_table import list_key
-from semlens.analysis.classes import class_name, find_class
-from semlens.analysis.concept_file import parse_upload, to_toml
-from semlens.analysis.concepts import ConceptSet, bundled_names
-from semlens.analysis.resolve_concepts import SAVED
+from semlens.lenses.audit.audit import audit
+from semlens.lenses.audit.audit_records import AuditRecord
+from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.concept_alignment import check_lists
+from semlens.lenses.audit.verdict_table import list_key
+from semlens.lenses.classes import class_name, find_class
+from semlens.lenses.concept_file import parse_upload, to_toml
+from semlens.lenses.concepts import ConceptSet, bundled_names
+from semlens.lenses.resolve_concepts import SAVED
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
 from semlens.web.app_state import AppState, Context, ModelContext, State, records

@@ -12,13 +12,13 @@ from fastapi import APIRouter
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from semlens.analysis.audit.marks import reviews_of
-from semlens.analysis.classes import class_name
-from semlens.analysis.correct.ablation_preview import Predictions, RateChange
-from semlens.analysis.correct.before_after import BeforeAfter, before_after
-from semlens.analysis.correct.mark import Mark
-from semlens.analysis.correct.repair_selection import by_relevance, components_to_remove
-from semlens.analysis.result import plain
+from semlens.lenses.audit.marks import reviews_of
+from semlens.lenses.classes import class_name
+from semlens.lenses.correct.ablation_preview import Predictions, RateChange
+from semlens.lenses.correct.before_after import BeforeAfter, before_after
+from semlens.lenses.correct.mark import Mark
+from semlens.lenses.correct.repair_selection import by_relevance, components_to_remove
+from semlens.lenses.result import plain
 from semlens.concept_database import ConceptDatabase
 from semlens.data.artefact_rendering import paste_piece, trim_faint_border
 from semlens.draw.encode_images import encode_webp

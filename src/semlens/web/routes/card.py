@@ -8,19 +8,19 @@ import pandas as pd
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.describe import component_card as cards
-from semlens.analysis.describe.label_candidates import Candidates
-from semlens.analysis.describe.neighbours import (
+from semlens.lenses.describe import component_card as cards
+from semlens.lenses.describe.label_candidates import Candidates
+from semlens.lenses.describe.neighbours import (
     Counterpart,
     Neighbour,
     check_has_examples,
     counterpart,
     neighbours,
 )
-from semlens.analysis.labelling.component_names import SAVED
-from semlens.analysis.labelling.confidence import is_calibrated
-from semlens.analysis.labelling.label import VOCABULARY
-from semlens.analysis.labelling.senses import ComponentSenses, split_component
+from semlens.lenses.labelling.component_names import SAVED
+from semlens.lenses.labelling.confidence import is_calibrated
+from semlens.lenses.labelling.label import VOCABULARY
+from semlens.lenses.labelling.senses import ComponentSenses, split_component
 from semlens.web.app_state import COMPONENT, AppState, Context, ModelContext, Row, State
 from semlens.web.label_sources import (
     embedded_set,

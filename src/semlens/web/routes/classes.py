@@ -9,15 +9,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.class_relevance import (
+from semlens.lenses.class_relevance import (
     COVERAGE,
     MINIMUM,
     LayerRelevance,
     class_table,
     relevant_components,
 )
-from semlens.analysis.classes import class_name
-from semlens.analysis.describe.build_command import build_command
+from semlens.lenses.classes import class_name
+from semlens.lenses.describe.build_command import build_command
 from semlens.errors import RelevanceError
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State, records

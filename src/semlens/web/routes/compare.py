@@ -9,8 +9,8 @@ import pandas as pd
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
-from semlens.analysis.compare.joint_map import JointMap, MappedModel, joint_map
-from semlens.analysis.describe.score_distribution import Distribution, distributions
+from semlens.lenses.compare.joint_map import JointMap, MappedModel, joint_map
+from semlens.lenses.describe.score_distribution import Distribution, distributions
 from semlens.web.app_state import AppState, ModelContext, State, records
 from semlens.web.responses import csv, download, tensors
 from semlens.web.routes.overview import all_scores

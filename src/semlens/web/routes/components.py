@@ -11,10 +11,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from semlens.analysis.classes import class_name
-from semlens.analysis.describe.component_table import ComponentFilter, component_table
-from semlens.analysis.saved_labels import PREFIX
-from semlens.analysis.scores import MEASURES
+from semlens.lenses.classes import class_name
+from semlens.lenses.describe.component_table import ComponentFilter, component_table
+from semlens.lenses.saved_labels import PREFIX
+from semlens.lenses.scores import MEASURES
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State, records
 from semlens.web.component_names import component_names
 from semlens.web.jobs import JobPending, JobStatus

@@ -11,11 +11,11 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 from PIL import Image
 
-from semlens.analysis.classes import class_name, find_class, true_classes
-from semlens.analysis.contrast.contrast import Contrast
-from semlens.analysis.correct.component_files import resolve_components
-from semlens.analysis.explain import explain
-from semlens.analysis.explain_without import PredictionWithout, explain_without
+from semlens.lenses.classes import class_name, find_class, true_classes
+from semlens.lenses.contrast.contrast import Contrast
+from semlens.lenses.correct.component_files import resolve_components
+from semlens.lenses.explain import explain
+from semlens.lenses.explain_without import PredictionWithout, explain_without
 from semlens.draw.encode_images import encode_webp
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint

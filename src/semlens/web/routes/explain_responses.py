@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float32, Int8
 from pydantic import BaseModel, Field
 
-from semlens.analysis.explain_without import ScoreChange
-from semlens.analysis.explanation import ClassScore, ExplainedComponent, Explanation
+from semlens.lenses.explain_without import ScoreChange
+from semlens.lenses.explanation import ClassScore, ExplainedComponent, Explanation
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
 from semlens.types import Box, Component

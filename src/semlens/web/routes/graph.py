@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from semlens.analysis.classes import class_name
-from semlens.analysis.graph.attribution_graph import MINIMUM
-from semlens.analysis.graph.graph_layers import graph_layers
-from semlens.analysis.graph.graph_result import AttributionGraph
-from semlens.analysis.graph.prune_graph import prune_graph
-from semlens.analysis.graph.relevance_trace import (
+from semlens.lenses.classes import class_name
+from semlens.lenses.graph.attribution_graph import MINIMUM
+from semlens.lenses.graph.graph_layers import graph_layers
+from semlens.lenses.graph.graph_result import AttributionGraph
+from semlens.lenses.graph.prune_graph import prune_graph
+from semlens.lenses.graph.relevance_trace import (
     IMAGES,
     MAX_COMPONENTS,
     GraphTrace,

@@ -9,14 +9,14 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.classes import class_name, class_samples, true_classes
-from semlens.analysis.contrast.contrast import Contrast, contrast
-from semlens.analysis.swap.border_swap import BorderSwap, border_swap
-from semlens.analysis.swap.colour_swap import ColourSwap, colour_swap
-from semlens.analysis.swap.experiments import corrected, kept_swaps
-from semlens.analysis.swap.pairs import REFERENCE
-from semlens.analysis.swap.region_swap import RegionSwap, region_swap
-from semlens.analysis.swap.swap_result import Swap
+from semlens.lenses.classes import class_name, class_samples, true_classes
+from semlens.lenses.contrast.contrast import Contrast, contrast
+from semlens.lenses.swap.border_swap import BorderSwap, border_swap
+from semlens.lenses.swap.colour_swap import ColourSwap, colour_swap
+from semlens.lenses.swap.experiments import corrected, kept_swaps
+from semlens.lenses.swap.pairs import REFERENCE
+from semlens.lenses.swap.region_swap import RegionSwap, region_swap
+from semlens.lenses.swap.swap_result import Swap
 from semlens.concept_database import ConceptDatabase
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri

@@ -12,11 +12,11 @@ import pandas as pd
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from semlens.analysis.describe.clusters import NEIGHBOURS
-from semlens.analysis.describe.concept_map import ConceptMap, has_layout
-from semlens.analysis.describe.map_colouring import ColourValue
-from semlens.analysis.describe.map_selection import component_labels, select
-from semlens.analysis.scores import MEASURES
+from semlens.lenses.describe.clusters import NEIGHBOURS
+from semlens.lenses.describe.concept_map import ConceptMap, has_layout
+from semlens.lenses.describe.map_colouring import ColourValue
+from semlens.lenses.describe.map_selection import component_labels, select
+from semlens.lenses.scores import MEASURES
 from semlens.draw.map_colours import Scale
 from semlens.errors import ConceptError, SemlensError
 from semlens.web.app_state import (

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from semlens.analysis.audit.marks import audit_of_marks, mark_spurious, marked_spurious
-from semlens.analysis.classes import class_name
+from semlens.lenses.audit.marks import audit_of_marks, mark_spurious, marked_spurious
+from semlens.lenses.classes import class_name
 from semlens.types import Component
 from semlens.web.app_state import Context, ModelContext
 from semlens.web.request_model import RequestModel

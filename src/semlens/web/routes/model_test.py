@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from semlens.analysis.audit.model_test import model_test
-from semlens.analysis.audit.model_test_result import ModelTest, Outputs
-from semlens.analysis.audit.wording import CURLY
-from semlens.analysis.classes import class_name, class_samples
-from semlens.analysis.result import plain
+from semlens.lenses.audit.model_test import model_test
+from semlens.lenses.audit.model_test_result import ModelTest, Outputs
+from semlens.lenses.audit.wording import CURLY
+from semlens.lenses.classes import class_name, class_samples
+from semlens.lenses.result import plain
 from semlens.recipe import fingerprint
 from semlens.web.app_state import Context, State
 from semlens.web.request_model import RequestModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from semlens.analysis.classes import has_true_classes
-from semlens.analysis.describe.build_command import build_command
+from semlens.lenses.classes import has_true_classes
+from semlens.lenses.describe.build_command import build_command
 from semlens.concept_database import ConceptDatabase
 from semlens.web.app_state import Context, ModelContext, State
 from semlens.web.embedder import SharedEmbedder

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from semlens.analysis.describe.database_warnings import DatabaseWarning, database_warnings
-from semlens.analysis.describe.overview import (
+from semlens.lenses.describe.database_warnings import DatabaseWarning, database_warnings
+from semlens.lenses.describe.overview import (
     class_table,
     describe_settings,
 )
-from semlens.analysis.describe.score_distribution import Distribution, distributions
-from semlens.analysis.labelling.senses import most_polysemantic
-from semlens.analysis.scores import Scores
+from semlens.lenses.describe.score_distribution import Distribution, distributions
+from semlens.lenses.labelling.senses import most_polysemantic
+from semlens.lenses.scores import Scores
 from semlens.store.manifest import Source
 from semlens.web.app_state import AppState, Context, ModelContext, State, records
 from semlens.web.embedder import SharedEmbedder

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 
-from semlens.analysis.classes import class_samples
-from semlens.analysis.describe.overview import class_table
-from semlens.analysis.describe.predicted_classes import (
+from semlens.lenses.classes import class_samples
+from semlens.lenses.describe.overview import class_table
+from semlens.lenses.describe.predicted_classes import (
     kept_predictions,
     predicted_samples,
     predicted_table,

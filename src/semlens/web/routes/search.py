@@ -8,14 +8,14 @@ from fastapi import APIRouter, Path, Response
 from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
 
-from semlens.analysis.query_embedding import SEARCH_TEMPLATES
-from semlens.analysis.result import plain
-from semlens.analysis.saved_labels import LabelHit, search_labels
-from semlens.analysis.search.made_up import measured_reach
-from semlens.analysis.search.query import Query, make_query
-from semlens.analysis.search.scale import words_scale
-from semlens.analysis.search.search import Hit, alignments, rank
-from semlens.analysis.search.suggested import SuggestedQuery, suggested_queries
+from semlens.lenses.query_embedding import SEARCH_TEMPLATES
+from semlens.lenses.result import plain
+from semlens.lenses.saved_labels import LabelHit, search_labels
+from semlens.lenses.search.made_up import measured_reach
+from semlens.lenses.search.query import Query, make_query
+from semlens.lenses.search.scale import words_scale
+from semlens.lenses.search.search import Hit, alignments, rank
+from semlens.lenses.search.suggested import SuggestedQuery, suggested_queries
 from semlens.draw.encode_images import encode_webp
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from semlens.analysis.audit.suspects import LEVEL, suspects
+from semlens.lenses.audit.suspects import LEVEL, suspects
 from semlens.recipe import fingerprint
 from semlens.web.app_state import Context, State, records
 from semlens.web.routes.audits import get_audit

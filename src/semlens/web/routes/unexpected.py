@@ -8,11 +8,11 @@ import pandas as pd
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.class_relevance import MINIMUM
-from semlens.analysis.classes import class_name
-from semlens.analysis.describe.unexpected import Unexpected, unexpected
-from semlens.analysis.resolve_concepts import concepts_by_class
-from semlens.analysis.result import plain
+from semlens.lenses.class_relevance import MINIMUM
+from semlens.lenses.classes import class_name
+from semlens.lenses.describe.unexpected import Unexpected, unexpected
+from semlens.lenses.resolve_concepts import concepts_by_class
+from semlens.lenses.result import plain
 from semlens.web.app_state import Context, State
 from semlens.web.routes.classes import class_samples
 from semlens.web.routes.verdicts import class_verdicts

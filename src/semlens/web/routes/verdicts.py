@@ -11,16 +11,16 @@ import pandas as pd
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from semlens.analysis.audit.audit_records import AuditRecord
-from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.marks import reviews_of, with_marks
-from semlens.analysis.audit.relevance_shares import Verdict
-from semlens.analysis.audit.verdict_table import verdict_keys
-from semlens.analysis.audit.verdicts import Verdicts, kept_verdicts
-from semlens.analysis.audit.wording import CURLY
-from semlens.analysis.classes import class_name
-from semlens.analysis.resolve_concepts import ResolvedConcepts, concepts_by_class
-from semlens.analysis.swap.experiments import edition
+from semlens.lenses.audit.audit_records import AuditRecord
+from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.marks import reviews_of, with_marks
+from semlens.lenses.audit.relevance_shares import Verdict
+from semlens.lenses.audit.verdict_table import verdict_keys
+from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
+from semlens.lenses.audit.wording import CURLY
+from semlens.lenses.classes import class_name
+from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
+from semlens.lenses.swap.experiments import edition
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import SemlensError, StoreError
 from semlens.recipe import fingerprint

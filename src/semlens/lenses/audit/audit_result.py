@@ -1,0 +1,271 @@
+"""The result of an audit: tables of components, shares and concepts, as text, plot and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from semlens.lenses.audit.relevance_shares import ALL, VERDICTS, component_weights
+from semlens.lenses.audit.standing import Experiment, Standing, standing
+from semlens.lenses.audit.verdict_table import kept_p_values
+from semlens.lenses.audit.wording import percent
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.labelling.component_names import component_names, shown_names
+from semlens.lenses.result import Result
+from semlens.lenses.swap.experiments import kept_experiments
+from semlens.draw.text_table import rich_table
+from semlens.store.reader import Database
+from semlens.types import Component
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 15
+"""Components in the table for the terminal."""
+
+
+@dataclass(frozen=True, repr=False)
+class Audit(Result):
+    """What a class relies on, and whether it should.
+
+    Parameters
+    ----------
+    target, name
+        Logit index and name of the class.
+    frame
+        One row per relevant component, most relevant first: ``mean`` and ``max`` share of its
+        layer's relevance; ``verdict``; ``certainty``, the share of bootstrap draws with the
+        same verdict; and for each side the best concept, its alignment and its threshold.
+    shares
+        Per layer (``all`` is last) and verdict: the number of components, and shares by number
+        and by relevance with 95 % intervals.
+    chance
+        Per layer and side: the share of relevance that it claims, the mean share of random
+        concept sets of its size, and the probability that they claim as much (``p_value``). All
+        are computed with centred concept vectors, unless the threshold is fixed.
+    summary
+        Per concept: the number of components that align with it best, and their share of
+        relevance. For a spurious concept also its ``contrast``, which is the association of the
+        class's relevance with it, beyond that of the other classes and of the class's own words;
+        the largest of another class (``contrast_others``); and ``p_value``, the probability that
+        one more class like the others reaches this contrast with any concept of the list. NaN if
+        there are fewer than five other classes to compare with.
+    settings
+        Settings of the audit.
+    others
+        The p-values of the other classes that were tested together with this one; None for those
+        of the audit of all classes that the database keeps, if it does.
+    experiments
+        What experiments without words say about the class; None for those that the database keeps.
+    """
+
+    target: int
+    name: str
+    concepts: ConceptSet
+    frame: pd.DataFrame
+    shares: pd.DataFrame
+    chance: pd.DataFrame
+    summary: pd.DataFrame
+    settings: Mapping[str, Any]
+    database: Database
+    others: Sequence[float] | None = None
+    experiments: Sequence[Experiment] | None = None
+
+    def share(self, verdict: str, layer: str = ALL, by: str = "relevance") -> float:
+        """Return the share of a verdict, by ``relevance`` or by ``number``."""
+        rows = self.shares.query("layer == @layer and verdict == @verdict")
+        return float(rows[f"by_{by}"].to_numpy()[0])
+
+    @property
+    def weights(self) -> Float[np.ndarray, " k"]:
+        """Each component's share of the relevance of all layers; they sum to 1."""
+        return component_weights(self.frame).relevance[:, -1]
+
+    @property
+    def suspect(self) -> str | None:
+        """The spurious concept with the least p-value; None if there is no contrast."""
+        tested = self.summary.dropna(subset="p_value")
+        return None if tested.empty else str(tested["concept"][tested["p_value"].idxmin()])
+
+    @property
+    def p_value(self) -> float:
+        """Probability of the spurious concepts' evidence by chance; NaN without such concepts.
+
+        That of the contrast with the other classes or, if these are too few, of the share that
+        random concepts claim.
+        """
+        if self.suspect is not None:
+            return float(np.nanmin(self.summary["p_value"].to_numpy(float)))
+        rows = self.chance.query("layer == @ALL and side == 'spurious'")
+        return next(iter(rows["p_value"].to_list()), float("nan"))
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The class in a table of all classes: shares by relevance, p-value, and concepts."""
+        spurious = self.summary.query("kind == 'spurious' and components > 0")
+        first = None if spurious.empty else spurious.iloc[0]
+        return {
+            "class": self.name,
+            "components": len(self.frame),
+            **{verdict: self.share(verdict) for verdict in VERDICTS},
+            "p_value": self.p_value,
+            "suspect": self.suspect,
+            "concept": None if first is None else first["concept"],
+            "concept_share": float("nan") if first is None else first["relevance"],
+        }
+
+    @cached_property
+    def standing(self) -> Standing:
+        """Whether the class raises the alarm, among all classes and experiments that were run."""
+        others, experiments = self.others, self.experiments
+        if others is None:
+            others = kept_p_values(self.database, self.target)
+        if experiments is None:
+            experiments = kept_experiments(self.database).get(self.target, ())
+        return standing(self.row, others, self.settings["level"], experiments)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the class relies on spurious concepts, beyond chance over all classes tested."""
+        return self.standing.kind == "alarm"
+
+    def of(self, *verdicts: str) -> list[Component]:
+        """Return the components with any of these verdicts, most relevant first."""
+        rows = self.frame[self.frame["verdict"].isin(verdicts)]
+        return [Component.parse(name) for name in rows["component"]]
+
+    @property
+    def spurious(self) -> list[Component]:
+        """Components aligned with spurious concepts only."""
+        return self.of("spurious")
+
+    @property
+    def unexpected(self) -> list[Component]:
+        """Components aligned with neither side."""
+        return self.of("unexpected")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per relevant component."""
+        return self.frame.drop(columns="row")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program."""
+        return {
+            "target": self.target,
+            "class": self.name,
+            "concepts": self.concepts.name,
+            "settings": dict(self.settings),
+            "standing": self.standing.kind,
+            "p_value": self.p_value,
+            "q_value": self.standing.q_value,
+            "tested": self.standing.tested,
+            "suspect": self.suspect,
+            "shares": self.shares.to_dict("records"),
+            "chance": self.chance.to_dict("records"),
+            "concepts_found": self.summary.query("components > 0").to_dict("records"),
+            "components": self.to_pandas().to_dict("records"),
+        }
+
+    @property
+    def sentence(self) -> str:
+        """The result in two sentences: what the class relies on, and its standing."""
+        first, *others = [
+            (percent(self.share(verdict)), verdict)
+            for verdict in VERDICTS
+            if verdict in self.possible
+        ]
+        shares = [f"{first[0]} is {first[1]}", *(" ".join(other) for other in others)]
+        stands = self.standing
+        word = stands.word.upper() if stands.flagged else stands.word
+        return (
+            f"Of the relevance for '{self.name}' over all layers, {', '.join(shares[:-1])} and "
+            f"{shares[-1]}. {word}: {stands.sentence()}"
+        )
+
+    @property
+    def possible(self) -> set[str]:
+        """The verdicts that are possible with the sides that have concepts."""
+        sides = set(self.chance["side"])
+        return {*sides, "unexpected", *(("both",) if len(sides) == 2 else ())}
+
+    def plot(self) -> Figure:
+        """Draw components by both alignments, and the shares (paper, Fig. 3a)."""
+        from semlens.draw.audit_plots import CROPS, audit_plot
+        from semlens.draw.example_sheet import example_pictures
+
+        rows = dict(zip(self.frame["component"], self.frame["row"], strict=True))
+        return audit_plot(
+            f"What '{self.name}' relies on",
+            self.frame.assign(label=shown_names(self.database, self.frame["component"].tolist())),
+            self.shares,
+            lambda component: example_pictures(self.database, rows[component], CROPS),
+        )
+
+    def __rich__(self) -> RenderableType:
+        """Return the sentence, shares, concepts and the most relevant components."""
+        overall = self.shares.query(f"layer == '{ALL}'")
+        shares = pd.DataFrame(
+            {
+                "verdict": overall["verdict"],
+                "components": overall["components"],
+                "by_number": [share_range(r, "by_number") for r in overall.to_dict("records")],
+                "by_relevance": [
+                    share_range(r, "by_relevance") for r in overall.to_dict("records")
+                ],
+            }
+        )
+        concepts = self.summary.query("components > 0").head(10)
+        concepts = concepts.assign(
+            relevance=[f"{100 * value:.1f} %" for value in concepts["relevance"]],
+            contrast=["" if v != v else f"{v:.1f}" for v in concepts["contrast"]],
+            p_value=["" if v != v else f"{v:.4f}" for v in concepts["p_value"]],
+        )
+        components = self.frame.head(SHOWN)
+        components = components.assign(
+            mean=[f"{100 * value:.1f} %" for value in components["mean"]],
+            max=[f"{100 * value:.1f} %" for value in components["max"]],
+            matches=[verdict_concept(record) for record in components.to_dict("records")],
+        )
+        columns = "component mean max verdict certainty matches valid spurious".split()
+        names = component_names(self.database)
+        if names is not None:
+            components.insert(0, "label", names.shown(components["component"].tolist()))
+            columns.insert(1, "label")
+        title = (
+            f"\nComponents, most relevant first ({len(components)} of {len(self.frame)}), with "
+            "their share of the layer's relevance"
+        )
+        return Group(
+            Text(self.sentence, style="bold"),
+            rich_table(shares, "\nShares, with 95 % intervals"),
+            rich_table(
+                concepts,
+                "\nConcepts that components align with best",
+                ["concept", "kind", "components", "relevance", "contrast", "p_value"],
+            ),
+            rich_table(components, title, columns),
+        )
+
+
+def verdict_concept(record: Mapping[Any, Any]) -> str | None:
+    """Return the best concept of the verdict's side, or of both; None if a person set it."""
+    if record.get("marked"):
+        return None
+    sides = {"both": ["valid", "spurious"], "unexpected": []}
+    verdict = record["verdict"]
+    return " / ".join(record[f"{side}_concept"] for side in sides.get(verdict, [verdict])) or None
+
+
+def share_range(record: Mapping[Any, Any], measure: str) -> str:
+    """Return a verdict's share with its interval, as text."""
+    value, low, high = (100 * record[key] for key in (measure, f"{measure}_low", f"{measure}_high"))
+    return f"{value:.1f} %" if math.isnan(low) else f"{value:.1f} % ({low:.1f} to {high:.1f})"

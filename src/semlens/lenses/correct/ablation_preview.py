@@ -1,0 +1,212 @@
+"""Preview of an ablation: a model's predictions with and without components (paper, 4.3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float32, Int64
+
+from semlens.lenses.accuracy import check_targets
+from semlens.lenses.classes import class_samples, find_class, sample_numbers, true_classes
+from semlens.lenses.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
+from semlens.lenses.correct.component_files import resolve_components
+from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
+from semlens.models.ablation import pruned
+from semlens.models.forward import ImageReader, batches, run_scores
+from semlens.models.hooks import evaluating
+from semlens.models.subject import SubjectModel
+from semlens.settings import question, setting
+from semlens.store.reader import Database
+from semlens.types import Component, Components, Target
+
+PER_CLASS, AT_MOST = 20, 400
+"""Default number of images per class, and in total."""
+
+
+@dataclass(frozen=True)
+class RateChange:
+    """A rate on the same images before and after, and its change, with 95 % intervals."""
+
+    images: int
+    before: float
+    before_interval: tuple[float, float]
+    after: float
+    after_interval: tuple[float, float]
+    change: float
+    change_interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, before: Bool[np.ndarray, " n"], after: Bool[np.ndarray, " n"]) -> RateChange:
+        """Compute both rates, and the interval of their paired difference."""
+        change, low, high = change_interval(after, before, paired=True)
+        return cls(
+            len(before),
+            float(before.mean()),
+            wilson_interval(int(before.sum()), len(before)),
+            float(after.mean()),
+            wilson_interval(int(after.sum()), len(after)),
+            change,
+            (low, high),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The predicted class of each image and its probability, with and without components."""
+
+    name: str
+    before: Int64[np.ndarray, " n"]
+    after: Int64[np.ndarray, " n"]
+    probability_before: Float32[np.ndarray, " n"]
+    probability_after: Float32[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, eq=False)
+class AblationPreview:
+    """A model with and without components, on the same images.
+
+    Parameters
+    ----------
+    samples, right
+        int64[n], numbers of the images, and the correct logit of each.
+    sets
+        Predictions on the original images and, if an artefact was given, on the images with it.
+    """
+
+    target: int
+    components: tuple[Component, ...]
+    samples: Int64[np.ndarray, " n"]
+    right: Int64[np.ndarray, " n"]
+    sets: tuple[Predictions, ...]
+
+    def accuracy(self, predictions: Predictions, target: int | None = None) -> RateChange:
+        """Return the accuracy on all images, or on those of one class (its recall)."""
+        mask = slice(None) if target is None else self.right == target
+        return RateChange.of(
+            (predictions.before == self.right)[mask], (predictions.after == self.right)[mask]
+        )
+
+    def mistaken(self, predictions: Predictions) -> RateChange | None:
+        """Return the rate at which images of other classes are predicted as the target class.
+
+        None if there are no images of other classes.
+        """
+        mask = self.right != self.target
+        if not mask.any():
+            return None
+        return RateChange.of(
+            (predictions.before == self.target)[mask], (predictions.after == self.target)[mask]
+        )
+
+
+def preview_samples(
+    database: Database,
+    target: int,
+    per_class: int = PER_CLASS,
+    at_most: int = AT_MOST,
+    seed: int = 0,
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Draw readable samples, the same number of each class, and return them and their logits.
+
+    The target class comes first: if ``at_most`` leaves too little room, other classes have fewer.
+
+    Raises
+    ------
+    DataError
+        If the class has no samples.
+    """
+    class_samples(database, target, 1)  # raises an error that lists the classes with samples
+    logit = true_classes(database)
+    shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(logit)))
+    right = logit[shuffled].astype(np.int64)
+    rank = pd.Series(right).groupby(right).cumcount().to_numpy()  # of each sample in its class
+    # the target class first, then round by round one sample of each other class
+    order = np.lexsort((rank, right != target))
+    samples = np.sort(shuffled[order[rank[order] < per_class][:at_most]])
+    return samples, logit[samples].astype(np.int64)
+
+
+@question("model", "images", public=False)
+def ablation_preview(
+    database: Database,
+    target: Target,
+    components: Components,
+    *,
+    artefact: Artefact | str | None = None,
+    per_class: Annotated[int, setting("Images of each class.", ge=1)] = PER_CLASS,
+    at_most: Annotated[int, setting("Images of all classes.", ge=1)] = AT_MOST,
+    seed: Annotated[
+        int, setting("Seed for the sampling of images and the artefact's positions.", ge=0)
+    ] = 0,
+    batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
+    samples: Sequence[int] | np.ndarray | None = None,
+) -> AblationPreview:
+    """Run a model with and without components; its weights are not changed.
+
+    Parameters
+    ----------
+    artefact
+        Also run the model on the images with this artefact inserted.
+    per_class, at_most
+        Number of images, see :func:`preview_samples`.
+    seed
+        With the same seed, :func:`sensitivity` inserts the artefact at the same positions.
+    samples
+        Numbers of images of known class, in place of those that are drawn.
+
+    Raises
+    ------
+    LayerError
+        If no component is given, or one is not in the database.
+    DataError
+        If the class has no samples, or the model lacks a class.
+    ModelError
+        If the model outputs no logits, or only one.
+    """
+    selected = resolve_components(components, database)
+    logit, images = find_class(database, target), database.images
+    sources: dict[str, ImageReader] = {CLEAN: images.read}
+    for item in as_artefacts(artefact or ()):
+        sources[item.name] = lambda sample, item=item: insert_drawn(
+            images.read(sample), [item], seed, sample
+        )
+    if samples is None:
+        drawn, right = preview_samples(database, logit, per_class, at_most, seed)
+    else:
+        drawn = np.array(sample_numbers(samples), np.int64)
+        right = true_classes(database)[drawn].astype(np.int64)
+    sets = tuple(
+        _predict(database.model, name, read, drawn, right, selected, batch_size)
+        for name, read in sources.items()
+    )
+    return AblationPreview(logit, tuple(selected), drawn, right, sets)
+
+
+@torch.inference_mode()
+def _predict(
+    model: SubjectModel,
+    name: str,
+    reader: ImageReader,
+    samples: Int64[np.ndarray, " n"],
+    right: Int64[np.ndarray, " n"],
+    components: Sequence[Component],
+    batch_size: int,
+) -> Predictions:
+    """Return the predicted classes with and without components; images are decoded once."""
+    predicted: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    probability: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    with evaluating(model.module):
+        for batch in batches(model, reader, samples.tolist(), batch_size, name):
+            for run, ablated in enumerate(((), components)):
+                with pruned(model, ablated):
+                    scores = run_scores(model, batch)
+                check_targets(right, scores.shape[1])
+                largest = scores.float().softmax(1).max(1)
+                predicted[run].append(largest.indices.cpu().numpy())
+                probability[run].append(largest.values.cpu().numpy())
+    return Predictions(name, *map(np.concatenate, predicted), *map(np.concatenate, probability))

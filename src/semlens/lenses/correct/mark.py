@@ -1,0 +1,281 @@
+"""The mark of an artefact: cut out of the components' own examples, as cleanly as can be shown.
+
+Several ways to cut it out are tried on images that are not reported: each inserts its cut-outs into
+images of other classes, and as a control the same regions of images that lack the mark. The way
+with the largest difference is used; of several that are nearly as good, the one with the smallest
+control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64
+from PIL import Image
+
+from semlens.lenses.classes import true_classes
+from semlens.lenses.correct.mark_masks import (
+    Mask,
+    Picture,
+    diverse,
+    own_colours,
+    relevance_masks,
+    resized,
+)
+from semlens.lenses.correct.segments import PIECE_SIZE, Segment, Segments, cut_out, rgba
+from semlens.data.artefact import insert_drawn
+from semlens.data.pieces import Pieces
+from semlens.errors import DataError, RelevanceError
+from semlens.models.forward import logits
+from semlens.progress import report_progress
+from semlens.store.reader import Database
+from semlens.types import Component
+
+LOCATING = 5
+"""Components that the artefact is located with, the most relevant ones."""
+LOCATED, CUTOUTS = 36, 12
+"""Images that it is located in, those with the highest score, and cut-outs that are inserted: the
+first that show different things, so that what they share is the mark."""
+ENOUGH = 3
+"""Cut-outs from images of the class, below which those of other classes are used as well."""
+VISIBLE = 0.1
+"""Largest opacity of a cut-out, below which it is left out."""
+CHOOSING, FEWEST = 72, 12
+"""Images of other classes on which a way is chosen, and how many there are at least."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to make masks from heatmaps; see :mod:`semlens.lenses.correct.mark_masks`.
+
+    Parameters
+    ----------
+    blur, faint, full
+        Of the relevance masks.
+    wide
+        (faint, full) of wider masks, of which only colours of their own are kept; None for all.
+    """
+
+    name: str
+    blur: float
+    faint: float
+    full: float
+    wide: tuple[float, float] | None = None
+
+
+WAYS = (
+    Way("where the components respond", 41 / 224, 0.25, 0.75),
+    Way("where they respond most", 21 / 224, 0.25, 0.75),
+    Way("where they respond, in colours of its own", 41 / 224, 0.6, 0.9, (0.1, 0.35)),
+    Way("where they respond most, in colours of its own", 21 / 224, 0.6, 0.9, (0.1, 0.35)),
+)
+"""The ways that are tried; the first is used where there are too few images to choose on."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A way, and the share of other images that the model takes for the class with its cut-outs.
+
+    ``control`` is that share with the same regions of images without the mark; NaN if there are
+    none.
+    """
+
+    way: str
+    taken: float
+    control: float
+
+    @property
+    def difference(self) -> float:
+        """What the mark adds."""
+        return self.taken - (0.0 if np.isnan(self.control) else self.control)
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """An artefact that was cut out.
+
+    Parameters
+    ----------
+    segments
+        Where it was found.
+    pieces
+        The cut-outs, as inserted.
+    samples
+        The sample that each cut-out is from.
+    control
+        The same regions of images of the class that do not show the artefact; None if there are no
+        such images.
+    way
+        How its masks were made.
+    trials
+        All ways, on images that are not reported; empty if there were too few.
+    """
+
+    segments: Segments
+    pieces: Pieces
+    samples: tuple[int, ...]
+    control: Pieces | None
+    way: str
+    trials: tuple[Trial, ...]
+
+
+def find_mark(
+    database: Database,
+    target: int,
+    components: Sequence[Component],
+    reported: Sequence[int] | Int64[np.ndarray, " n"] = (),
+    seed: int = 0,
+) -> Mark:
+    """Cut out the artefact of a class that the first of these components respond to.
+
+    Parameters
+    ----------
+    reported
+        Samples that no choice may depend on.
+
+    Raises
+    ------
+    DataError
+        If it cannot be cut out.
+    """
+    try:
+        segments = cut_out(database, components[:LOCATING], count=LOCATED, seed=seed)
+    except (DataError, RelevanceError) as error:
+        raise DataError(
+            f"No mark can be cut out: {error.value}",
+            "Expected components that respond to a part of their examples.",
+            "Choose other components, or another artefact.",
+        ) from error
+    true = true_classes(database)
+    of_class = [one for one in segments.cutouts if true[one.sample] == target]
+    located = of_class if len(of_class) >= ENOUGH else segments.cutouts
+    chosen = diverse([small_picture(database, one.sample) for one in located], CUTOUTS)
+    sources = _Sources(
+        database,
+        [located[number] for number in chosen],
+        [int(sample) for sample in segments.vector.negatives if true[sample] == target][:CUTOUTS],
+        ", ".join(map(str, segments.components)),
+    )
+    cuts = {way: cut for way in WAYS if (cut := sources.cut(way)) is not None}
+    others = _others(database, target, reported, seed)
+    trials: list[Trial] = []
+    if len(others) >= FEWEST:
+        for number, (way, cut) in enumerate(cuts.items()):
+            report_progress("choosing the cleanest cut-outs", number, len(cuts))
+            shares = [
+                float("nan")
+                if one is None
+                else float(taken_for(database, target, one, others, seed).mean())
+                for one in (cut.pieces, cut.control)
+            ]
+            trials.append(Trial(way.name, *shares))
+    way = list(cuts)[_cleanest(trials, len(others))]
+    cut = cuts[way]
+    return Mark(segments, cut.pieces, cut.samples, cut.control, way.name, tuple(trials))
+
+
+def _cleanest(trials: Sequence[Trial], images: int) -> int:
+    """Return the trial with the smallest control of those with nearly the largest difference.
+
+    Nearly: less than one standard error below it (the rule of one standard error).
+    """
+    if not trials:
+        return 0
+    largest = max(trials, key=lambda trial: trial.difference)
+    variance = sum(
+        share * (1 - share) / images
+        for share in (largest.taken, largest.control)
+        if not np.isnan(share)
+    )
+    least = largest.difference - variance**0.5
+    near = [number for number, trial in enumerate(trials) if trial.difference >= least]
+    return min(near, key=lambda number: (np.nan_to_num(trials[number].control), number))
+
+
+class _Cut(NamedTuple):
+    """The cut-outs of a way, the samples they are from, and the control."""
+
+    pieces: Pieces
+    samples: tuple[int, ...]
+    control: Pieces | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Sources:
+    """The images that a mark is cut out of, and images of the class without it."""
+
+    database: Database
+    cutouts: Sequence[Segment]
+    plain: Sequence[int]
+    name: str
+
+    def cut(self, way: Way) -> _Cut | None:
+        """Return the cut-outs, and as a control the same regions of the plain images.
+
+        None if nothing is left of the masks.
+        """
+        pictures = [small_picture(self.database, one.sample) for one in self.cutouts]
+        plain = [small_picture(self.database, sample) for sample in self.plain]
+
+        def masks_of(faint: float, full: float) -> list[Mask]:
+            soft = relevance_masks([one.heat for one in self.cutouts], way.blur, faint, full)
+            return [
+                resized(np.clip(one.in_original(mask), 0, 1), picture.shape)
+                for one, mask, picture in zip(self.cutouts, soft, pictures, strict=True)
+            ]
+
+        masks = masks_of(way.faint, way.full)
+        if way.wide is not None:
+            masks = own_colours(pictures, masks, masks_of(*way.wide), plain)
+        kept = [number for number, mask in enumerate(masks) if mask.max() >= VISIBLE]
+        pictures, masks = [pictures[i] for i in kept], [masks[i] for i in kept]
+        pieces = [rgba(Image.fromarray(p), mask) for p, mask in zip(pictures, masks, strict=True)]
+        control = [
+            rgba(Image.fromarray(one), resized(mask, one.shape))
+            for one, mask in zip(_cycled(plain, len(masks)), masks, strict=False)
+        ]
+        if not pieces:
+            return None
+        control_pieces = Pieces("images without the mark", tuple(control)) if plain else None
+        samples = tuple(self.cutouts[number].sample for number in kept)
+        return _Cut(Pieces(self.name, tuple(pieces)), samples, control_pieces)
+
+
+def small_picture(database: Database, sample: int) -> Picture:
+    """Return an image of at most :data:`PIECE_SIZE` pixels."""
+    image = database.images.read(sample).convert("RGB")
+    image.thumbnail((PIECE_SIZE, PIECE_SIZE))
+    return np.asarray(image)
+
+
+def taken_for(
+    database: Database,
+    target: int,
+    pieces: Pieces,
+    samples: Int64[np.ndarray, " n"],
+    seed: int,
+) -> Bool[np.ndarray, " n"]:
+    """Return which images the model takes for a class with one of the cut-outs on them."""
+
+    def read(sample: int) -> Image.Image:
+        return insert_drawn(database.images.read(sample), [pieces], seed, sample)
+
+    scores = logits(database.model, read, samples.tolist(), 32, None)
+    return scores.argmax(1) == target
+
+
+def _others(
+    database: Database, target: int, reported: Sequence[int] | np.ndarray, seed: int
+) -> Int64[np.ndarray, " n"]:
+    """Draw images of other classes besides those that are reported."""
+    true = true_classes(database)
+    candidates = np.flatnonzero((true != target) & ~np.isnan(true))
+    free = np.setdiff1d(candidates, np.asarray(reported, np.int64))
+    return np.random.default_rng(seed).permutation(free)[:CHOOSING]
+
+
+def _cycled(items: Sequence[Picture], count: int) -> list[Picture]:
+    return [items[number % len(items)] for number in range(count)] if items else []

@@ -1,0 +1,328 @@
+"""Effect of ablating components on a class's logit, compared with their relevance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64, Int64
+from rich.console import Group, RenderableType
+from scipy.stats import rankdata
+from torch import Tensor
+
+from semlens.lenses.classes import Pictures, Samples, class_images, class_name
+from semlens.lenses.database_engine import RulesLike
+from semlens.lenses.labelling.component_names import NAMES
+from semlens.lenses.labelling.label_source import (
+    ComponentLabels,
+    LabelSource,
+    as_labels,
+    label_of,
+)
+from semlens.lenses.result import Chart, Result, plain
+from semlens.draw.text_table import rich_table
+from semlens.errors import ConceptError, LayerError, RelevanceError
+from semlens.models.forward import batches, logits_without
+from semlens.relevance.class_relevance import class_relevance
+from semlens.relevance.protocols import RelevanceEngine
+from semlens.settings import question, setting
+from semlens.store.reader import Database
+from semlens.types import Component, Components, Target, as_components
+
+Units = Mapping[str, Sequence[Component]]
+"""Components that are ablated together, by name."""
+
+RESAMPLES = 1000
+"""Number of bootstrap resamples of the images."""
+
+
+@dataclass(frozen=True, repr=False)
+class Effects(Result):
+    """Relevance and effect of n units (components or groups of them) for one class.
+
+    Parameters
+    ----------
+    units
+        The components of each unit, by name; strongest relevance first.
+    samples
+        int64[s], numbers of the images.
+    relevance, effect
+        float64[n s], in units of the logit. The effect is the logit with the unit minus the logit
+        without it.
+    logit
+        float64[s], the class's logit with all components.
+    rank_correlation
+        Spearman's rank correlation of the means over samples; NaN for fewer than three units.
+    interval
+        95 % bootstrap interval of the rank correlation over the samples.
+    """
+
+    target: int
+    name: str
+    replace: str
+    rules: str
+    units: Units
+    samples: Int64[np.ndarray, " s"]
+    relevance: Float64[np.ndarray, "n s"]
+    effect: Float64[np.ndarray, "n s"]
+    logit: Float64[np.ndarray, " s"]
+    rank_correlation: float
+    interval: tuple[float, float]
+
+    def __len__(self) -> int:
+        """Return the number of units."""
+        return len(self.units)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per unit: means over the samples, and standard errors."""
+        measured = {"relevance": self.relevance, "effect": self.effect}
+        return pd.DataFrame(
+            {
+                "unit": list(self.units),
+                "components": [" ".join(map(str, unit)) for unit in self.units.values()],
+                **{name: values.mean(1) for name, values in measured.items()},
+                **{
+                    f"{name}_error": pd.DataFrame(values.T).sem().to_numpy()
+                    for name, values in measured.items()
+                },
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        names = [[str(component) for component in unit] for unit in self.units.values()]
+        return plain(  # the correlation may be NaN
+            {
+                "target": self.target,
+                "class": self.name,
+                "replace": self.replace,
+                "rules": self.rules,
+                "samples": self.samples,
+                "logit": self.logit.mean(),
+                "rank_correlation": self.rank_correlation,
+                "interval": self.interval,
+                "effects": self.to_pandas().assign(components=names).to_dict("records"),
+            }
+        )
+
+    def plot(self) -> Chart:
+        """Draw effect against relevance, with the line on which both are equal."""
+        from semlens.draw.component_plots import effect_plot
+
+        title = f"'{self.name}', {len(self.samples)} images"
+        return effect_plot(self.to_pandas(), title, self.summary())
+
+    def summary(self) -> str:
+        """Return the rank correlation as a sentence."""
+        if np.isnan(self.rank_correlation):
+            return "rank correlation: needs at least three components or groups that differ"
+        low, high = self.interval
+        return (
+            f"rank correlation of relevance and effect {self.rank_correlation:.2f} "
+            f"(95 % interval {low:.2f} to {high:.2f} over the images)"
+        )
+
+    def __rich__(self) -> RenderableType:
+        """Return the effects as a table, and the rank correlation."""
+        title = f"'{self.name}': {len(self.samples)} images, mean logit {self.logit.mean():.3f}"
+        frame = self.to_pandas().assign(size=[len(unit) for unit in self.units.values()])
+        grouped = not frame["unit"].equals(frame["components"])
+        size_column = ["size"] if grouped else []
+        columns = ["unit", *size_column, "relevance", "effect", "relevance_error", "effect_error"]
+        return Group(rich_table(frame, title, columns), self.summary())
+
+
+@question("model", "images", "embedder")
+def effect(
+    database: Database,
+    target: Target,
+    components: Annotated[
+        Components | Mapping[str, Components] | None,
+        setting("Components, repeated or separated by commas [the most relevant ones]."),
+    ] = None,
+    *,
+    samples: Samples = 100,
+    images: Pictures = None,
+    top: Annotated[int, setting("Number of most relevant components.", ge=1)] = 20,
+    layer: Annotated[
+        str | None, setting("Layer of the most relevant components [the deepest].")
+    ] = None,
+    group_by: Annotated[
+        Literal["label"] | None, setting("Ablate components with the same label together.")
+    ] = None,
+    concepts: LabelSource = NAMES,
+    replace: Annotated[
+        Literal["zero", "mean"], setting("Value that replaces an ablated component.")
+    ] = "zero",
+    rules: RulesLike = None,
+    batch_size: Annotated[int, setting("Images per pass for relevance.", ge=1)] = 32,
+) -> Effects:
+    """Ablate components or groups, and compare the change of a class's logit with their relevance.
+
+    A channel is ablated as a whole, at all positions and for both signs. Its relevance is also
+    that of the whole channel.
+
+    Parameters
+    ----------
+    components
+        Components, or groups of them by name. By default, the ``top`` channels of ``layer`` with
+        the largest absolute mean relevance.
+    samples, images
+        Maximum number of samples of the class, or numbers of any samples; or pictures from
+        anywhere.
+    group_by, concepts
+        With ``label``, components with the same label are ablated together, and components
+        without a label are left out. The concepts are the source of labels.
+    replace
+        ``zero``, or ``mean``: the component's mean activation over the database's data.
+
+    Raises
+    ------
+    DataError
+        If the class has no samples, and no samples or images are given.
+    RelevanceError
+        If there is no such class, or the database does not have mean activations for ``mean``.
+    LayerError
+        If a layer or component is not in the database.
+    ConceptError
+        If there are no labels to group by.
+    """
+    class_data = class_images(database, target, samples, images)
+    units = None if components is None else _units(components)
+    selected = [component for unit in (units or {}).values() for component in unit]
+    database.rows_of(selected)  # raises before the model is loaded
+    layers = database.layer_names([c.layer for c in selected] or layer)
+    engine = class_data.engine(layers, rules)
+    if units is None:
+        layers = engine.sort_layers(layers)[-1:]
+        selected = [database.component(int(row)) for row in database.rows(layers)]
+        candidates = [c for c in selected if group_by is not None or c.sign > 0]
+        units = {str(component): (component,) for component in candidates}
+    if group_by is not None:
+        units = _groups(selected, as_labels(database, concepts, layers))
+    replacements = _values(database, selected, replace)
+    inputs = batches(
+        database.model, class_data.read, class_data.samples, batch_size, "measuring relevance"
+    )
+    batch_relevance = [_relevance(engine, batch, class_data.target, units) for batch in inputs]
+    relevance = np.concatenate(batch_relevance, axis=1)
+    count = top if components is None else None
+    order = np.argsort(-np.abs(relevance.mean(1)), kind="stable")[:count]
+    names = list(units)
+    units = {names[i]: tuple(units[names[i]]) for i in order}
+    logit, ablated = logits_without(
+        database.model,
+        class_data.read,
+        class_data.samples,
+        class_data.target,
+        list(units.values()),
+        replacements,
+    )
+    effects = logit[None] - ablated
+    return Effects(
+        class_data.target,
+        class_name(database, class_data.target),
+        replace,
+        engine.rules.name,
+        units,
+        np.asarray(class_data.samples, np.int64),
+        relevance[order],
+        effects,
+        logit,
+        *_correlation(relevance[order], effects),
+    )
+
+
+def _relevance(
+    engine: RelevanceEngine, inputs: Tensor, target: int, units: Units
+) -> Float64[np.ndarray, "n b"]:
+    """Return the relevance of each unit's channels for the class, by image."""
+    layers = list(dict.fromkeys(c.layer for unit in units.values() for c in unit))
+    channels = class_relevance(engine, inputs, torch.full((len(inputs),), target), layers)
+    relevance = np.zeros((len(units), len(inputs)))
+    for row, unit in enumerate(units.values()):
+        for name, index in {(c.layer, c.index) for c in unit}:
+            if name in channels:
+                relevance[row] += channels[name][:, index].cpu().double().numpy()
+    return relevance
+
+
+def _units(components: Components | Mapping[str, Components]) -> Units:
+    """Return components or groups by name."""
+    if not isinstance(components, Mapping):
+        components = {str(component): component for component in as_components(components)}
+    units = {str(name): as_components(unit) for name, unit in components.items()}
+    if not units or not all(units.values()):
+        raise LayerError(
+            "There is no component to ablate.",
+            "Expected at least one component, and no empty groups.",
+            "Give components as LAYER:INDEX, or leave them out for the most relevant ones.",
+        )
+    return units
+
+
+def _groups(components: Sequence[Component], labels: ComponentLabels) -> Units:
+    """Group components by label; components without a label are left out."""
+    groups: dict[str, list[Component]] = {}
+    for component in components:
+        label = label_of(labels, component)
+        if label is not None:
+            groups.setdefault(label, []).append(component)
+    if not groups:
+        raise ConceptError(
+            f"None of {len(components)} components has a label to group by.",
+            "Expected concepts that match some components, and an embedder that embeds texts.",
+            "Give other concepts, or leave out group_by.",
+        )
+    return groups
+
+
+def _values(
+    database: Database, components: Sequence[Component], replace: str
+) -> Mapping[Component, float]:
+    """Return the value that replaces each component.
+
+    Raises
+    ------
+    RelevanceError
+        If the database does not have mean activations.
+    """
+    if replace == "zero":
+        return dict.fromkeys(components, 0.0)
+    readout = database.manifest.recipe.readout
+    if readout != "mean":
+        raise RelevanceError(
+            f"The database has the readout '{readout}'.",
+            "Expected mean activations, which are in databases with the readout 'mean'.",
+            "Replace by 'zero', or build a database with the readout 'mean'.",
+        )
+    means = database.components["mean"].to_numpy()
+    return {component: float(means[database.row(component)]) for component in components}
+
+
+def _correlation(
+    relevance: Float64[np.ndarray, "n s"], change: Float64[np.ndarray, "n s"]
+) -> tuple[float, tuple[float, float]]:
+    """Return Spearman's correlation of the means, and its bootstrap interval over samples.
+
+    The first row of ``weights`` gives the means over all samples; each further row is a
+    bootstrap resample.
+    """
+    count = relevance.shape[1]
+    if len(relevance) < 3:
+        return float("nan"), (float("nan"), float("nan"))
+    resamples = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    weights = np.concatenate([np.ones((1, count)), resamples]) / count
+    ranks = [rankdata(weights @ values.T, axis=1) for values in (relevance, change)]
+    a, b = (values - values.mean(1, keepdims=True) for values in ranks)
+    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    undefined = np.full(len(norm), np.nan)
+    correlation = np.divide((a * b).sum(1), norm, out=undefined, where=norm > 0)
+    if np.isnan(correlation[1:]).all():
+        return float(correlation[0]), (float("nan"), float("nan"))
+    low, high = np.nanpercentile(correlation[1:], [2.5, 97.5])
+    return float(correlation[0]), (float(low), float(high))

@@ -1,0 +1,187 @@
+"""Explanation of one prediction: the relevant components, their labels, and where they occur."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from PIL import Image
+from torch import Tensor
+
+from semlens.lenses.classes import class_name, find_class
+from semlens.lenses.correct.component_files import resolve_components
+from semlens.lenses.database_engine import (
+    RulesLike,
+    engine_of,
+    group_masks,
+    relevance_per_component,
+    trace_without,
+)
+from semlens.lenses.explanation import ClassScore, ExplainedComponent, Explanation
+from semlens.lenses.labelling.component_names import NAMES
+from semlens.lenses.labelling.label_source import (
+    ComponentLabels,
+    LabelSource,
+    as_labels,
+    label_of,
+)
+from semlens.lenses.labelling.labels import Labels
+from semlens.lenses.query_embedding import ImageLike, open_image
+from semlens.progress import report_progress
+from semlens.relevance.backward_signal import BackwardSignal
+from semlens.relevance.class_relevance import class_seed, shares
+from semlens.relevance.conditional_heatmaps import pairs_per_pass
+from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
+from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
+from semlens.settings import question, setting
+from semlens.store.manifest import LayerEntry
+from semlens.store.reader import Database
+from semlens.types import Component, Components, Layers
+
+THRESHOLD = 0.01
+"""Fraction of a blurred heatmap's maximum above which pixels are in the box (paper, H.1)."""
+TOP_CLASSES = 5
+"""Number of classes with the largest logits in an explanation."""
+
+
+@question("model", "embedder")
+def explain(
+    database: Database,
+    image: ImageLike,
+    target: Annotated[
+        int | str | None, setting("Class, by name or by the number of its logit [the prediction].")
+    ] = None,
+    *,
+    top: Annotated[int, setting("Components per layer.", ge=1)] = 8,
+    layers: Layers = None,
+    concepts: LabelSource = NAMES,
+    rules: RulesLike = None,
+    name: str | None = None,
+    without: Components = (),
+) -> Explanation:
+    """Explain one prediction by the components of a database (paper, 3.3 and H.2).
+
+    One backward pass from the logit gives every component's relevance. The relevance of the
+    ``top`` components of each layer is then propagated to the pixels, component by component
+    (CRP).
+
+    Parameters
+    ----------
+    image
+        Any picture or file; it need not be in the database.
+    concepts
+        Source of labels: concepts, labels from :func:`semlens.label`, or None.
+    name
+        Name of the picture; by default the name of its file.
+    without
+        Components that are set to zero at all positions (paper, 4.3.3): the scores and the
+        relevance are those of the model without them. Its weights are not changed.
+
+    Raises
+    ------
+    ConceptError
+        If the file cannot be read.
+    RelevanceError
+        If there is no such class.
+    ModelError
+        If the model outputs no logits.
+    LayerError
+        If the database does not have a layer, or a component to leave out.
+    """
+    names, picture = database.layer_names(layers), open_image(image)
+    removed = resolve_components(without, database) if without else []
+    requested = None if target is None else find_class(database, target)
+    model = database.model
+    inputs = model.batch([model.prepare(picture)])
+    needed = {*names, *(component.layer for component in removed)}
+    engine = engine_of(
+        database, inputs, [layer for layer in database.layers if layer in needed], rules
+    )
+    labels = as_labels(database, concepts, names)
+    trace = trace_without(database, engine, inputs, removed)
+    logits = trace.values[OUTPUT][0].detach().cpu().double()
+    ranked = torch.argsort(-logits, stable=True).tolist()
+    class_index = ranked[0] if requested is None else requested
+    seed = class_seed(trace, torch.tensor([[class_index]]))
+    backward = trace.backward({OUTPUT: seed}, names)
+    geometry = model.geometry()(*picture.size)
+    blur = database.manifest.recipe.crop_blur
+    layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
+        reversed(engine.sort_layers(names)), ()
+    )
+    # layers without relevance stay empty
+    for done, (layer, class_relevance) in enumerate(backward.layers.items(), start=1):
+        entry = database.layer(layer)
+        relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].cpu().double()
+        order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
+        indices = [index for index in order if relevance[index] != 0]
+        heat = _conditional(engine, trace, entry, class_relevance, indices)
+        report_progress("drawing heatmaps", done, len(backward.layers))
+        signs = relevance[indices].sign().float()[:, None, None]
+        blurred = upsample_and_blur(
+            torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
+        )
+        boxes = bounding_boxes(blurred, THRESHOLD).tolist()
+        components = [database.component(entry.first + index) for index in indices]
+        layer_components[layer] = tuple(
+            ExplainedComponent(
+                component,
+                float(relevance[index]),
+                float(shares(relevance)[index]),
+                label_of(labels, component),
+                _score(labels, component),
+                geometry.to_original(*(float(edge) for edge in box)),
+                component_heat,
+            )
+            for index, component, component_heat, box in zip(
+                indices, components, heat, boxes, strict=True
+            )
+        )
+    if name is None:
+        name = "image" if isinstance(image, Image.Image) else "/".join(Path(image).parts[-2:])
+    probability = logits.softmax(0).tolist()
+    score, *top_scores = (
+        ClassScore(index, class_name(database, index), float(logits[index]), probability[index])
+        for index in (class_index, *ranked[:TOP_CLASSES])
+    )
+    return Explanation(
+        name, picture, score, tuple(top_scores), engine.rules.name,
+        _heat(backward.heatmaps, inputs)[0], layer_components, blur, geometry, database,
+        tuple(removed),
+    )  # fmt: skip
+
+
+def _conditional(
+    engine: RelevanceEngine,
+    trace: ForwardTrace,
+    entry: LayerEntry,
+    class_relevance: Float[Tensor, "1 1 ..."],
+    indices: Sequence[int],
+) -> Float32[np.ndarray, "n h w"]:
+    """Return for each component a heatmap of the class's relevance that passes through it."""
+    step = pairs_per_pass(engine, entry.name)
+    heatmaps_by_chunk: list[np.ndarray] = [np.zeros((0, *trace.inputs.shape[-2:]), np.float32)]
+    for start in range(0, len(indices), step):
+        groups = [[index] for index in indices[start : start + step]]
+        masks = group_masks(entry, trace.values[entry.name].detach(), groups)
+        heat = trace.backward({entry.name: BackwardSignal(class_relevance * masks)}).heatmaps
+        heatmaps_by_chunk.append(_heat(heat, trace.inputs, len(groups)))
+    return np.concatenate(heatmaps_by_chunk)
+
+
+def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.ndarray, "n h w"]:
+    """Return heatmaps as an array; zeros if no pixel was reached."""
+    if heat is None:
+        return np.zeros((count, *inputs.shape[-2:]), np.float32)
+    return heat.detach().reshape(count, *inputs.shape[-2:]).cpu().float().numpy()
+
+
+def _score(labels: ComponentLabels, component: Component) -> float | None:
+    if not isinstance(labels, Labels):
+        return None
+    index = np.flatnonzero(labels.rows == labels.database.row(component))
+    return float(labels.score[index[0], 0]) if len(index) else None

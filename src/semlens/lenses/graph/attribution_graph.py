@@ -1,0 +1,111 @@
+"""Attribution graphs: which concepts a class relies on, by layer (paper, Fig. 2c and D.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from semlens.lenses.classes import Pictures, Samples
+from semlens.lenses.database_engine import RulesLike
+from semlens.lenses.graph.build_graph import build_graph, group_components
+from semlens.lenses.graph.graph_layers import single_readings
+from semlens.lenses.graph.graph_result import AttributionGraph
+from semlens.lenses.graph.relevance_trace import (
+    IMAGES,
+    make_job,
+    received_relevance,
+    strongest_components,
+)
+from semlens.lenses.graph.verdict_composition import audited_verdicts
+from semlens.lenses.labelling.component_names import NAMES
+from semlens.lenses.labelling.label import LabelThreshold
+from semlens.lenses.labelling.label_source import (
+    LabelSource,
+    as_labels,
+)
+from semlens.settings import question, setting
+from semlens.store.reader import Database
+from semlens.types import Layers, Target
+
+MINIMUM = 0.01
+"""Minimum share of a component in the graph (paper, D.5)."""
+
+
+@question("model", "images", "embedder")
+def attribution_graph(
+    database: Database,
+    target: Target,
+    concepts: LabelSource = NAMES,
+    *,
+    threshold: LabelThreshold = None,
+    samples: Samples = IMAGES,
+    images: Pictures = None,
+    layers: Layers = None,
+    minimum: Annotated[
+        float, setting("Minimum share of a component, on its best image.", ge=0, le=1)
+    ] = MINIMUM,
+    top: Annotated[int | None, setting("Maximum number of components per layer.", ge=1)] = None,
+    rules: RulesLike = None,
+    batch_size: Annotated[
+        int | None, setting("Images per pass [what memory allows].", ge=1)
+    ] = None,
+    verdicts: Annotated[
+        bool | Mapping[str, str], setting("Show the verdicts of the class's audit, if it has one.")
+    ] = True,
+) -> AttributionGraph:
+    """Trace the relevance of a class through groups of components.
+
+    Relevance starts at the class's logit. In every layer, components whose share of the layer's
+    absolute relevance is at least ``minimum`` on some image are selected and grouped by label.
+    An edge is the relevance that arrives at a lower group if the relevance that the class
+    assigns to an upper group is propagated alone.
+
+    Parameters
+    ----------
+    concepts, threshold
+        Source of labels: concepts, labels from :func:`semlens.label`, or labels by component.
+        Components without a label are grouped as "?". With None, each component is a group of
+        its own.
+    samples, images
+        Maximum number of samples of the class, or numbers of any samples; or pictures from
+        anywhere. With a single picture, the graph is that of one prediction.
+    verdicts
+        Whether to show which part of each group the audit of the class calls valid or spurious,
+        with its saved lists or else the bundled ones; or verdicts by component.
+
+    Raises
+    ------
+    DataError
+        If the class has no samples, and no samples or images are given.
+    RelevanceError
+        If the class does not exist, or its logit does not depend on a layer.
+    """
+    layers = single_readings(database, layers)
+    job = make_job(database, target, samples, images, layers, rules, batch_size)
+    labels = as_labels(database, concepts, layers, threshold)
+    traced = strongest_components(job)
+    groups = {
+        layer.name: group_components(database, layer, labels, minimum, top) for layer in traced
+    }
+    group_indices = {
+        layer.name: [layer.indices[columns].tolist() for columns in groups[layer.name].values()]
+        for layer in traced
+    }
+    selected = {name: sum(indices, []) for name, indices in group_indices.items()}
+    return build_graph(
+        database,
+        job.images.target,
+        traced,
+        groups,
+        received_relevance(job, group_indices, selected),
+        verdicts=(
+            verdicts
+            if isinstance(verdicts, Mapping)
+            else audited_verdicts(database, job.images.target)
+            if verdicts
+            else {}
+        ),
+        minimum=minimum,
+        rules=job.engine.rules.name,
+        example=job.images.read(job.images.samples[0]),
+    )

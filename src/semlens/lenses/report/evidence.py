@@ -1,0 +1,136 @@
+"""Evidence of what classes rely on: JSON with a schema, and sections for a model card."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pandas as pd
+from rich.console import RenderableType
+
+from semlens.lenses.audit.audit import (
+    BACKGROUND,
+    RESAMPLES,
+    Background,
+    Resamples,
+    audit,
+)
+from semlens.lenses.audit.audit_settings import LEVEL, Level, Seed, Threshold
+from semlens.lenses.audit.sweep import Sweep, audit_all
+from semlens.lenses.class_relevance import MINIMUM, Minimum
+from semlens.lenses.report.arguments import parse_date
+from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, database_evidence
+from semlens.lenses.report.model_card import model_card
+from semlens.lenses.resolve_concepts import ClassConcepts, OwnTarget
+from semlens.lenses.result import RESULT_SUFFIXES, Result
+from semlens.settings import question, setting
+from semlens.store.reader import Database
+from semlens.types import Layers
+from semlens.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, repr=False)
+class Evidence(Result):
+    """Audits with what identifies everything that they depend on.
+
+    Parameters
+    ----------
+    sweep
+        The audits.
+    content
+        What is saved as JSON.
+    """
+
+    suffixes = (*RESULT_SUFFIXES, ".md")
+    sweep: Sweep
+    content: EvidenceFile
+
+    @property
+    def model_card(self) -> str:
+        """The sections "Bias, Risks, and Limitations" and "Evaluation" of a model card."""
+        return model_card(self.content)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per class."""
+        return self.sweep.to_pandas()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the evidence file."""
+        return self.content.to_json()
+
+    def plot(self) -> Figure:
+        """Draw each class's components by valid alignment, and the shares."""
+        return self.sweep.plot()
+
+    def __rich__(self) -> RenderableType:
+        """Return the table of classes for a terminal."""
+        return self.sweep.__rich__()
+
+    def _file_text(self, suffix: str) -> str | None:
+        """Return the sections of a model card for ``.md``."""
+        return self.model_card if suffix == ".md" else None
+
+
+@question("embedder")
+def evidence(
+    database: Database,
+    target: OwnTarget = None,
+    concepts: ClassConcepts = None,
+    *,
+    layers: Layers = None,
+    minimum: Minimum = MINIMUM,
+    level: Level = LEVEL,
+    threshold: Threshold = None,
+    background: Background = BACKGROUND,
+    resamples: Resamples = RESAMPLES,
+    seed: Seed = 0,
+    author: Annotated[str | None, setting("Who is responsible for the audits.")] = None,
+    date: Annotated[str | None, setting("Date of the evidence: YYYY-MM-DD [today].")] = None,
+) -> Evidence:
+    """Audit classes for a compliance file: JSON evidence, and sections for a model card.
+
+    Without a class, all classes are audited. Saved as .json, it has every value with fingerprints
+    of the model, the data and the embedder; as .md, the sections "Bias, Risks, and Limitations" and
+    "Evaluation" of a model card.
+
+    Parameters that are not listed are those of :func:`audit`.
+
+    Parameters
+    ----------
+    target
+        Class; by default all classes, as for :func:`audit_all`.
+    author
+        Recorded as given; so is the date.
+
+    Raises
+    ------
+    ConceptError, RelevanceError, EmbedderError
+        As for :func:`audit` and :func:`audit_all`.
+    RecipeError
+        If the date is not one.
+    """
+    day = datetime.date.today() if date is None else parse_date(date)
+    settings: dict[str, Any] = {
+        "layers": layers, "minimum": minimum, "level": level, "threshold": threshold,
+        "background": background, "resamples": resamples, "seed": seed,
+    }  # fmt: skip
+    if target is None:
+        sweep = audit_all(database, concepts, **settings)
+    else:
+        one = audit(database, target, concepts, **settings)
+        sweep = Sweep({one.name: one}, {}, level)
+    content = EvidenceFile(
+        created=day.isoformat(),
+        author=author,
+        semlens=__version__,
+        database=database_evidence(database),
+        finding=sweep.sentence,
+        level=level,
+        classes=[ClassEvidence.of(one, name) for name, one in sweep.audits.items()],
+        skipped=dict(sweep.skipped),
+    )
+    return Evidence(sweep, content)

@@ -1,0 +1,206 @@
+"""The schema of an evidence file: the audits of a model for compliance files, as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.relevance_shares import Verdict
+from semlens.lenses.audit.standing import Kind
+from semlens.lenses.result import plain
+from semlens.errors import StoreError, shortened
+from semlens.regular_files import read_text
+from semlens.store.manifest import RelevanceEntry, Source
+from semlens.store.public_spec import public_spec
+from semlens.store.reader import Database
+
+SCHEMA = "semlens-evidence/1"
+"""Name and version of the schema; it changes when a field does."""
+Side = Literal["valid", "spurious"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class DatabaseEvidence(_Part):
+    """What was audited; fingerprints are SHA-256, and cover every byte that a result depends on."""
+
+    fingerprint: str
+    model: Source
+    data: Source
+    embedder: Source
+    samples: int
+    unreadable: int
+    layers: list[str]
+    recipe: dict[str, Any]
+    relevance: RelevanceEntry | None
+
+
+class ShareEvidence(_Part):
+    """Components with a verdict in a layer, and their share with a 95 % interval (bootstrap)."""
+
+    layer: str
+    verdict: Verdict
+    components: int
+    by_number: float
+    by_number_low: float | None
+    by_number_high: float | None
+    by_relevance: float
+    by_relevance_low: float | None
+    by_relevance_high: float | None
+
+
+class ChanceEvidence(_Part):
+    """The share that a list claims in a layer, compared with random lists of its length."""
+
+    side: Side
+    layer: str
+    share: float
+    expected: float
+    p_value: float
+
+
+class ConceptEvidence(_Part):
+    """A tested concept: components that match it best, and the contrast with other classes."""
+
+    concept: str
+    kind: Side
+    category: str
+    components: int
+    relevance: float
+    contrast: float | None
+    contrast_others: float | None
+    p_value: float | None
+
+
+class ComponentEvidence(_Part):
+    """A relevant component: its shares of its layer's relevance, and its verdict."""
+
+    component: str
+    layer: str
+    mean: float
+    max: float
+    verdict: Verdict
+    certainty: float | None
+    valid_concept: str | None
+    valid: float | None
+    valid_threshold: float | None
+    spurious_concept: str | None
+    spurious: float | None
+    spurious_threshold: float | None
+
+
+class ClassEvidence(_Part):
+    """The audit of a class."""
+
+    name: str
+    target: int
+    """Logit."""
+    standing: Kind
+    finding: str
+    p_value: float | None
+    """Of this class alone; null if there are no spurious concepts on its list."""
+    q_value: float | None
+    """Corrected for the classes that were tested together; null if it was tested alone."""
+    tested: int
+    suspect: str | None
+    concept_set: str
+    source: str
+    settings: dict[str, Any]
+    shares: list[ShareEvidence]
+    chance: list[ChanceEvidence]
+    concepts: list[ConceptEvidence]
+    components: list[ComponentEvidence]
+
+    @classmethod
+    def of(cls, audit: Audit, name: str) -> ClassEvidence:
+        """Return the evidence of an audit; ``name`` tells classes of one name apart."""
+        values = audit.to_json()
+        return cls.model_validate(
+            plain(
+                {
+                    "name": name,
+                    "concept_set": audit.concepts.name,
+                    "source": audit.concepts.source,
+                    "finding": audit.sentence,
+                    "concepts": audit.summary.to_dict("records"),
+                    **{key: values[key] for key in _TAKEN},
+                }
+            )
+        )
+
+    def share(self, verdict: Verdict) -> ShareEvidence:
+        """Return the share of a verdict over all layers."""
+        return next(s for s in self.shares if s.layer == "all" and s.verdict == verdict)
+
+
+_TAKEN = (
+    "target", "standing", "p_value", "q_value", "tested", "suspect", "settings", "shares", "chance",
+    "components",
+)  # fmt: skip
+
+
+class EvidenceFile(_Part):
+    """Audits of classes of a model, with what identifies everything that they depend on."""
+
+    schema_name: Literal["semlens-evidence/1"] = Field(default=SCHEMA, alias="schema")
+    created: str
+    """Date, YYYY-MM-DD."""
+    author: str | None
+    """Who is responsible for the audits, as they call themselves."""
+    semlens: str
+    """Version of semlens."""
+    database: DatabaseEvidence
+    finding: str
+    level: float
+    """Largest expected share of false alarms among the alarms."""
+    classes: list[ClassEvidence]
+    skipped: dict[str, str]
+    """Why a class was not audited."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> EvidenceFile:
+        """Read an evidence file.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read, or has another schema.
+        """
+        try:
+            return cls.model_validate_json(read_text(Path(path)))
+        except (OSError, UnicodeDecodeError, ValidationError) as error:
+            reason = error.errors()[0] if isinstance(error, ValidationError) else error
+            what = f"{reason['loc']}: {reason['msg']}" if isinstance(reason, dict) else str(reason)
+            raise StoreError(
+                f"'{shortened(path)}' is not an evidence file ({what}).",
+                f"Expected a file of the schema {SCHEMA}.",
+                "Write it again, or use the version of semlens that wrote it.",
+            ) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def database_evidence(database: Database) -> DatabaseEvidence:
+    """Return what identifies a database; of absolute paths only the last part."""
+    manifest = database.manifest
+    sources = {
+        name: Source(spec=public_spec(source.spec), fingerprint=source.fingerprint)
+        for name in ("model", "data", "embedder")
+        if isinstance(source := getattr(manifest, name), Source)
+    }
+    return DatabaseEvidence(
+        fingerprint=database.fingerprint,
+        samples=manifest.samples,
+        unreadable=manifest.unreadable,
+        layers=list(database.layers),
+        recipe=manifest.recipe.model_dump(),
+        relevance=manifest.relevance,
+        **sources,
+    )

@@ -1,0 +1,138 @@
+"""Which classes are measured, and which images exchange a region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from semlens.lenses.classes import class_name, find_class, known_classes
+from semlens.errors import DataError
+from semlens.settings import setting
+from semlens.store.reader import Database
+from semlens.types import as_list
+
+TestedClasses = Annotated[
+    int | str | Sequence[int | str] | None,
+    setting("Class to test, by name or by the number of its logit [all, see reference]."),
+]
+Count = Annotated[int, setting("Images of other classes, per class.", ge=8)]
+References = Annotated[
+    int,
+    setting("Other classes to compare with, or classes to test if none is named, at most.", ge=5),
+]
+Seed = Annotated[int, setting("Which classes and images are drawn.", ge=0)]
+BatchSize = Annotated[int, setting("Images per pass.", ge=1)]
+"""Settings that all swaps have."""
+REFERENCE, SEED = 30, 0
+"""Their usual values; only swaps with the usual settings are kept."""
+LEAST_CLASSES = 5
+"""Classes that are needed to know how much gains vary where there is nothing to find."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Images of other classes, and for each one a donor of the class and one of a third class.
+
+    Parameters
+    ----------
+    target
+        The class, by its logit.
+    receivers, donors, third
+        Samples. No donor occurs twice, unless the class has fewer images.
+    """
+
+    target: int
+    receivers: Int64[np.ndarray, " n"]
+    donors: Int64[np.ndarray, " n"]
+    third: Int64[np.ndarray, " n"]
+
+    @property
+    def different_donors(self) -> int:
+        """Number of donors at the beginning that are different images."""
+        return len(np.unique(self.donors))
+
+
+@dataclass(frozen=True, eq=False)
+class SwapPlan:
+    """The classes of a swap.
+
+    Parameters
+    ----------
+    tested
+        Classes with a p-value.
+    pairs
+        The images of each measured class: those tested, and those they are compared with.
+    classes
+        Number of classes that have images.
+    """
+
+    tested: list[int]
+    pairs: list[Pairs]
+    classes: int
+
+
+def plan_swap(
+    database: Database,
+    target: int | str | Sequence[int | str] | None,
+    count: int,
+    reference: int,
+    seed: int,
+) -> SwapPlan:
+    """Choose the classes and draw their images.
+
+    Parameters
+    ----------
+    target
+        The classes to test; None for all, or a random ``reference`` of them if there are more.
+
+    Raises
+    ------
+    DataError
+        If too few classes have images, or a tested one has none, or no class is known.
+    RelevanceError
+        If there is no such class.
+    """
+    logit = known_classes(database)
+    classes = np.unique(logit[~np.isnan(logit)]).astype(np.int64)
+    if len(classes) < LEAST_CLASSES:
+        raise DataError(
+            f"The database has images of {len(classes)} classes.",
+            f"Expected at least {LEAST_CLASSES}: a gain is compared with the other classes.",
+            "Build it from images of more classes.",
+        )
+    random = np.random.default_rng(seed)
+    if target is None:
+        tested = np.sort(random.permutation(classes)[:reference])
+        measured = tested
+    else:
+        tested = np.array([find_class(database, one) for one in as_list(target)])
+        for one in np.setdiff1d(tested, classes).tolist():
+            raise DataError(
+                f"The class '{class_name(database, one)}' has no images in the database.",
+                "Expected images to take regions from.",
+                "Choose another class.",
+            )
+        others = random.permutation(np.setdiff1d(classes, tested))[:reference]
+        measured = np.union1d(tested, others)
+    pairs = [draw_pairs(logit, one, count, seed) for one in measured.tolist()]
+    return SwapPlan(tested.tolist(), pairs, len(classes))
+
+
+def draw_pairs(logit: Float64[np.ndarray, " samples"], target: int, count: int, seed: int) -> Pairs:
+    """Draw the images of one class's swaps; they depend on the class and the seed only.
+
+    Parameters
+    ----------
+    logit
+        Class of each sample; NaN where it is unknown.
+    """
+    random = np.random.default_rng([seed, target])
+    other = np.flatnonzero(~np.isnan(logit) & (logit != target))
+    receivers = np.resize(random.permutation(other), count)
+    donors = np.resize(random.permutation(np.flatnonzero(logit == target)), count)
+    third = np.array([random.choice(other[logit[other] != logit[r]]) for r in receivers])
+    return Pairs(target, receivers, donors, third)
