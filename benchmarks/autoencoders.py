@@ -20,9 +20,9 @@ import numpy as np
 from harness import command, table
 
 import semlens as sl
-from semlens.lenses.auroc import auroc
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.walkthrough import PLANTED_AUROC
+from semlens.lenses.auroc import auroc
 from semlens.models.forward import readouts
 
 LAYER = "layer3"

@@ -20,6 +20,7 @@ from calibration_tests import (
     permutation_p_value,
 )
 
+from semlens.api import ConceptDatabase
 from semlens.lenses.audit.class_contrast import (
     LayerExcess,
     class_excess,
@@ -31,7 +32,7 @@ from semlens.lenses.audit.class_contrast import (
 )
 from semlens.lenses.audit.random_concepts import Theta
 from semlens.lenses.audit.relevance_shares import component_weights
-from semlens.lenses.audit.suspect_candidates import Candidates, best_matches
+from semlens.lenses.audit.suspects import Candidates, best_matches
 from semlens.lenses.centring import layer_crops, layer_means
 from semlens.lenses.class_relevance import relevant_rows
 from semlens.lenses.classes import class_name
@@ -46,7 +47,6 @@ from semlens.lenses.query_embedding import (
 )
 from semlens.lenses.resolve_concepts import concepts_by_class
 from semlens.lenses.search.noise import search_thresholds
-from semlens.api import ConceptDatabase
 
 NEAREST = 30
 """Words nearest to a class's name, of which random ones are taken as spurious."""

@@ -17,9 +17,9 @@ from semlens.lenses.audit.class_contrast import (
     standardised,
 )
 from semlens.lenses.audit.random_concepts import compare_with_random, pool_concepts
-from semlens.lenses.audit.suspect_candidates import Candidates, best_matches
+from semlens.lenses.audit.suspects import Candidates, best_matches
 from semlens.lenses.auroc import auroc, auroc_intervals
-from semlens.lenses.contrast.separation import separate
+from semlens.lenses.contrast.contrast import separate
 from semlens.lenses.correct.artefact_sensitivity import change_interval, wilson_interval
 from semlens.lenses.swap.outlier_test import leave_one_out
 

@@ -58,12 +58,12 @@ import semlens as sl  # noqa: E402
 from demo_world.decoded import decode  # noqa: E402
 from demo_world.nets import as_subject  # noqa: E402
 from demo_world.subject import recipe_for, train_subject  # noqa: E402
-from semlens.lenses.auroc import auroc  # noqa: E402
-from semlens.lenses.class_relevance import mean_shares  # noqa: E402
 from semlens.data.images import Images  # noqa: E402
 from semlens.demo.bundled_images import DemoWorld  # noqa: E402
 from semlens.dictionaries.request import OWN  # noqa: E402
 from semlens.errors import SemlensError  # noqa: E402
+from semlens.lenses.auroc import auroc  # noqa: E402
+from semlens.lenses.class_relevance import mean_shares  # noqa: E402
 from semlens.models.demo import DemoNet, demo_model  # noqa: E402
 from semlens.models.forward import readouts  # noqa: E402
 from semlens.models.subject import SubjectModel  # noqa: E402

@@ -13,8 +13,8 @@ from crops_cases import Case
 from torch import Tensor
 
 import semlens as sl
-from semlens.lenses.auroc import auroc
 from semlens.demo.walkthrough import find_planted
+from semlens.lenses.auroc import auroc
 from semlens.models.activations import measure_layout, spatial_map
 from semlens.models.forward import readouts
 from semlens.models.hooks import run_layers

@@ -22,9 +22,9 @@ import numpy as np
 from harness import command, table
 
 import semlens as sl
-from semlens.lenses.search.search import Hits
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
+from semlens.lenses.search.search import Hits
 from semlens.types import Component
 
 MARK = "text:© stock"

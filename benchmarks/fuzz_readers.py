@@ -68,15 +68,19 @@ def _pictures() -> list[bytes]:
 
 def file_readers(folder: Path) -> dict[str, Reader]:
     """Return the readers of single files and texts."""
-    from semlens.lenses.concepts import ConceptSet
     from semlens.cli.build_inputs import read_config
     from semlens.data.class_mapping import read_classes, read_targets
     from semlens.data.images import decode
     from semlens.data.load import load_images
     from semlens.embedders.load import load_embedder
+    from semlens.lenses.concepts import ConceptSet
     from semlens.models.load import load_model
-    from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
-    from semlens.store.sealed_tensors import load_sealed, save_sealed
+    from semlens.store.sealed_files import (
+        load_sealed,
+        load_sealed_table,
+        save_sealed,
+        save_sealed_table,
+    )
     from semlens.types import Component
 
     huggingface_hub.constants.HF_HUB_OFFLINE = True  # a SPEC may name anything

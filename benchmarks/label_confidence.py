@@ -43,10 +43,10 @@ from labelling.worlds import GAPS, load_units, with_gap
 from planted_cache import default_cache
 
 import semlens as sl
+from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled, write_picture
 from semlens.lenses.labelling import confidence
 from semlens.lenses.labelling.confidence import ANY, FEATURES, Calibration
 from semlens.lenses.labelling.registry import BUILT_IN
-from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled, write_picture
 
 METHODS = ("vote", "vote-examples")
 ASSET = Path(confidence.__file__).parents[2] / "assets" / "labels" / "confidence.json"

@@ -62,7 +62,7 @@ from labelling.units import Units
 from labelling.worlds import load_units, make_all
 from planted_cache import default_cache
 
-from semlens.lenses.labelling.default_method import DEFAULT_METHOD
+from semlens.lenses.labelling.chosen_method import DEFAULT_METHOD
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.registry import labeller_names, make_labeller
 

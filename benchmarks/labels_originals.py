@@ -31,9 +31,9 @@ from jaxtyping import Bool, Float32
 from labellers import units, world
 from labels_originals_parts import HELD_OUT, OFFSET, SLOPE
 
+from semlens.lenses.labelling.clip_dissect import RankReorder
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.labeller import Labeller
-from semlens.lenses.labelling.rank_reorder import RankReorder
 from semlens.lenses.labelling.registry import make_labeller
 
 HERE = Path(__file__).parent

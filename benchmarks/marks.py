@@ -30,11 +30,11 @@ from PIL import Image
 from scipy import ndimage
 
 import semlens as sl
-from semlens.lenses.classes import find_class
-from semlens.lenses.correct.mark import Mark, find_mark
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import BundledImage, DemoWorld
 from semlens.errors import DataError
+from semlens.lenses.classes import find_class
+from semlens.lenses.correct.mark import Mark, find_mark
 from semlens.types import Component
 
 SETS = ["demo-world/vegetable", "artefacts"]

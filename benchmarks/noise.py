@@ -21,9 +21,12 @@ from harness import command, table
 
 import semlens as sl
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.labelling.chosen_method import choose_method
+from semlens.lenses.labelling.chosen_method import (
+    DEFAULT_METHOD,
+    DEFAULT_WITHOUT_REFERENCE,
+    choose_method,
+)
 from semlens.lenses.labelling.database_evidence import layer_evidence
-from semlens.lenses.labelling.default_method import DEFAULT_METHOD, DEFAULT_WITHOUT_REFERENCE
 from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.meaningless import meaningless
 from semlens.lenses.labelling.scored_blocks import MEANINGLESS, rows_with_examples, thresholds

@@ -27,7 +27,7 @@ from scale import RandomWords, Size, write
 
 import semlens as sl
 from semlens.stages.collect import Collected
-from semlens.store.sealed_tensors import load_sealed, save_sealed
+from semlens.store.sealed_files import load_sealed, save_sealed
 from semlens.streaming.reference import SampleReadouts
 from semlens.streaming.statistics import Moments, TopExamples, batch_statistics
 

@@ -16,9 +16,9 @@ from PIL import Image
 from planted_worlds import SIZE
 
 import semlens as sl
+from semlens.demo.bundled_images import MarkedWorld
 from semlens.lenses.concepts import load_sets
 from semlens.lenses.swap.regions import border_region
-from semlens.demo.bundled_images import MarkedWorld
 from semlens.types import Component
 
 CATEGORY = MappingProxyType(

@@ -17,9 +17,9 @@ from harness import command, log, table
 from sklearn.metrics import adjusted_rand_score
 
 import semlens as sl
-from semlens.lenses.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
+from semlens.lenses.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
 
 LAYERS = ("layer2", "layer3")
 LEVEL = 0.05

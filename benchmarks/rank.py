@@ -20,9 +20,9 @@ import numpy as np
 from harness import command, table
 
 import semlens as sl
-from semlens.lenses.auroc import auroc
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
+from semlens.lenses.auroc import auroc
 from semlens.types import Rank
 
 RANKS: tuple[Rank, ...] = get_args(Rank)

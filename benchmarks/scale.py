@@ -26,6 +26,7 @@ from harness import Clock, Measurement, command, median, table
 from torch import Tensor
 
 import semlens as sl
+from semlens.embedders.embedder import Embedder
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.query_embedding import (
     LABEL_TEMPLATES,
@@ -34,7 +35,6 @@ from semlens.lenses.query_embedding import (
     embed_texts,
 )
 from semlens.lenses.scores import redundancy
-from semlens.embedders.embedder import Embedder
 from semlens.recipe import Recipe
 from semlens.regular_files import file_digest
 from semlens.store import file_names

@@ -21,10 +21,10 @@ from harness import command, log, table
 from scipy.stats import ttest_ind
 
 import semlens as sl
-from semlens.lenses.tcav.concept_test import Sensitivities, concept_test, fit_vectors
-from semlens.lenses.tcav.tcav import class_gradients
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
+from semlens.lenses.tcav.concept_test import Sensitivities, concept_test, fit_vectors
+from semlens.lenses.tcav.tcav import class_gradients
 from semlens.models.forward import readouts
 
 LAYERS = ("layer2", "layer3")

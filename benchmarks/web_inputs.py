@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 import semlens as sl
-from semlens.lenses.compare.component_sets import component_sets
-from semlens.lenses.describe.concept_map import cluster_cache, layout_cache
 from semlens.embedders.demo import DemoEmbedder
 from semlens.embedders.embedder import Embedder
+from semlens.lenses.compare.component_sets import component_sets
+from semlens.lenses.describe.concept_map import cluster_cache, layout_cache
 
 DIM = 512
 

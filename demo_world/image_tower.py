@@ -21,8 +21,7 @@ from demo_world.features import BANK_SIZE, FROZEN_STAGES, PASSES, pretrained_tow
 from demo_world.overlays import TEMPLATES, Overlay, overlay_bank
 from demo_world.text_space import centre
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_image_tower import ImageTower
-from semlens.embedders.demo_text_tower import load_text_tower
+from semlens.embedders.demo_towers import ImageTower, load_text_tower
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,14 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from demo_world.workspace import ASSETS, Workspace
-from semlens.embedders.demo_image_tower import ImageTower
-from semlens.embedders.demo_space import IMAGE_ASSET, TEXT_ASSET, VOCABULARY_ASSET
+from semlens.embedders.demo_towers import (
+    IMAGE_ASSET,
+    TEXT_ASSET,
+    VOCABULARY_ASSET,
+    ImageTower,
+    save_quantised,
+)
 from semlens.embedders.photo import ASSET as PHOTO_ASSET
-from semlens.embedders.quantised import save_quantised
 from semlens.models.demo import ASSET as SUBJECT_ASSET
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # makes the archive's bytes depend on its content only

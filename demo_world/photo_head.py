@@ -14,11 +14,9 @@ from demo_world.overlays import overlay_bank
 from demo_world.photo_classes import ClassCaptions, class_captions, class_features
 from demo_world.photo_features import BANK_SIZE, PASSES, photo_workspace
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_image_tower import BODY_FEATURES
-from semlens.embedders.demo_space import DIMENSION
+from semlens.embedders.demo_towers import BODY_FEATURES, DIMENSION
 from semlens.embedders.photo import ASSET
-from semlens.embedders.photo_image_tower import CLASSES, imagenet_classifier
-from semlens.embedders.photo_text_tower import SentenceEncoder
+from semlens.embedders.photo_towers import CLASSES, SentenceEncoder, imagenet_classifier
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,14 @@ from torch import Tensor
 from demo_world.captions import TRAIN
 from demo_world.text_space import centre
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_space import TEXT_ASSET, VOCABULARY_ASSET
-from semlens.embedders.demo_text_tower import UNKNOWN, TextTower, load_text_tower
-from semlens.embedders.quantised import save_quantised
+from semlens.embedders.demo_towers import (
+    TEXT_ASSET,
+    UNKNOWN,
+    VOCABULARY_ASSET,
+    TextTower,
+    load_text_tower,
+    save_quantised,
+)
 
 TOKEN_DIMENSION = 128
 HIDDEN = 512

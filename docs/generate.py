@@ -28,15 +28,15 @@ import cli_reference
 import python_reference
 
 import semlens.lenses
-from semlens.lenses.report.evidence_file import EvidenceFile
 from semlens.cli import app, outline
 from semlens.cli.command import question_command
+from semlens.lenses.report.evidence_file import EvidenceFile
 from semlens.settings import listing_of, settings_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/semlens"
 STUB = PACKAGE / "__init__.pyi"
-METHODS = PACKAGE / "analysis/questions.py"
+METHODS = PACKAGE / "lenses/questions.py"
 OUTLINES = PACKAGE / "cli/outline.json"
 PYTHON = ROOT / "docs/python.md"
 COMMANDS = ROOT / "docs/cli.md"

@@ -25,10 +25,10 @@ from conftest import (
 from PIL import Image
 
 import semlens as sl
-from semlens.lenses.result import Result
 from semlens.data.image_folder import ImageFolder
 from semlens.data.images import Images
 from semlens.embedders.load import load_embedder
+from semlens.lenses.result import Result
 from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
 

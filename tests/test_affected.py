@@ -15,11 +15,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.errors import DataError, LayerError, StaleError
 from semlens.lenses.correct.affected_samples import SVM_C, affected, signed_distances
 from semlens.lenses.correct.cav import standardise
 from semlens.lenses.correct.component_files import read_affected
-from semlens.cli.app import app
-from semlens.errors import DataError, LayerError, StaleError
 from semlens.types import Component
 
 

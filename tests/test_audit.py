@@ -19,15 +19,6 @@ from PIL import Image
 from torch import nn
 
 import semlens as sl
-from semlens.lenses.audit.audit import DRAWS
-from semlens.lenses.audit.relevance_shares import (
-    ALL,
-    VERDICTS,
-    BootstrapCosines,
-    component_weights,
-)
-from semlens.lenses.concepts import Concept, ConceptSet
-from semlens.lenses.query_embedding import LABEL_TEMPLATES
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import (
     ConceptError,
@@ -37,6 +28,15 @@ from semlens.errors import (
     RelevanceError,
     StaleError,
 )
+from semlens.lenses.audit.audit import DRAWS
+from semlens.lenses.audit.relevance_shares import (
+    ALL,
+    VERDICTS,
+    BootstrapCosines,
+    component_weights,
+)
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.query_embedding import LABEL_TEMPLATES
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 

@@ -15,6 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.draw.audit_plots import audit_plot, sweep_plot
+from semlens.draw.figure import figure_png
+from semlens.draw.palette import VERDICTS
+from semlens.errors import ConceptError, RecipeError, RelevanceError, StoreError
 from semlens.lenses.audit.ci_gate import Condition, check_conditions, save_junit
 from semlens.lenses.audit.random_concepts import (
     ConceptPool,
@@ -26,11 +31,6 @@ from semlens.lenses.audit.random_concepts import (
 from semlens.lenses.audit.saved_audits import SavedAudits
 from semlens.lenses.concepts import Concept, ConceptSet, load_sets
 from semlens.lenses.resolve_concepts import concepts_by_class, set_for, sets_for
-from semlens.cli.app import app
-from semlens.draw.audit_plots import audit_plot, sweep_plot
-from semlens.draw.figure import figure_png
-from semlens.draw.palette import VERDICTS
-from semlens.errors import ConceptError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 

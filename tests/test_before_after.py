@@ -21,8 +21,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
+from semlens.data.artefact import artefact_seed, insert_drawn
+from semlens.errors import DataError
 from semlens.lenses.audit.audit_records import AuditChanges, Review
-from semlens.lenses.audit.marks import mark_spurious
+from semlens.lenses.audit.saved_audits import mark_spurious
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.correct import cav
 from semlens.lenses.correct import mark as mark_module
@@ -35,11 +37,8 @@ from semlens.lenses.correct.ablation_preview import (
 )
 from semlens.lenses.correct.before_after import before_after
 from semlens.lenses.correct.mark import find_mark
-from semlens.lenses.correct.next_components import TRACED, Step, next_components
-from semlens.lenses.correct.repair_selection import by_relevance
+from semlens.lenses.correct.repair_selection import TRACED, Step, by_relevance, next_components
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
-from semlens.data.artefact import artefact_seed, insert_drawn
-from semlens.errors import DataError
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app

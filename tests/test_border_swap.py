@@ -15,13 +15,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import DataError, ModelError, RelevanceError
 from semlens.lenses.swap.border_swap import border_swap
 from semlens.lenses.swap.outlier_test import leave_one_out
 from semlens.lenses.swap.pairs import draw_pairs, plan_swap
 from semlens.lenses.swap.regions import border_region
-from semlens.cli.app import app
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import DataError, ModelError, RelevanceError
 from semlens.models.input_pictures import input_pictures
 from semlens.models.subject import SubjectModel
 

@@ -7,16 +7,16 @@ import pytest
 from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import LayerError, RecipeError, RelevanceError, StaleError
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.describe.component_card import card, class_relevances, measures
 from semlens.lenses.describe.label_candidates import saved_candidates
 from semlens.lenses.describe.neighbours import counterpart, neighbours
 from semlens.lenses.describe.score_distribution import MEANINGS
-from semlens.lenses.describe.senses import split_examples
 from semlens.lenses.labelling.label import label
+from semlens.lenses.labelling.senses import split_examples
 from semlens.lenses.query_embedding import embed_texts
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import LayerError, RecipeError, RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 

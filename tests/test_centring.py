@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import semlens as sl
-from semlens.lenses.centring import centred_vectors, layer_crops, layer_means
 from semlens.errors import LayerError
+from semlens.lenses.centring import centred_vectors, layer_crops, layer_means
 
 
 @pytest.fixture

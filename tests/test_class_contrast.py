@@ -17,6 +17,8 @@ from scipy.stats import t as student
 from torch import nn
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ConceptError, RelevanceError
 from semlens.lenses.audit.class_contrast import (
     LayerExcess,
     choose_references,
@@ -28,12 +30,10 @@ from semlens.lenses.audit.class_contrast import (
     standardised,
 )
 from semlens.lenses.audit.moderated_test import moderated_p_values, variance_prior
-from semlens.lenses.audit.suspect_candidates import best_matches
+from semlens.lenses.audit.suspects import best_matches
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.resolve_concepts import class_and_concepts
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ConceptError, RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.web.app import create_app

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 import semlens as sl
-from semlens.lenses.swap.colour_swap import transfer_colours
 from semlens.data.image_folder import ImageFolder
+from semlens.lenses.swap.colour_swap import transfer_colours
 
 CLASSES = [f"class{i}" for i in range(7)]
 MODEL = """

@@ -16,6 +16,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import (
+    LayerError,
+    RecipeError,
+    RelevanceError,
+    StaleError,
+    StoreError,
+)
 from semlens.lenses.compare import nearest_components
 from semlens.lenses.compare.component_sets import component_sets, database_names
 from semlens.lenses.compare.labels_and_scores import assign_labels, set_scores
@@ -29,15 +38,6 @@ from semlens.lenses.compare.nearest_components import (
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.labelling.chosen_method import choose_method
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.cli.app import app
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import (
-    LayerError,
-    RecipeError,
-    RelevanceError,
-    StaleError,
-    StoreError,
-)
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 from semlens.regular_files import file_digest

@@ -13,10 +13,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.contrast.contrast import contrast
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, RelevanceError
+from semlens.lenses.contrast.contrast import contrast
 from semlens.models.subject import SubjectModel
 
 CLASSES = ["class0", "class1", "fruit", "other"]

@@ -71,5 +71,5 @@ def test_only_generated_files_differ(tree):
         for path in files
         if not (ROOT / path).is_file() or (ROOT / path).read_bytes() != (tree / path).read_bytes()
     }
-    generated = {"__init__.pyi", "analysis/questions.py", "cli/outline.json"}
-    assert differ == {"analysis/describe/rarely_active.py", *generated}
+    generated = {"__init__.pyi", "lenses/questions.py", "cli/outline.json"}
+    assert differ == {"lenses/describe/rarely_active.py", *generated}

@@ -11,10 +11,10 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from PIL import Image
 
 import semlens as sl
-from semlens.lenses.result import plain
 from semlens.concept_database import ConceptDatabase
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
+from semlens.lenses.result import plain
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 from semlens.run.plan import Execution

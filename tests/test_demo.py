@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.auroc import auroc
 from semlens.cli.app import app
 from semlens.demo.bundled_images import DemoWorld
+from semlens.lenses.auroc import auroc
 from semlens.models.forward import logits, readouts
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 from semlens.dictionaries.attention_heads import head_dictionary
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
 from semlens.dictionaries.fit import FITS, fit_directions
-from semlens.dictionaries.nonnegative_least_squares import nonnegative_least_squares
 from semlens.dictionaries.request import FITTED, parse_components
+from semlens.dictionaries.semi_nmf import nonnegative_least_squares
 from semlens.errors import LayerError, RecipeError
 from semlens.models.ablation import pruned
 from semlens.models.hooks import run_layers

@@ -19,12 +19,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.concepts import Concept, ConceptSet
-from semlens.lenses.describe.category_nodes import concept_nodes, recurring
-from semlens.lenses.query_embedding import embed_concepts
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import EmbedderError, RecipeError, RelevanceError, StaleError
+from semlens.lenses.concepts import Concept, ConceptSet
+from semlens.lenses.describe.category_nodes import concept_nodes, recurring
+from semlens.lenses.query_embedding import embed_concepts
 from semlens.models.subject import SubjectModel
 
 LAYERS = ["first", "second"]

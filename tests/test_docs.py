@@ -16,9 +16,9 @@ from conftest import ColourEmbedder
 
 import semlens
 from semlens import errors
-from semlens.lenses.concepts import ConceptSet, bundled_names
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
+from semlens.lenses.concepts import ConceptSet, bundled_names
 from semlens.models.subject import SubjectModel
 
 ROOT = Path(__file__).resolve().parents[1]

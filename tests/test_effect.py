@@ -16,9 +16,6 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses import effect as effects
-from semlens.lenses.classes import class_samples, find_class
-from semlens.lenses.concepts import ConceptSet
 from semlens.cli.explain import effect as command
 from semlens.cli.explain import explain as other_command
 from semlens.data.image_folder import ImageFolder
@@ -30,6 +27,9 @@ from semlens.errors import (
     RelevanceError,
     StoreError,
 )
+from semlens.lenses import effect as effects
+from semlens.lenses.classes import class_samples, find_class
+from semlens.lenses.concepts import ConceptSet
 from semlens.models.ablation import batched_ablation, pruned
 from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel

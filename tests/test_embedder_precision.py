@@ -11,10 +11,10 @@ from torch import nn
 from torch.backends.mha import get_fastpath_enabled
 
 import semlens as sl
-from semlens.lenses.describe.overview import describe_settings
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.precision import LEAST_COSINE, check_precision, embedding_in
 from semlens.errors import EmbedderError, RecipeError
+from semlens.lenses.describe.overview import describe_settings
 
 
 class PatchEmbedder(Embedder):

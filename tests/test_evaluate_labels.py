@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import semlens as sl
-from semlens.lenses.labelling.known_content import LabelledFolders, folder_responses
 from semlens.errors import DataError, EmbedderError, RecipeError
+from semlens.lenses.labelling.known_content import LabelledFolders, folder_responses
 from semlens.models.subject import SubjectModel
 
 COLOURS = {"red": (230, 30, 30), "Green_leaf": (30, 220, 40), "blue": (40, 40, 235)}

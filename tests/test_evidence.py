@@ -21,11 +21,11 @@ from scipy.stats import false_discovery_control
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.errors import RecipeError, StoreError
 from semlens.lenses.report.evidence_file import EvidenceFile
 from semlens.lenses.report.model_card import escaped
 from semlens.lenses.result import plain
-from semlens.cli.app import app
-from semlens.errors import RecipeError, StoreError
 
 SCHEMA = Path(__file__).resolve().parents[1] / "docs/evidence.schema.json"
 LISTS = {"valid": ["red", "green", "leaf"], "spurious": ["text", "border", "blue"]}

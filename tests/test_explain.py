@@ -19,9 +19,6 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses import database_engine
-from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.labelling.label_source import UnlabelledWarning
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
 from semlens.data.image_folder import ImageFolder
@@ -34,6 +31,9 @@ from semlens.errors import (
     StaleError,
     StoreError,
 )
+from semlens.lenses import database_engine
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.labelling.label_source import UnlabelledWarning
 from semlens.models.preprocess_geometry import AxisMap, Geometry
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance

@@ -17,10 +17,10 @@ from test_executors import contents
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.concepts import Concept
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, RecipeError, StaleError, StoreError
+from semlens.lenses.concepts import Concept
 from semlens.web.app import create_app
 
 pytestmark = pytest.mark.filterwarnings("ignore::semlens.data.class_mapping.UnmappedWarning")

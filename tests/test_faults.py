@@ -20,8 +20,12 @@ from semlens.models.load import load_model
 from semlens.run.plan import Execution
 from semlens.run.shards import Shards, Stage
 from semlens.store.atomic_files import damaged
-from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
-from semlens.store.sealed_tensors import load_sealed, save_sealed
+from semlens.store.sealed_files import (
+    load_sealed,
+    load_sealed_table,
+    save_sealed,
+    save_sealed_table,
+)
 from semlens.store.writer import write_lock
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ConceptError, ImageError, RecipeError, SemlensError
 from semlens.lenses.concept_file import parse_upload, to_toml
 from semlens.lenses.concepts import Concept, ConceptSet, parse_set
 from semlens.lenses.query_embedding import open_image
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ConceptError, ImageError, RecipeError, SemlensError
 from semlens.regular_files import read_bytes, read_text
 from semlens.settings import listing_of, settings_of, unannotated
 

@@ -16,18 +16,18 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.auroc import auroc
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.demo.bundled_images import DemoWorld
 from semlens.errors import DataError, RecipeError
+from semlens.lenses.auroc import auroc
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import readouts
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
 from semlens.run import dictionaries as run_dictionaries
 from semlens.run.dictionaries import UnknownModelWarning
-from semlens.stages.shuffled_activations import shuffled_activations
+from semlens.stages.sampled_vectors import shuffled_activations
 from semlens.store.dictionary_files import load_dictionary
 
 LAYOUT = LayerLayout("first", "map", 6, 16, 16)

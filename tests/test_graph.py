@@ -19,8 +19,6 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.graph.build_graph import UNLABELLED
 from semlens.cli.explain import graph
 from semlens.draw.encode_images import fit_text
 from semlens.draw.graph_layout import MAX_CARDS, GraphEdge, GraphHeading, GraphNode, layout_graph
@@ -28,6 +26,8 @@ from semlens.draw.graph_ordering import crossing_weight, order_by_barycentre
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.graph_scene import CARD
 from semlens.errors import DataError, RelevanceError, StoreError
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.graph.build_graph import UNLABELLED
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 from semlens.relevance.presets import EPSILON_PLUS_FLAT, preset
@@ -160,9 +160,7 @@ def test_batches_and_chunks_change_nothing(db, monkeypatch, rules):
     seen: list[tuple[str, int, int]] = []
 
     def ask(batch_size, chunk):
-        monkeypatch.setattr(
-            "semlens.lenses.graph.relevance_trace.pairs_per_pass", lambda *_: chunk
-        )
+        monkeypatch.setattr("semlens.lenses.graph.relevance_trace.pairs_per_pass", lambda *_: chunk)
         with progress_listener(lambda *state: seen.append(state)):
             return attribution_graph(db, 2, samples=SAMPLES, rules=rules, batch_size=batch_size)
 

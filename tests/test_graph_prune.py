@@ -8,15 +8,15 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from torch import nn
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import RelevanceError, StaleError
+from semlens.lenses.graph.attribution_graph import prune_graph
 from semlens.lenses.graph.graph_layers import reached_layers
-from semlens.lenses.graph.prune_graph import prune_graph
 from semlens.lenses.graph.relevance_trace import (
     GraphTrace,
     TracedLayer,
     trace_class,
 )
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import semlens as sl
-from semlens.lenses.audit.marks import mark_spurious
-from semlens.lenses.graph.verdict_composition import audited_verdicts, verdict_composition
 from semlens.draw.graph_layout import GraphNode, verdicts_text
 from semlens.draw.graph_picture import draw_png
 from semlens.draw.graph_scene import CARD
 from semlens.draw.palette import NO_VERDICT, VERDICTS, rgb
+from semlens.lenses.audit.saved_audits import mark_spurious
+from semlens.lenses.graph.build_graph import audited_verdicts, verdict_composition
 from semlens.models.subject import SubjectModel
 
 KINDS = [*VERDICTS, None]

@@ -13,11 +13,11 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.errors import ConceptError, LayerError
 from semlens.lenses.labelling.component_names import component_names
 from semlens.lenses.result import plain
 from semlens.lenses.saved_labels import search_labels
-from semlens.cli.app import app
-from semlens.errors import ConceptError, LayerError
 
 
 @pytest.fixture(scope="module")

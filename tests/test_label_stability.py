@@ -10,13 +10,13 @@ import pytest
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import LayerError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.registry import make_labeller
 from semlens.lenses.labelling.stability import resampled, stability
 from semlens.lenses.result import plain
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import LayerError
 from semlens.models.subject import SubjectModel
 
 WORDS, DIM, IMAGES = 30, 32, 900

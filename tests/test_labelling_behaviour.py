@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from semlens.lenses.labelling.clip_dissect import WPMI, SoftWPMI
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.meaningless import meaningless
 from semlens.lenses.labelling.registry import BUILT_IN
 from semlens.lenses.labelling.semantic_lens import SemanticLens
-from semlens.lenses.labelling.soft_wpmi import WPMI, SoftWPMI
 from semlens.lenses.labelling.vote import ExampleVote, Vote
 
 METHODS = [name for name in BUILT_IN if name != "random"]

@@ -10,6 +10,8 @@ import pytest
 from conftest import LittleNet, WordEmbedder, to_tensor
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ConceptError, LayerError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.evidence import Evidence
@@ -17,8 +19,6 @@ from semlens.lenses.labelling.label import label
 from semlens.lenses.labelling.registry import BUILT_IN
 from semlens.lenses.labelling.semantic_lens import SemanticLens
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ConceptError, LayerError
 from semlens.models.subject import SubjectModel
 
 

@@ -7,6 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from semlens.errors import DataError
 from semlens.lenses.labelling.hits import (
     hit_chance,
     hit_table,
@@ -14,7 +15,6 @@ from semlens.lenses.labelling.hits import (
     truth_bootstrap,
     truths_of,
 )
-from semlens.errors import DataError
 
 
 def plain_chance(scores, right, count):

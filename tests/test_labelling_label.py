@@ -11,8 +11,10 @@ from conftest import LittleNet, WordEmbedder, to_tensor
 from rich.console import Console
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ConceptError, RecipeError
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.labelling import default_method
+from semlens.lenses.labelling import chosen_method
 from semlens.lenses.labelling.chosen_method import choose_method
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.meaningless import meaningless
@@ -22,8 +24,6 @@ from semlens.lenses.labelling.scored_blocks import scored_blocks
 from semlens.lenses.labelling.vote import ExampleVote
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.result import plain
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ConceptError, RecipeError
 from semlens.models.subject import SubjectModel
 
 CONCEPTS = ConceptSet.of(["dog", "cat", "red", "blue", "grass", "text"])
@@ -90,11 +90,11 @@ def test_a_method_that_scores_all_components_together_labels_all_without_a_thres
 
 
 def test_the_default_needs_a_reference_sample_that_is_large_enough(db, monkeypatch):
-    assert len(db.reference) < default_method.SMALLEST_REFERENCE
+    assert len(db.reference) < chosen_method.SMALLEST_REFERENCE
     few, named = db.label(CONCEPTS), db.label(CONCEPTS, method="vote-examples")
     assert few.method == "vote-examples"
     assert few.to_pandas().equals(named.to_pandas())
-    monkeypatch.setattr(default_method, "SMALLEST_REFERENCE", len(db.reference))
+    monkeypatch.setattr(chosen_method, "SMALLEST_REFERENCE", len(db.reference))
     many, named = db.label(CONCEPTS), db.label(CONCEPTS, method="vote")
     assert many.method == "vote"
     assert many.to_pandas().equals(named.to_pandas())

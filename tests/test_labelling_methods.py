@@ -10,20 +10,23 @@ import numpy as np
 import pytest
 from sklearn.linear_model import ElasticNet, LinearRegression
 
+from semlens.errors import ConceptError
+from semlens.lenses.labelling.clip_dissect import (
+    WPMI,
+    CosCubed,
+    RankReorder,
+    SoftWPMI,
+    fit_temperature,
+    separation,
+)
 from semlens.lenses.labelling.contrastive_projection import ContrastiveProjection
-from semlens.lenses.labelling.correlation import Correlation
-from semlens.lenses.labelling.cos_cubed import CosCubed
 from semlens.lenses.labelling.evidence import Evidence
-from semlens.lenses.labelling.fit_temperature import fit_temperature, separation
 from semlens.lenses.labelling.invert import AnnotatedInvert, Invert
-from semlens.lenses.labelling.linear_explanation import LinearExplanation
-from semlens.lenses.labelling.random_labels import RandomLabels
-from semlens.lenses.labelling.rank_reorder import RankReorder
+from semlens.lenses.labelling.linear_explanation import Correlation, LinearExplanation
+from semlens.lenses.labelling.registry import RandomLabels
 from semlens.lenses.labelling.semantic_lens import SemanticLens
-from semlens.lenses.labelling.soft_wpmi import WPMI, SoftWPMI
 from semlens.lenses.labelling.vote import ExampleVote, Vote
 from semlens.lenses.labelling.weighted_dissect import WeightedDissect
-from semlens.errors import ConceptError
 
 CASES = {
     **{

@@ -8,14 +8,14 @@ from conftest import LittleNet, WordEmbedder, to_tensor
 from PIL import Image
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.draw.example_picture import example_crop
+from semlens.errors import ConceptError
 from semlens.lenses.labelling.caption_model import CELL, CaptionModel, grid
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.proposals import propose_words
 from semlens.lenses.labelling.registry import make_labeller
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.data.image_folder import ImageFolder
-from semlens.draw.example_picture import example_crop
-from semlens.errors import ConceptError
 from semlens.models.subject import SubjectModel
 
 

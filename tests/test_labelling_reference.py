@@ -10,13 +10,13 @@ from pyarrow import parquet
 from safetensors.numpy import load_file
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ConceptError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.registry import BUILT_IN
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ConceptError
 from semlens.models.subject import SubjectModel
 from semlens.store import file_names
 

@@ -8,11 +8,11 @@ import labelling_oracles as oracle
 import numpy as np
 import pytest
 
+from semlens.errors import ConceptError, RecipeError
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.registry import BUILT_IN, labeller_names, make_labeller
 from semlens.lenses.labelling.semantic_lens import SemanticLens
-from semlens.errors import ConceptError, RecipeError
 
 PLUG_IN = '''
 import numpy as np

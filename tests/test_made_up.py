@@ -8,6 +8,7 @@ from conftest import LittleNet, WordEmbedder, to_tensor
 from scipy.stats import binomtest
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
 from semlens.lenses.noise import LEVEL
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES
 from semlens.lenses.search.made_up import (
@@ -20,7 +21,6 @@ from semlens.lenses.search.made_up import (
 )
 from semlens.lenses.search.query import make_query
 from semlens.lenses.search.search import alignments, rank
-from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 
 HELD_OUT = 100

@@ -15,8 +15,7 @@ from semlens.lenses.compare.component_sets import component_sets
 from semlens.lenses.compare.labels_and_scores import assign_labels
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe import clusters
-from semlens.lenses.describe.clusters import compute_layout
-from semlens.lenses.describe.neighbour_graph import RECALL, nearest_neighbours
+from semlens.lenses.describe.clusters import RECALL, compute_layout, nearest_neighbours
 from semlens.lenses.labelling.chosen_method import choose_method
 from semlens.lenses.labelling.scored_blocks import scored_blocks
 from semlens.lenses.query_embedding import embed_concepts

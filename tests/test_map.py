@@ -17,6 +17,11 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.draw.map_colours import Groups, Queries, Scale
+from semlens.draw.map_labels import MapPlace
+from semlens.draw.map_plot import MapPicture, draw_map
+from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
 from semlens.lenses.compare.component_sets import as_databases
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe.clusters import (
@@ -29,12 +34,7 @@ from semlens.lenses.describe.clusters import (
     vote_clusters,
 )
 from semlens.lenses.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES
-from semlens.cli.app import app
-from semlens.draw.map_colours import Groups, Queries, Scale
-from semlens.draw.map_labels import MapPlace
-from semlens.draw.map_plot import MapPicture, draw_map
-from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
-from semlens.store.sealed_tables import save_sealed_table
+from semlens.store.sealed_files import save_sealed_table
 
 LAYERS = ["first", "second"]
 NAMES = ["dog", "green frog", "car", "tree", "sea", "dog"]

@@ -12,13 +12,8 @@ from matplotlib.path import Path as Outline
 from scipy.spatial import Delaunay
 from sklearn.manifold import trustworthiness
 
-from semlens.lenses.describe.atlas import FEW, fit, make_atlas
-from semlens.lenses.describe.clusters import find_clusters
-from semlens.lenses.describe.hulls import outlines
-from semlens.lenses.describe.label_clusters import ClusterScores
-from semlens.lenses.describe.places import merge_clusters, side_by_side
 from semlens.draw.figure import PAPER
-from semlens.draw.place_colours import (
+from semlens.draw.map_colours import (
     DARK_PAPER,
     LEAST_CONTRAST,
     OPACITY,
@@ -26,6 +21,9 @@ from semlens.draw.place_colours import (
     oklab,
     place_colours,
 )
+from semlens.lenses.describe.atlas import FEW, fit, make_atlas, outlines
+from semlens.lenses.describe.clusters import find_clusters
+from semlens.lenses.describe.label_clusters import ClusterScores, merge_clusters, side_by_side
 
 CSS = Path(__file__).resolve().parents[1] / "web/src/app.css"
 

@@ -7,9 +7,9 @@ from conftest import VEGETABLES, LittleNet, WordEmbedder, build_vegetables, to_t
 from fastapi.testclient import TestClient
 
 import semlens as sl
-from semlens.lenses.audit.audit_records import AuditChanges, Review
-from semlens.lenses.audit.marks import mark_spurious, marked_spurious
 from semlens.errors import EditError, LayerError
+from semlens.lenses.audit.audit_records import AuditChanges, Review
+from semlens.lenses.audit.saved_audits import mark_spurious, marked_spurious
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app

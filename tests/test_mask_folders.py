@@ -9,9 +9,9 @@ from conftest import assert_says
 from PIL import Image
 from segmented_world import save
 
+from semlens.errors import DataError, ModelError
 from semlens.lenses.netdissect.input_masks import masks_in_input
 from semlens.lenses.netdissect.mask_folder import load_masks
-from semlens.errors import DataError, ModelError
 from semlens.models.preprocess_geometry import measure_geometry
 
 

@@ -27,9 +27,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.search.search import search
 from semlens.cli.app import app
 from semlens.errors import DataError, RecipeError, SemlensError
+from semlens.lenses.search.search import search
 from semlens.mcp import server as mcp_server
 from semlens.mcp.answer import limited
 from semlens.mcp.image_access import ImageAccess

@@ -12,13 +12,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.audit.model_test import _outputs
-from semlens.lenses.auroc import auroc, auroc_interval
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, artefact_seed
 from semlens.data.image_folder import ImageFolder
 from semlens.data.image_sequence import ImageSequence
 from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
+from semlens.lenses.audit.model_test import _outputs
+from semlens.lenses.auroc import auroc, auroc_interval
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener

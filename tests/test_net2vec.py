@@ -10,11 +10,11 @@ from scipy.optimize import minimize
 from segmented_world import COLOURS, ColourNet, centre, save, write_world
 
 import semlens as sl
+from semlens.errors import DataError, RecipeError
 from semlens.lenses.netdissect import net2vec
 from semlens.lenses.netdissect.concept_probe import fit_probe
 from semlens.lenses.netdissect.input_masks import InputMasks
 from semlens.lenses.netdissect.score_thresholds import BINS, ScoreRange
-from semlens.errors import DataError, RecipeError
 from semlens.models.subject import SubjectModel
 
 

@@ -14,17 +14,17 @@ from segmented_world import COLOURS, ColourNet, centre, save, write_world
 from torch.nn import functional
 
 import semlens as sl
-from semlens.lenses.netdissect import upper_quantile
-from semlens.lenses.netdissect.input_masks import InputMasks
-from semlens.lenses.netdissect.mask_folder import load_masks
-from semlens.lenses.netdissect.netdissect import find_overlap, find_thresholds
-from semlens.lenses.netdissect.overlap import CellCounts, Overlap
-from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
-from semlens.lenses.netdissect.upper_quantile import UpperQuantile
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.mark_masks import mark_mask, write_mark_masks
 from semlens.demo.walkthrough import find_planted
 from semlens.errors import DataError, LayerError, RecipeError
+from semlens.lenses.netdissect import score_thresholds
+from semlens.lenses.netdissect.input_masks import InputMasks
+from semlens.lenses.netdissect.mask_folder import load_masks
+from semlens.lenses.netdissect.netdissect import find_overlap, find_thresholds
+from semlens.lenses.netdissect.overlap import CellCounts, Overlap
+from semlens.lenses.netdissect.score_thresholds import UpperQuantile
+from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
 from semlens.models.demo import DemoNet, preprocess
 from semlens.models.subject import SubjectModel
 
@@ -164,7 +164,7 @@ def test_the_streamed_quantile_is_exact(monkeypatch):
         assert ((values > got[:, None]).mean(1) <= share + 1e-12).all()
         expected = np.quantile(values, 1 - share, axis=1, method="inverted_cdf")
         np.testing.assert_array_equal(got, expected)
-    monkeypatch.setattr(upper_quantile, "MEMORY", 1000)
+    monkeypatch.setattr(score_thresholds, "MEMORY", 1000)
     with pytest.raises(RecipeError, match="GiB"):
         UpperQuantile(100, 1000, 0.5)
 

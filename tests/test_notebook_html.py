@@ -19,12 +19,12 @@ from rich.panel import Panel
 from rich.text import Text
 
 import semlens as sl
-from semlens.lenses.result import Result
 from semlens.draw.figure import new_figure
 from semlens.draw.html import CARDS
 from semlens.draw.notebook_html import ROWS, SVG_BYTES
 from semlens.draw.text_table import rich_table
 from semlens.errors import StaleError
+from semlens.lenses.result import Result
 from semlens.models.subject import SubjectModel
 
 BAD = "<script>alert('x')</script> & [bold]"

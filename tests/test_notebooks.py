@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from semlens.notebook_bars import NotebookBars, in_notebook
+from semlens.progress import NotebookBars, in_notebook
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "examples/notebooks"
 WORK = """

@@ -16,13 +16,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.describe.build_command import build_command
 from semlens.api import make_plan
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.data.own_boxes import load_boxes
 from semlens.embedders.precomputed import PrecomputedVectors
 from semlens.errors import DataError, RecipeError, StaleError
+from semlens.lenses.describe.database_warnings import build_command
 from semlens.models.activations import LayerLayout
 from semlens.models.subject import SubjectModel
 from semlens.run.executors.local_processes import LocalProcesses

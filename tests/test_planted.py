@@ -20,9 +20,9 @@ import planted_worlds as worlds  # noqa: E402
 from planted_judge import holm, judge, summarise  # noqa: E402
 
 from demo_world.marks import MarkSpec, draw_marks  # noqa: E402
+from semlens.data.artefact import load_artefact  # noqa: E402
 from semlens.lenses.concepts import load_sets  # noqa: E402
 from semlens.lenses.swap.regions import border_region  # noqa: E402
-from semlens.data.artefact import load_artefact  # noqa: E402
 
 ALL = (*worlds.DEVELOPMENT, *worlds.HELD_OUT)
 

@@ -16,12 +16,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
-from semlens.lenses.correct.before_after import before_after
-from semlens.lenses.describe.predicted_classes import predict_classes, predicted_samples
-from semlens.lenses.graph.relevance_trace import IMAGES
-from semlens.lenses.result import plain
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError
+from semlens.lenses.correct.before_after import before_after
+from semlens.lenses.describe.overview import predict_classes, predicted_samples
+from semlens.lenses.graph.relevance_trace import IMAGES
+from semlens.lenses.result import plain
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 
@@ -50,7 +50,7 @@ def predicted(db, pictures):
 def test_predictions_are_those_of_the_model_and_are_kept(db, predicted, monkeypatch):
     table = predict_classes(db)
     assert table["predicted"].tolist() == predicted
-    monkeypatch.setattr("semlens.lenses.describe.predicted_classes.logits", None)
+    monkeypatch.setattr("semlens.lenses.describe.overview.logits", None)
     assert predict_classes(db).equals(table)  # the model does not run again
 
 

@@ -16,11 +16,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.graph.relevance_trace import component_shares, make_job
-from semlens.lenses.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, RecipeError, RelevanceError
+from semlens.lenses.graph.relevance_trace import component_shares, make_job
+from semlens.lenses.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
 from semlens.models.subject import SubjectModel
 
 

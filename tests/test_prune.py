@@ -14,10 +14,10 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.correct.component_files import read_components
-from semlens.lenses.correct.prune import prune_weights
 from semlens.cli.app import app
 from semlens.errors import DataError, LayerError, ModelError
+from semlens.lenses.correct.component_files import read_components
+from semlens.lenses.correct.prune import prune_weights
 from semlens.models.hooks import evaluating
 from semlens.types import Component
 

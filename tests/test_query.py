@@ -11,6 +11,8 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 from PIL import Image
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ConceptError, LayerError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.chosen_method import choose_method
 from semlens.lenses.labelling.labels import Labels
@@ -19,8 +21,6 @@ from semlens.lenses.saved_labels import label_tables, search_labels
 from semlens.lenses.search.query import make_query
 from semlens.lenses.search.scale import plain_number
 from semlens.lenses.search.search import alignments, rank
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ConceptError, LayerError
 from semlens.models.subject import SubjectModel
 
 LAYERS = ["first", "second"]

@@ -24,6 +24,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.api import make_plan
+from semlens.cli.app import app
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ModelError, RecipeError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe.classes_and_samples import example_files
 from semlens.lenses.describe.component_card import card
@@ -31,10 +35,6 @@ from semlens.lenses.describe.overview import describe_settings
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.noise import strengths
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.api import make_plan
-from semlens.cli.app import app
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ModelError, RecipeError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.lrp_engine import LRPEngine

@@ -15,7 +15,7 @@ import semlens as sl
 from semlens.cli.app import app
 from semlens.cli.build_inputs import BuildInputs, read_config
 from semlens.errors import RecipeError
-from semlens.hub.recipes import LOCATIONS, recipe_names, recipe_text
+from semlens.hub.pull import LOCATIONS, recipe_names, recipe_text
 from semlens.recipe import Recipe
 
 TINY = {

@@ -21,7 +21,7 @@ from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RecipeError
 from semlens.models.subject import SubjectModel
-from semlens.run import reference as run_reference
+from semlens.run import layer_stages
 from semlens.run.plan import Execution
 from semlens.stages.reference import reference_readouts, scale_to_half
 from semlens.streaming.reference import SampleReadouts, choose_samples
@@ -269,7 +269,7 @@ def test_added_layers_give_what_one_build_gives(
 ):
     """Also when the limit leaves fewer samples to both layers than to the first: 12 of 33."""
     if limit:
-        monkeypatch.setattr(run_reference, "MAX_BYTES", limit)
+        monkeypatch.setattr(layer_stages, "MAX_BYTES", limit)
     whole = make(tmp_path / "whole", subject, images, embedder)
     make(tmp_path / "db", subject, images, embedder, ["first"])
     before = reference_files(tmp_path / "db")
@@ -286,7 +286,7 @@ def test_added_layers_give_what_one_build_gives(
 def test_with_max_both_signs_count_towards_the_limit(
     tmp_path, subject, images, embedder, monkeypatch
 ):
-    monkeypatch.setattr(run_reference, "MAX_BYTES", 400)
+    monkeypatch.setattr(layer_stages, "MAX_BYTES", 400)
     db = make(tmp_path / "db", subject, images, embedder, readout="max")
     assert len(db.reference) == 400 // (2 * 2 * 16)
 

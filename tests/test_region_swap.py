@@ -15,6 +15,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ModelError
 from semlens.lenses.swap.pairs import draw_pairs
 from semlens.lenses.swap.region_swap import region_swap
 from semlens.lenses.swap.regions import (
@@ -24,9 +27,6 @@ from semlens.lenses.swap.regions import (
     relevant_regions,
     strongest_pixels,
 )
-from semlens.cli.app import app
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ModelError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.heatmap_boxes import upsample_and_blur

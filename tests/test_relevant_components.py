@@ -6,8 +6,8 @@ import pytest
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 
 import semlens as sl
-from semlens.lenses.class_relevance import MINIMUM, relevant_rows
 from semlens.errors import LayerError, RelevanceError
+from semlens.lenses.class_relevance import MINIMUM, relevant_rows
 from semlens.models.subject import SubjectModel
 
 

@@ -20,9 +20,9 @@ from object_store import BUCKET, ObjectStore, object_store  # noqa: F401  # a fi
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.saved_labels import label_tables, saved_labels
 from semlens.cli.app import app
 from semlens.errors import StoreError
+from semlens.lenses.saved_labels import label_tables, saved_labels
 from semlens.web.app import create_app
 
 

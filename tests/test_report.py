@@ -23,8 +23,13 @@ from conftest import (
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.data.artefact import load_artefact
+from semlens.data.image_folder import ImageFolder
+from semlens.draw.graph_layout import verdicts_text
+from semlens.errors import ConceptError, DataError, RecipeError, RelevanceError, StoreError
 from semlens.lenses.accuracy import LabelledImages
-from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.lenses.audit.audit_records import AuditSettings
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.correct.artefact_sensitivity import accuracies, with_artefacts
 from semlens.lenses.report.correction_sections import (
@@ -35,11 +40,6 @@ from semlens.lenses.report.limits import reproduce
 from semlens.lenses.report.section_parts import SkippedSection
 from semlens.lenses.report.swap_sections import swap_sentence
 from semlens.lenses.swap.border_swap import BorderSwap
-from semlens.cli.app import app
-from semlens.data.artefact import load_artefact
-from semlens.data.image_folder import ImageFolder
-from semlens.draw.graph_layout import verdicts_text
-from semlens.errors import ConceptError, DataError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 

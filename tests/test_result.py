@@ -12,10 +12,10 @@ from conftest import assert_says
 from PIL import Image
 from rich.text import Text
 
-from semlens.lenses.result import RESULT_SUFFIXES, Result, check_suffix, plain
 from semlens.draw.figure import figure_svg, new_figure, styled
 from semlens.draw.text_table import rich_table
 from semlens.errors import StoreError
+from semlens.lenses.result import RESULT_SUFFIXES, Result, check_suffix, plain
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,6 +15,9 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.data.artefact import Patch, WithArtefact
+from semlens.errors import DataError, ModelError, RecipeError, StoreError
 from semlens.lenses.accuracy import LabelledImages
 from semlens.lenses.correct.fine_tuning import (
     MAX_CROP,
@@ -25,9 +28,6 @@ from semlens.lenses.correct.fine_tuning import (
     split_held_out,
 )
 from semlens.lenses.correct.retrain import fine_tune
-from semlens.cli.app import app
-from semlens.data.artefact import Patch, WithArtefact
-from semlens.errors import DataError, ModelError, RecipeError, StoreError
 from semlens.progress import progress_listener
 
 QUICK = Training(epochs=2, batch_size=16, held_out=0.2)

@@ -18,13 +18,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.audit.audit import audit
-from semlens.lenses.audit.audit_records import AuditChanges, ListedConcept, Review
-from semlens.lenses.audit.audit_settings import AuditSettings
-from semlens.lenses.audit.concept_alignment import MOST_CONCEPTS
-from semlens.lenses.audit.saved_audits import SavedAudits
-from semlens.lenses.concept_file import parse_upload, to_toml
-from semlens.lenses.concepts import Concept, ConceptSet, bundled_names
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.embedders.load import load_embedder
@@ -37,6 +30,12 @@ from semlens.errors import (
     StaleError,
     StoreError,
 )
+from semlens.lenses.audit.audit import audit
+from semlens.lenses.audit.audit_records import AuditChanges, AuditSettings, ListedConcept, Review
+from semlens.lenses.audit.concept_alignment import MOST_CONCEPTS
+from semlens.lenses.audit.saved_audits import SavedAudits
+from semlens.lenses.concept_file import parse_upload, to_toml
+from semlens.lenses.concepts import Concept, ConceptSet, bundled_names
 from semlens.models.subject import SubjectModel
 from semlens.settings import settings_of
 from semlens.store.json_documents import JsonDocuments

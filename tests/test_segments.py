@@ -14,6 +14,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.correct import cutout as command
+from semlens.data.artefact import load_artefact
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import DataError, LayerError, StaleError, StoreError
 from semlens.lenses.correct.cav import (
     BLUR,
     ConceptActivationVector,
@@ -22,10 +26,6 @@ from semlens.lenses.correct.cav import (
     soft_masks,
 )
 from semlens.lenses.correct.segments import check_folder, cut_out
-from semlens.cli.correct import cutout as command
-from semlens.data.artefact import load_artefact
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import DataError, LayerError, StaleError, StoreError
 from semlens.models.forward import readouts
 from semlens.models.subject import SubjectModel
 from semlens.relevance.make_engine import make_engine

@@ -12,11 +12,11 @@ import pytest
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 
 import semlens as sl
+from semlens.draw.map_colours import Scale
+from semlens.errors import LayerError, RecipeError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe.concept_map import has_layout
 from semlens.lenses.describe.map_selection import component_labels, select
-from semlens.draw.map_colours import Scale
-from semlens.errors import LayerError, RecipeError
 
 CONCEPTS = ConceptSet.of(["dog", "green frog", "car", "tree", "sea"])
 ROWS = [14, 2, 9, 3, 3, 15, 7]

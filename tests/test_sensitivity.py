@@ -13,6 +13,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.data.artefact import Hue, Patch, WithArtefact
+from semlens.errors import DataError, LayerError, ModelError, RecipeError
 from semlens.lenses.accuracy import LabelledImages, check_targets
 from semlens.lenses.correct.ablation_preview import ablation_preview
 from semlens.lenses.correct.artefact_sensitivity import (
@@ -22,9 +25,6 @@ from semlens.lenses.correct.artefact_sensitivity import (
     wilson_interval,
     with_artefacts,
 )
-from semlens.cli.app import app
-from semlens.data.artefact import Hue, Patch, WithArtefact
-from semlens.errors import DataError, LayerError, ModelError, RecipeError
 from semlens.types import Component
 
 CLASSES = ["dark", "bright"]

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 import semlens as sl
+from semlens.errors import DataError, RecipeError, StoreError
 from semlens.lenses.study.odd_one_out import answer_all
 from semlens.lenses.study.sampling import Sampler, draw_questions, examples_needed
 from semlens.lenses.study.set_measures import (
@@ -24,7 +25,6 @@ from semlens.lenses.study.set_measures import (
     set_polysemanticity,
     set_vectors,
 )
-from semlens.errors import DataError, RecipeError, StoreError
 from semlens.models.subject import SubjectModel
 
 MEASURES = ("similarity", "clarity", "polysemanticity")

@@ -14,6 +14,8 @@ from study_answers import answered, write_answers
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.errors import DataError
 from semlens.lenses.auroc import auroc_interval
 from semlens.lenses.study import correlation
 from semlens.lenses.study.answers import Key
@@ -21,8 +23,6 @@ from semlens.lenses.study.correlation import correlate
 from semlens.lenses.study.raters import rate_raters
 from semlens.lenses.study.results import evaluate_answers
 from semlens.lenses.study.tasks import MAXIMUM_CORRELATION, POLYSEMANTICITY, PROTOCOLS
-from semlens.cli.app import app
-from semlens.errors import DataError
 from semlens.models.subject import SubjectModel
 
 RNG = np.random.default_rng

@@ -15,6 +15,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import DataError, LayerError, RecipeError, RelevanceError, StoreError
 from semlens.lenses.correct.artefact_sensitivity import wilson_interval
 from semlens.lenses.correct.cav import SVM_C, fit_boundary, fit_linear_svm, standardise
 from semlens.lenses.tcav.concept_test import (
@@ -25,9 +28,6 @@ from semlens.lenses.tcav.concept_test import (
     fit_vectors,
 )
 from semlens.lenses.tcav.tcav import class_gradients
-from semlens.cli.app import app
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import DataError, LayerError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.store.dictionary_files import load_dictionary
 

@@ -19,8 +19,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.query_embedding import LABEL_TEMPLATES
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import (
@@ -30,6 +28,8 @@ from semlens.errors import (
     RelevanceError,
     StoreError,
 )
+from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.query_embedding import LABEL_TEMPLATES
 from semlens.models.subject import SubjectModel
 
 LAYERS = ["first", "second"]

@@ -22,8 +22,7 @@ from scipy.stats import false_discovery_control
 import semlens as sl
 from semlens.lenses.audit import verdicts as module
 from semlens.lenses.audit.audit import audit
-from semlens.lenses.audit.audit_records import AuditChanges
-from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.lenses.audit.audit_records import AuditChanges, AuditSettings
 from semlens.lenses.audit.sweep import audit_all
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
 from semlens.lenses.audit.wording import CURLY

@@ -39,9 +39,9 @@ import semlens as sl
 from semlens.models.subject import SubjectModel
 from semlens.web import connection, jobs, request_body, upload
 from semlens.web.app import API, ROUTERS, create_app
-from semlens.web.budget import Budget
 from semlens.web.connection import TimedConnection
 from semlens.web.errors import ErrorResponse, HttpError
+from semlens.web.request_body import Budget
 from semlens.web.security import HEADERS, Guard
 from semlens.web.serve import make_server
 

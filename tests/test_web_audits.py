@@ -12,10 +12,10 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, when_do
 from fastapi.testclient import TestClient
 
 import semlens as sl
-from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.data.image_folder import ImageFolder
+from semlens.lenses.audit.audit_records import AuditSettings
 from semlens.lenses.audit.relevance_shares import ALL
 from semlens.lenses.concepts import Concept, ConceptSet
-from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 

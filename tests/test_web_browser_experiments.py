@@ -9,10 +9,10 @@ import pytest
 from web_browser import axe, expect, fits, settle
 
 import semlens as sl
+from semlens.data.artefact import TextMark
 from semlens.lenses.audit.model_test import model_test
 from semlens.lenses.swap.border_swap import BorderSwap
 from semlens.lenses.swap.kept_swaps import keep_swap
-from semlens.data.artefact import TextMark
 
 AUDIT = "#/m/demo/audit"
 

@@ -8,13 +8,13 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, when_do
 from fastapi.testclient import TestClient
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe import component_card as cards
 from semlens.lenses.describe.neighbours import counterpart, neighbours
 from semlens.lenses.labelling.label import label
 from semlens.lenses.labelling.senses import split_component
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 

@@ -12,13 +12,13 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
 from semlens.lenses.class_relevance import class_table, relevant_components
 from semlens.lenses.classes import class_samples
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.graph.attribution_graph import attribution_graph
 from semlens.lenses.graph.build_graph import UNLABELLED
 from semlens.lenses.graph.relevance_trace import MAX_COMPONENTS
-from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app

@@ -14,9 +14,9 @@ from safetensors.torch import load
 from test_compare import WideNet, make
 
 import semlens as sl
-from semlens.lenses.compare.joint_map import joint_map
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import RecipeError, StaleError
+from semlens.lenses.compare.joint_map import joint_map
 from semlens.web.app import create_app
 
 

@@ -15,14 +15,14 @@ from safetensors.numpy import load
 from torch.nn import functional
 
 import semlens as sl
-from semlens.lenses.explain_without import explain_without
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RelevanceError
+from semlens.lenses.explain_without import explain_without
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app
 from semlens.web.errors import HttpError
-from semlens.web.uploaded_images import UploadedImages
+from semlens.web.upload import UploadedImages
 
 BASE = "/api/v1/models/0/explanations"
 CLASSES = ["class0", "class1", "c", "d"]

@@ -14,16 +14,15 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.cli.app import app as cli
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import EmbedderError
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.describe.build_command import build_command
-from semlens.lenses.describe.database_warnings import database_warnings
+from semlens.lenses.describe.database_warnings import build_command, database_warnings
 from semlens.lenses.describe.overview import class_table, describe_settings
 from semlens.lenses.describe.score_distribution import distributions
 from semlens.lenses.labelling.senses import split_component
 from semlens.lenses.search.suggested import GENERAL, suggested_queries
-from semlens.cli.app import app as cli
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import EmbedderError
 from semlens.models.subject import SubjectModel
 from semlens.store.manifest import Manifest
 from semlens.web.app import create_app

@@ -13,8 +13,6 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
-from semlens.lenses.database_engine import engine_of
-from semlens.lenses.describe.example_heatmaps import example_heatmaps
 from semlens.data.image_folder import ImageFolder
 from semlens.draw.crop_window import OUTSIDE, outline, window_around
 from semlens.draw.example_picture import (
@@ -27,6 +25,8 @@ from semlens.draw.example_picture import (
 from semlens.draw.example_sheet import example_strip
 from semlens.draw.heatmap_mask import project_heatmap, resize_heatmap, unpack_mask
 from semlens.errors import DataError, LayerError, StaleError
+from semlens.lenses.database_engine import engine_of
+from semlens.lenses.describe.example_heatmaps import example_heatmaps
 from semlens.models.subject import SubjectModel
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
 from semlens.relevance.heatmap_boxes import upsample_and_blur

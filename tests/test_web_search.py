@@ -15,12 +15,12 @@ from PIL import Image
 from safetensors.numpy import load
 
 import semlens as sl
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import ServeError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.saved_labels import search_labels
 from semlens.lenses.search.query import Query, make_query
 from semlens.lenses.search.search import alignments
-from semlens.data.image_folder import ImageFolder
-from semlens.errors import ServeError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 from semlens.web.app_state import QueryCache

@@ -45,11 +45,11 @@ from semlens.progress import report_progress
 from semlens.web import openapi
 from semlens.web.app import API, create_app
 from semlens.web.app_state import AppState
+from semlens.web.connection import PORT, listen
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.jobs import JobPending, JobQueue, JobStatus
 from semlens.web.routes import map as laid
 from semlens.web.serve import make_server, open_databases
-from semlens.web.server_socket import PORT, listen
 
 
 def build(path: Path, pictures: Path, embedder, layers=("first", "second")) -> Path:

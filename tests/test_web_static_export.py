@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from web_browser import settle
 
 import semlens as sl
-from semlens.lenses.describe.overview import notable_rows
 from semlens.cli.app import app as cli
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError, ServeError
+from semlens.lenses.describe.overview import notable_rows
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 from semlens.web.app import create_app

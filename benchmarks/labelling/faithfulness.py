@@ -11,8 +11,8 @@ from jaxtyping import Float64
 from labelling.measures import Phi
 from labelling.scores import cpu_timed
 from labelling.units import Units
-from semlens.lenses.labelling.labeller import Labeller
 from semlens.errors import ConceptError
+from semlens.lenses.labelling.labeller import Labeller
 
 FEWEST = 5
 """Fewest unseen images of a word of the vocabulary; the paper generates 40 for each."""

@@ -12,9 +12,9 @@ from jaxtyping import Float32, Int64
 
 from labelling.measures import strongest
 from labelling.units import Units
-from semlens.lenses.labelling.correlation import standardised
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.labeller import Labeller, Need
+from semlens.lenses.labelling.linear_explanation import standardised
 from semlens.lenses.labelling.registry import BUILT_IN
 
 TOP = 60

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float32
 from scipy.stats import rankdata
 
+from semlens.lenses.labelling.clip_dissect import SoftWPMI, fit_temperature
 from semlens.lenses.labelling.evidence import Evidence
-from semlens.lenses.labelling.fit_temperature import fit_temperature
 from semlens.lenses.labelling.labeller import Labeller, Need
 from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
-from semlens.lenses.labelling.soft_wpmi import SoftWPMI
 from semlens.settings import setting
 
 

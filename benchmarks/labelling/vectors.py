@@ -15,8 +15,8 @@ from torch import Tensor
 
 import semlens as sl
 from labelling.scenes import WorldImages
-from semlens.lenses.query_embedding import LABEL_TEMPLATES, embed_texts, null_vector, unit
 from semlens.embedders.embedder import Embedder
+from semlens.lenses.query_embedding import LABEL_TEMPLATES, embed_texts, null_vector, unit
 from semlens.store.atomic_files import write_atomic
 
 BATCH = 500

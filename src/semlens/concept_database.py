@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from PIL import Image
 
+from semlens.draw.example_sheet import sheet
 from semlens.lenses.lazy_method import LazyMethod
 from semlens.lenses.questions import Questions
-from semlens.draw.example_sheet import sheet
 from semlens.notebook.extra import check_extra
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.types import Component, Components, Layers
 
 if TYPE_CHECKING:
+    from semlens.hub.push import push_to_hub
     from semlens.lenses.audit.saved_audits import SavedAudits
     from semlens.lenses.describe.projector import save_projector
     from semlens.lenses.labelling.imported_labels import read_labels
-    from semlens.hub.push import push_to_hub
     from semlens.notebook.card_widget import CardWidget
     from semlens.notebook.map_widget import MapWidget
 else:  # imported on first use

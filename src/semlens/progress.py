@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +23,89 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from semlens.notebook_bars import NotebookBars, in_notebook
+INTERVAL = 0.1
+"""Seconds between two updates of the output."""
+_LINE = "display:flex;gap:.7em;align-items:center;font:13px/1.6 system-ui,sans-serif"
+_NUMBERS = "font-variant-numeric:tabular-nums;opacity:.75;white-space:nowrap"
+_TRACK = "flex:0 1 16em;height:.5em;border-radius:.25em;background:rgb(128 128 128/25%)"
+_BAR = "height:100%;border-radius:.25em;background:#2f6fde"
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook (and not a terminal's IPython)."""
+    ipython: Any = sys.modules.get("IPython")  # a kernel has imported it
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+@dataclass
+class _Stage:
+    total: int
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+
+class NotebookBars:
+    """Bars of the stages of one piece of work; the output appears with the first update."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, _Stage] = {}
+        self._started = self._shown = time.monotonic()
+        self._output: Any = None
+        self._lock = threading.Lock()  # several threads report
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Set how far a stage is."""
+        with self._lock:
+            entry = self._stages.setdefault(stage, _Stage(total))
+            entry.done, entry.total = done, total
+            now = time.monotonic()
+            if self._output is None or now - self._shown >= INTERVAL or done >= total:
+                self._shown = now
+                self._show("".join(_bar(name, entry) for name, entry in self._stages.items()))
+
+    def stop(self) -> None:
+        """Replace the bars by one line that says what was done and how long it took."""
+        with self._lock:
+            if self._output is None:
+                return
+            stages = [f"{escape(name)} {_count(entry)}" for name, entry in self._stages.items()]
+            seconds = _clock(time.monotonic() - self._started)
+            self._show(f'<div style="{_LINE};opacity:.65">{", ".join(stages)}: {seconds}</div>')
+
+    def _show(self, html: str) -> None:
+        # data, not an HTML object, whose text would be "<IPython.core.display.HTML object>"
+        plain = "; ".join(f"{name} {_count(entry)}" for name, entry in self._stages.items())
+        data = {"text/html": html, "text/plain": plain}
+        if self._output is None:
+            from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+            self._output = display(data, raw=True, display_id=True)
+        else:
+            self._output.update(data, raw=True)
+
+
+def _bar(name: str, entry: _Stage) -> str:
+    share = min(entry.done / entry.total, 1.0) if entry.total else 1.0
+    elapsed = time.monotonic() - entry.started
+    times = _clock(elapsed)
+    if 0 < share < 1:
+        times += f", {_clock(elapsed * (1 - share) / share)} left"
+    return (
+        f'<div style="{_LINE}"><span style="flex:0 0 13em;text-align:right">{escape(name)}</span>'
+        f'<div style="{_TRACK}"><div style="{_BAR};width:{100 * share:.1f}%"></div></div>'
+        f'<span style="{_NUMBERS}">{_count(entry)}, {times}</span></div>'
+    )
+
+
+def _count(entry: _Stage) -> str:
+    return f"{entry.done:,}/{entry.total:,}" if entry.done < entry.total else f"{entry.total:,}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
 
 Progress = Callable[[str, int, int], None]
 """Callback with the stage, the number of items done, and their total."""

@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+from semlens.cli.command import QuestionContext, command
+from semlens.cli.output import err, out
+from semlens.errors import RecipeError
 from semlens.lenses.audit.audit import audit as ask_audit
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.ci_gate import Check, Condition, check_conditions, save_junit
@@ -20,9 +23,6 @@ from semlens.lenses.report.evidence import Evidence
 from semlens.lenses.report.evidence import evidence as ask_evidence
 from semlens.lenses.report.report import Report
 from semlens.lenses.report.report import report as ask_report
-from semlens.cli.command import QuestionContext, command
-from semlens.cli.output import err, out
-from semlens.errors import RecipeError
 
 FAILED = 3
 """Exit code if a condition of ``--fail-on`` is met."""

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict
 
 from semlens.cli.output import err
 from semlens.errors import RecipeError, nearest
-from semlens.hub.recipes import recipe_names, recipe_text
+from semlens.hub.pull import recipe_names, recipe_text
 from semlens.recipe import Recipe
 from semlens.regular_files import is_file, read_text
 from semlens.settings import Settings, setting

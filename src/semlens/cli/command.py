@@ -16,7 +16,6 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from semlens.lenses.result import Result, check_suffix
 from semlens.cli.outline import KEYWORD, with_parameters
 from semlens.cli.output import (
     SAVED,
@@ -30,11 +29,12 @@ from semlens.cli.output import (
     save_option,
 )
 from semlens.errors import StoreError
+from semlens.lenses.result import Result, check_suffix
 from semlens.settings import Setting, listing_of, needs_of, settings_of, unannotated
 
 if TYPE_CHECKING:
-    from semlens.lenses.concepts import ConceptSet
     from semlens.concept_database import ConceptDatabase
+    from semlens.lenses.concepts import ConceptSet
 
 NO_LABELS = "none"
 """In place of a concept set: components stay without labels."""

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
+from semlens.cli.command import QuestionContext, command, split_commas
+from semlens.cli.output import save_picture
+from semlens.errors import RecipeError
 from semlens.lenses.compare.compare import compare as ask_compare
 from semlens.lenses.compare.comparison import Comparison
 from semlens.lenses.compare.drift import Drift
 from semlens.lenses.compare.drift import drift as ask_drift
 from semlens.lenses.result import IMAGE_SUFFIXES
-from semlens.cli.command import QuestionContext, command, split_commas
-from semlens.cli.output import save_picture
-from semlens.errors import RecipeError
 from semlens.settings import settings_of
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from semlens.cli.command import QuestionContext, command, split_commas
+from semlens.cli.output import print_written
 from semlens.lenses.correct.affected_samples import AffectedSamples
 from semlens.lenses.correct.affected_samples import affected as ask_affected
 from semlens.lenses.correct.artefact_sensitivity import Sensitivity
@@ -21,8 +23,6 @@ from semlens.lenses.correct.retrain import RetrainedModel
 from semlens.lenses.correct.retrain import retrain as ask_retrain
 from semlens.lenses.correct.segments import Segments, check_folder
 from semlens.lenses.correct.segments import cut_out as ask_cut_out
-from semlens.cli.command import QuestionContext, command, split_commas
-from semlens.cli.output import print_written
 from semlens.types import Component
 
 C = TypeVar("C", bound=CorrectedModel)

@@ -14,12 +14,12 @@ from semlens.cli.output import err, out, print_json, report_errors, table
 from semlens.errors import ServeError
 
 if TYPE_CHECKING:
+    from semlens.concept_database import ConceptDatabase
+    from semlens.demo.walkthrough import Accuracy, Planted
     from semlens.lenses.audit.audit_result import Audit
     from semlens.lenses.class_relevance import RelevantComponents
     from semlens.lenses.search.search import Hits
     from semlens.lenses.swap.border_swap import BorderSwap
-    from semlens.concept_database import ConceptDatabase
-    from semlens.demo.walkthrough import Accuracy, Planted
     from semlens.models.subject import SubjectModel
 
 

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from semlens.cli.command import QuestionContext, command
+from semlens.cli.output import err, save_picture
+from semlens.errors import ConceptError
 from semlens.lenses.describe.concept_map import ConceptMap, concept_map
 from semlens.lenses.describe.dissect import Dissection
 from semlens.lenses.describe.dissect import dissect as ask_dissect
@@ -17,9 +20,6 @@ from semlens.lenses.describe.unexpected import unexpected as ask_unexpected
 from semlens.lenses.labelling.label_stability import LabelStability
 from semlens.lenses.labelling.label_stability import label_stability as ask_label_stability
 from semlens.lenses.result import PLOT_SUFFIXES
-from semlens.cli.command import QuestionContext, command
-from semlens.cli.output import err, save_picture
-from semlens.errors import ConceptError
 
 
 def _colours(

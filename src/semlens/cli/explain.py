@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from semlens.cli.command import QuestionContext, command, split_commas
+from semlens.cli.output import err, print_written
 from semlens.lenses.class_relevance import RelevantComponents, class_relevance
 from semlens.lenses.effect import Effects
 from semlens.lenses.effect import effect as ask_effect
@@ -17,8 +19,6 @@ from semlens.lenses.graph.graph_result import AttributionGraph
 from semlens.lenses.prototypes.prototypes import Prototypes
 from semlens.lenses.prototypes.prototypes import prototypes as ask_prototypes
 from semlens.lenses.saved_labels import labels_by_component
-from semlens.cli.command import QuestionContext, command, split_commas
-from semlens.cli.output import err, print_written
 
 Picture = Annotated[
     list[Path] | None,

@@ -15,9 +15,9 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from semlens.lenses.result import plain
 from semlens.draw.text_table import rich_table
 from semlens.errors import SemlensError, StoreError, shortened
+from semlens.lenses.result import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

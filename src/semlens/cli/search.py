@@ -8,11 +8,6 @@ from typing import Annotated
 
 import typer
 
-from semlens.lenses.labelling.label import label as ask_label
-from semlens.lenses.labelling.labels import SHOWN, Labels
-from semlens.lenses.result import IMAGE_SUFFIXES, check_suffix
-from semlens.lenses.search.search import Hits
-from semlens.lenses.search.search import search as ask_search
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import (
     DatabaseArgument,
@@ -24,6 +19,11 @@ from semlens.cli.output import (
     report_errors,
     save_picture,
 )
+from semlens.lenses.labelling.label import label as ask_label
+from semlens.lenses.labelling.labels import SHOWN, Labels
+from semlens.lenses.result import IMAGE_SUFFIXES, check_suffix
+from semlens.lenses.search.search import Hits
+from semlens.lenses.search.search import search as ask_search
 
 
 @command(ask_search)

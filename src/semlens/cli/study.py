@@ -7,10 +7,6 @@ from typing import Annotated
 
 import typer
 
-from semlens.lenses.result import check_suffix
-from semlens.lenses.study.results import StudyResults
-from semlens.lenses.study.study import Study
-from semlens.lenses.study.study import study as ask_study
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import (
     SAVED,
@@ -20,6 +16,10 @@ from semlens.cli.output import (
     print_written,
     report_errors,
 )
+from semlens.lenses.result import check_suffix
+from semlens.lenses.study.results import StudyResults
+from semlens.lenses.study.study import Study
+from semlens.lenses.study.study import study as ask_study
 
 
 @command(

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from semlens.cli.command import QuestionContext, command
 from semlens.lenses.tcav.tcav import Tcav, check_one_layer
 from semlens.lenses.tcav.tcav import tcav as ask_tcav
-from semlens.cli.command import QuestionContext, command
 
 
 @command(ask_tcav)

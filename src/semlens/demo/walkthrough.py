@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from semlens.lenses.accuracy import evaluate_model
-from semlens.lenses.auroc import auroc
-from semlens.lenses.class_relevance import RelevantComponents
-from semlens.lenses.search.search import Hits
 from semlens.api import build
 from semlens.concept_database import ConceptDatabase
 from semlens.demo.bundled_images import DemoWorld, MarkedWorld, Version
 from semlens.draw.html import component_card, render
 from semlens.embedders.load import load_embedder
+from semlens.lenses.accuracy import evaluate_model
+from semlens.lenses.auroc import auroc
+from semlens.lenses.class_relevance import RelevantComponents
+from semlens.lenses.search.search import Hits
 from semlens.models.ablation import pruned
 from semlens.models.forward import readouts
 from semlens.models.load import load_model

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.encode_images import encode_webp, font
 from semlens.draw.example_picture import example_picture, no_example
@@ -241,3 +241,18 @@ def _draw_row(
         draw.text((left, top + HEAD + 4), "no examples", fill="dimgrey", font=font(13))
     for column, square in enumerate(pictures):
         picture.paste(square, (left + column * (CELL + GAP), top + HEAD))
+
+
+def image_strip(database: Database, samples: Sequence[int], size: int = CELL) -> bytes:
+    """Return the images of samples side by side as one WebP, cut to squares of ``size`` pixels.
+
+    Raises
+    ------
+    DataError, StaleError
+        If an image is missing or has changed.
+    """
+    picture = Image.new("RGB", (len(samples) * size, size))
+    for place, sample in enumerate(samples):
+        square = ImageOps.fit(database.images.read(sample), (size, size))
+        picture.paste(square, (place * size, 0))
+    return encode_webp(picture)

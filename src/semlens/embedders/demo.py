@@ -11,27 +11,51 @@ from functools import cached_property
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.demo_space import (
+from semlens.embedders.demo_towers import (
     DIMENSION,
     IMAGE_ASSET,
     INPUT_SIZE,
     TEXT_ASSET,
     VOCABULARY_ASSET,
+    load_text_tower,
 )
-from semlens.embedders.demo_text_tower import load_text_tower
 from semlens.embedders.embedder import Embedder
-from semlens.embedders.letterbox import letterboxed
 from semlens.recipe import fingerprint
 from semlens.regular_files import file_digest
 
 if TYPE_CHECKING:
-    from semlens.embedders.demo_image_tower import ImageTower
+    from semlens.embedders.demo_towers import ImageTower
 else:
     ImageTower = object
+
+
+def letterboxed(image: Image.Image, side: int) -> Tensor:
+    """Return a square float32 [3 side side] in [-1, 1] of an image of any size.
+
+    The longer side is scaled to ``side`` pixels and the shorter one is padded with the mean colour
+    of the image's border, which preserves the aspect ratio.
+    """
+    pixels = np.array(_letterbox(image.convert("RGB"), side), dtype=np.uint8)
+    return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div(127.5).sub(1.0)
+
+
+def _letterbox(image: Image.Image, side: int) -> Image.Image:
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    if size == (side, side):
+        return image
+    pixels = np.asarray(image, dtype=np.float32)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean(0)
+    canvas = Image.new("RGB", (side, side), tuple(round(float(c)) for c in border))
+    canvas.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
+    return canvas
+
 
 ASSETS = files("semlens") / "assets" / "demo"
 
@@ -54,7 +78,7 @@ class DemoEmbedder(Embedder):
     @cached_property
     def _image_tower(self) -> ImageTower:
         # on first use: a search by text needs neither the weights nor timm, which takes seconds
-        from semlens.embedders.demo_image_tower import load_image_tower
+        from semlens.embedders.demo_towers import load_image_tower
 
         with as_file(ASSETS) as assets:
             return load_image_tower(assets).to(self._device)

@@ -27,16 +27,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from semlens.embedders.demo_space import DIMENSION, IMAGE_ASSET
+from semlens.embedders.demo import letterboxed
+from semlens.embedders.demo_towers import DIMENSION, IMAGE_ASSET
 from semlens.embedders.embedder import Embedder, has_known_token
-from semlens.embedders.letterbox import letterboxed
-from semlens.embedders.photo_packages import classifier_file, sentence_encoder_folder
-from semlens.embedders.photo_text_tower import SentenceEncoder
+from semlens.embedders.photo_towers import SentenceEncoder, classifier_file, sentence_encoder_folder
 from semlens.recipe import fingerprint
 from semlens.regular_files import file_digest
 
 if TYPE_CHECKING:
-    from semlens.embedders.photo_image_tower import PhotoImageTower
+    from semlens.embedders.photo_towers import PhotoImageTower
 else:
     PhotoImageTower = object
 
@@ -67,8 +66,8 @@ class PhotoEmbedder(Embedder):
     @cached_property
     def _image_tower(self) -> PhotoImageTower:
         # on first use, as a search by text needs neither the weights nor timm
-        from semlens.embedders.demo_image_tower import load_image_tower
-        from semlens.embedders.photo_image_tower import make_image_tower
+        from semlens.embedders.demo_towers import load_image_tower
+        from semlens.embedders.photo_towers import make_image_tower
 
         with as_file(ASSETS) as assets:
             drawings = load_image_tower(assets / "demo")

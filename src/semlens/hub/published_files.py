@@ -15,7 +15,7 @@ from semlens.store.checked_files import find_file
 from semlens.store.manifest import MANIFEST_NAME, Manifest, Source
 from semlens.store.public_spec import public_spec
 from semlens.store.reader import Database
-from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
+from semlens.store.sealed_files import load_sealed_table, save_sealed_table
 
 RESULTS = ("label-", "labels-", "mean-", "norms-", "scores-", "search-scale-")
 """Kinds of cached results that are published. Others can contain whole images, or what was asked

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from semlens.lenses.describe.concept_map import concept_map
 from semlens.errors import RecipeError, shortened
 from semlens.hub.client import Repository, hub_errors
 from semlens.hub.dataset_card import MAP, dataset_card
 from semlens.hub.published_files import Published, published_files
+from semlens.lenses.describe.concept_map import concept_map
 from semlens.store import file_names
 from semlens.store.manifest import MANIFEST_NAME
 from semlens.store.reader import Database

@@ -12,13 +12,13 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
-from semlens.lenses.classes import known_classes, sample_numbers
-from semlens.lenses.result import Chart, Result
 from semlens.data.class_mapping import map_targets
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, ModelError
+from semlens.lenses.classes import known_classes, sample_numbers
+from semlens.lenses.result import Chart, Result
 from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting

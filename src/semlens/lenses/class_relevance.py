@@ -11,14 +11,14 @@ import pandas as pd
 from jaxtyping import Float64
 from rich.console import RenderableType
 
+from semlens.draw.text_table import rich_table
+from semlens.errors import RelevanceError
 from semlens.lenses.classes import Pictures, class_name, find_class
 from semlens.lenses.graph.graph_layers import reached_layers
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
 from semlens.lenses.labelling.component_names import NAMES
 from semlens.lenses.labelling.label_source import LabelSource, as_labels, label_of
 from semlens.lenses.result import Chart, Result
-from semlens.draw.text_table import rich_table
-from semlens.errors import RelevanceError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers, Target

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from PIL import Image
 
-from semlens.lenses.database_engine import engine_of
-from semlens.lenses.query_embedding import ImageLike, open_image
 from semlens.data.images import Images
 from semlens.errors import DataError, RelevanceError, nearest, shortened
+from semlens.lenses.database_engine import engine_of
+from semlens.lenses.query_embedding import ImageLike, open_image
 from semlens.models.forward import ImageReader
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import RelevanceEngine

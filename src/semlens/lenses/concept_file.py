@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.lenses.concepts import SET_SUFFIXES, Concept, ConceptSet, Kind, parse_set
 from semlens.errors import ConceptError
+from semlens.lenses.concepts import SET_SUFFIXES, Concept, ConceptSet, Kind, parse_set
 
 _TABLES: dict[Kind, str] = {"concept": "concepts", "valid": "valid", "spurious": "spurious"}
 

@@ -14,6 +14,8 @@ from rich.console import Group, RenderableType
 from scipy.stats import rankdata
 from torch import Tensor
 
+from semlens.draw.text_table import rich_table
+from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.lenses.classes import Pictures, Samples, class_images, class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.labelling.component_names import NAMES
@@ -24,8 +26,6 @@ from semlens.lenses.labelling.label_source import (
     label_of,
 )
 from semlens.lenses.result import Chart, Result, plain
-from semlens.draw.text_table import rich_table
-from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.models.forward import batches, logits_without
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine

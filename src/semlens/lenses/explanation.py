@@ -15,7 +15,6 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
-from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.crop_window import box_within, cut_window, outline, window_around
 from semlens.draw.example_picture import example_webp
 from semlens.draw.explanation_picture import (
@@ -27,6 +26,7 @@ from semlens.draw.explanation_picture import (
 )
 from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
 from semlens.draw.text_table import rich_table
+from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.models.preprocess_geometry import Geometry
 from semlens.relevance.heatmap_boxes import upsample_and_blur
 from semlens.store.reader import Database

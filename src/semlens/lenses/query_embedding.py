@@ -16,11 +16,11 @@ import pandas as pd
 from jaxtyping import Float32, Int64
 from PIL import Image
 
-from semlens.lenses.concepts import ConceptSet
 from semlens.data.image_folder import ImageFolder
 from semlens.data.images import decode, upright_rgb
 from semlens.embedders.embedder import Embedder
 from semlens.errors import ConceptError, ImageError
+from semlens.lenses.concepts import ConceptSet
 from semlens.progress import report_progress
 from semlens.regular_files import is_folder, read_bytes, user_path
 from semlens.store.reader import Database

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
+from semlens.errors import ConceptError, RelevanceError, SemlensError
 from semlens.lenses.audit.audit_records import AuditRecord, audit_records
 from semlens.lenses.classes import class_name, classes_named, find_class
 from semlens.lenses.concepts import (
@@ -22,7 +23,6 @@ from semlens.lenses.concepts import (
     bundled_names,
     load_sets,
 )
-from semlens.errors import ConceptError, RelevanceError, SemlensError
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import as_list

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from semlens.lenses.labelling.confidence import rival
 from semlens.errors import ConceptError, StoreError, nearest
+from semlens.lenses.labelling.confidence import rival
 from semlens.store.reader import Database
 from semlens.types import Component
 

@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from torch import Tensor
 from torch.nn import functional
 
-from semlens.lenses.result import Result
 from semlens.draw.text_table import rich_table
+from semlens.lenses.result import Result
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Layers

@@ -11,9 +11,9 @@ from mcp.types import CallToolResult, ContentBlock, ImageContent, TextContent
 from PIL import Image
 
 from semlens import errors
-from semlens.lenses.result import Result, plain
 from semlens.draw.figure import figure_png
 from semlens.errors import SemlensError, shortened
+from semlens.lenses.result import Result, plain
 
 SIDE = 1200
 """Longest side of a picture, in pixels: what clients accept, and models see without scaling."""

@@ -11,6 +11,8 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.concept_database import ConceptDatabase
+from semlens.draw.text_table import titled_table
 from semlens.lenses.describe.component_card import (
     ClassShare,
     ComponentCard,
@@ -22,8 +24,6 @@ from semlens.lenses.describe.component_card import (
 from semlens.lenses.describe.neighbours import Neighbour, neighbours
 from semlens.lenses.labelling.component_names import ComponentNames, component_names
 from semlens.lenses.result import Result
-from semlens.concept_database import ConceptDatabase
-from semlens.draw.text_table import titled_table
 from semlens.types import Component
 
 

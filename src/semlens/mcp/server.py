@@ -25,9 +25,9 @@ from mcp.types import (
 )
 from mcp.types import Tool as ListedTool
 
-from semlens.lenses.compare.component_sets import database_names
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import SemlensError, ServeError
+from semlens.lenses.compare.component_sets import database_names
 from semlens.mcp.answer import answered, refused
 from semlens.mcp.image_access import ImageAccess
 from semlens.mcp.progress_relay import Cancelled, ProgressRelay

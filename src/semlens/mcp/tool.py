@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
-from semlens.lenses.result import Result
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import RecipeError, nearest
+from semlens.lenses.result import Result
 from semlens.mcp.image_access import ImageAccess
 from semlens.settings import invalid_field, request_model, setting, settings_of
 

@@ -9,9 +9,8 @@ import traitlets
 
 from semlens.lenses.describe.card import card
 from semlens.lenses.result import plain
-from semlens.notebook.component_trait import ComponentTrait
-from semlens.notebook.crop_messages import answer_crops
 from semlens.notebook.extra import module_source, style_source
+from semlens.notebook.widget_parts import ComponentTrait, answer_crops
 from semlens.progress import progress_listener
 from semlens.store.reader import Database
 from semlens.types import Component

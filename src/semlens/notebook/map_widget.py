@@ -10,17 +10,16 @@ import numpy as np
 import traitlets
 from matplotlib.colors import to_hex
 
+from semlens.draw.figure import HEAT, SIGNED
+from semlens.draw.map_colours import HUES, Colouring, Groups, Queries, group_colours, point_colours
+from semlens.errors import ConceptError, RecipeError
 from semlens.lenses.describe.concept_map import ConceptMap
 from semlens.lenses.describe.map_colouring import ColourValue, check_colour
 from semlens.lenses.saved_labels import saved_labels
 from semlens.lenses.scores import MEASURES
-from semlens.draw.figure import HEAT, SIGNED
-from semlens.draw.map_colours import HUES, Colouring, Groups, Queries, group_colours, point_colours
-from semlens.errors import ConceptError, RecipeError
 from semlens.notebook.card_widget import CardWidget
-from semlens.notebook.component_trait import ComponentsTrait
-from semlens.notebook.crop_messages import answer_crops
 from semlens.notebook.extra import module_source, style_source
+from semlens.notebook.widget_parts import ComponentsTrait, answer_crops
 from semlens.progress import progress_listener
 from semlens.types import Component, Components, as_components
 

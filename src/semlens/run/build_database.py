@@ -24,10 +24,14 @@ from semlens.run.executors.executor import Workers
 from semlens.run.hashing import hash_images
 from semlens.run.index import layer_entry, samples_table, write_crops, write_layer
 from semlens.run.known_vectors import check_vectors
-from semlens.run.layer_stages import NewLayers, SelectedExamples
+from semlens.run.layer_stages import (
+    NewLayers,
+    SelectedExamples,
+    write_layer_reference,
+    write_reference,
+)
 from semlens.run.own_boxes import check_same_boxes, count_without_box
 from semlens.run.plan import Plan
-from semlens.run.reference import write_layer_reference, write_reference
 from semlens.run.relevance import add_relevance, relabel
 from semlens.run.shards import Complete, Shards, Stage
 from semlens.run.state import write_layer_state

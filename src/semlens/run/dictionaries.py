@@ -8,24 +8,88 @@ from pathlib import Path
 
 import numpy as np
 
+from semlens.data.images import Images
 from semlens.data.verified_images import content_digests
 from semlens.dictionaries.attention_heads import KIND as HEADS
 from semlens.dictionaries.attention_heads import head_dictionary
-from semlens.dictionaries.dictionary import Dictionary
+from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
 from semlens.dictionaries.request import DictionaryRequest
-from semlens.dictionaries.train_sae import SAE, SaeTraining
+from semlens.dictionaries.train_sae import SAE, SaeTraining, train_sae
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout
+from semlens.models.subject import SubjectModel
+from semlens.progress import report_progress
 from semlens.recipe import fingerprint
-from semlens.run.fit_to_images import fit_to_images
 from semlens.run.plan import Plan
 from semlens.stages.collect import layer_layouts
-from semlens.stages.sample_activations import IMAGES, VECTORS, sampled_images
+from semlens.stages.sampled_vectors import (
+    IMAGES,
+    VECTORS,
+    sample_activations,
+    sampled_images,
+    shuffled_activations,
+)
 from semlens.store import file_names
 from semlens.store.dictionary_files import header, load_dictionary, save_dictionary
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.store.writer import BuildWriter
+
+
+def fit_to_images(
+    model: SubjectModel,
+    images: Images,
+    layout: LayerLayout,
+    kind: str,
+    directions: int,
+    training: SaeTraining | None = None,
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+    workers: int = 2,
+) -> Dictionary:
+    """Fit directions to the activations of a layer; those of other kinds to a sample of them.
+
+    Parameters
+    ----------
+    kind, directions
+        As in ``nmf:16``.
+    training
+        How a sparse autoencoder is trained.
+
+    Raises
+    ------
+    LayerError, RecipeError
+        If so many directions cannot be fitted.
+    DataError
+        If no image can be read.
+    """
+    training = training or SaeTraining()
+    if kind == SAE:
+        training.active_of(directions)  # before a pass over the images
+    info = DictionaryInfo(
+        layout.name, kind, "linear", channels_first=layout.form == "map",
+        model=model.fingerprint, data=images.spec,
+    )  # fmt: skip
+    sample = sample_activations(
+        model, images, layout, seed=seed, batch_size=batch_size, workers=workers
+    )
+    if kind == SAE:
+        batches = shuffled_activations(
+            model, images, layout, size=training.step_vectors, seed=seed, batch_size=batch_size,
+            workers=workers,
+        )  # fmt: skip
+        return train_sae(batches, sample, directions, info, training, seed, model.device)
+    from semlens.dictionaries.fit import (
+        fit_directions,  # scikit-learn, which a search does not need
+    )
+
+    title = f"fitting {kind}:{directions} to {layout.name}"
+    report_progress(title, 0, 1)
+    dictionary = fit_directions(kind, sample, directions, info, seed)
+    report_progress(title, 1, 1)
+    return dictionary
+
 
 SEED = 0
 """Seed of all fits of a build."""

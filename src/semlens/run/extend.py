@@ -21,7 +21,6 @@ from semlens.errors import RecipeError
 from semlens.models.reproducibility import check_reproducible
 from semlens.models.subject import SubjectModel
 from semlens.run.build_database import completion, write_layers
-from semlens.run.continue_stages import continue_collect, continue_relevance
 from semlens.run.hashing import hash_images
 from semlens.run.known_vectors import check_vectors
 from semlens.run.layer_stages import NewLayers
@@ -31,6 +30,7 @@ from semlens.run.relevance import write_relevance
 from semlens.run.reuse_crops import CropUse, crops_of_extension
 from semlens.run.shards import Complete, Shards
 from semlens.run.stale_images import check_contents, check_names
+from semlens.run.state import continue_collect, continue_relevance
 from semlens.stages.collect import layer_layouts
 from semlens.store import file_names
 from semlens.store.manifest import Extendable, Manifest

@@ -20,7 +20,7 @@ from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.regular_files import user_path
-from semlens.run.fit_to_images import fit_to_images
+from semlens.run.dictionaries import fit_to_images
 from semlens.run.plan import Execution
 from semlens.stages.collect import layer_layouts
 from semlens.store.dictionary_files import save_dictionary

@@ -2,27 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from semlens.data.verified_images import VerifiedImages
+from semlens.errors import DataError
 from semlens.models.activations import LayerLayout
-from semlens.run.collect import collect_stage, load_collected
 from semlens.run.crop_tasks import crop_refs
 from semlens.run.crops import crop_stage, list_pairs
+from semlens.run.executors.executor import Advance, Inputs
 from semlens.run.known_vectors import check_whole_vectors
 from semlens.run.plan import Plan
-from semlens.run.reference import choose_reference
-from semlens.run.shards import Shards, Stage
-from semlens.stages.collect import Collected
+from semlens.run.shards import Shards, Stage, merge_all
+from semlens.stages.collect import Collected, collect, reads_by_direction
 from semlens.stages.crop_regions import ExamplePairs
 from semlens.stages.embed import CropRef
+from semlens.stages.reference import reference_readouts
 from semlens.stages.select_examples import LayerExamples, select_examples
+from semlens.store import file_names
+from semlens.store.manifest import LayerEntry, LayerReference, Manifest
 from semlens.store.reader import Database, data_fingerprint
+from semlens.store.writer import BuildWriter
+from semlens.streaming.reference import SampleReadouts, choose_samples
 from semlens.types import Crop
+
+
+@dataclass(frozen=True)
+class CollectTask:
+    """Runs the model over whole batches.
+
+    Parameters
+    ----------
+    digests
+        Digest of each sample of the shard.
+    reference
+        The reference samples of the shard.
+    """
+
+    samples: range
+    digests: Mapping[int, str]
+    layouts: Sequence[LayerLayout]
+    reference: frozenset[int]
+
+    def __call__(self, inputs: Inputs, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
+        """Return the tensors of a :class:`~semlens.stages.collect.Collected`."""
+        size = inputs.batch_size
+        return collect(
+            inputs.model,
+            VerifiedImages(inputs.images, self.digests),
+            self.layouts,
+            range(self.samples.start // size, -(-self.samples.stop // size)),
+            examples=inputs.recipe.examples,
+            readout=inputs.recipe.readout,
+            signs=inputs.recipe.signs,
+            engines=inputs.engines if inputs.recipe.rank == "relevance" else None,
+            reference=self.reference,
+            batch_size=size,
+            workers=inputs.threads,
+            progress=advance["collect"],
+        ).tensors()
+
+
+def collect_stage(
+    plan: Plan,
+    layouts: Sequence[LayerLayout],
+    digests: Sequence[str],
+    reference: Sequence[int],
+    key: str,
+) -> Stage:
+    """Return the stage that collects examples and statistics of the plan's layers."""
+    chosen = frozenset(reference)
+
+    def task(samples: range) -> CollectTask:
+        of_shard = {sample: digests[sample] for sample in samples}
+        return CollectTask(samples, of_shard, tuple(layouts), chosen.intersection(samples))
+
+    return Stage(("collect",), key, len(plan.images), plan.execution.batch_size, task)
+
+
+def load_collected(plan: Plan, stage: Stage, shards: Shards) -> tuple[Collected, Collected | None]:
+    """Merge the shards of a complete stage.
+
+    Returns
+    -------
+    tuple
+        The results of all samples, and those of all whole batches, or None if there is none.
+
+    Raises
+    ------
+    DataError
+        If no image can be read.
+    """
+    loaded = (
+        (Collected.from_tensors(tensors, plan.layers) for tensors in shards.load(stage, samples))
+        for samples in (stage.whole, range(stage.whole.stop, stage.total))
+    )
+    whole, rest = (merge_all(parts, Collected.merge) for parts in loaded)
+    collected = merge_all([part for part in (whole, rest) if part is not None], Collected.merge)
+    assert collected is not None  # noqa: S101  # a stage has samples
+    if len(collected.unreadable) == stage.total:
+        raise DataError(
+            f"None of the {stage.total} images of '{plan.images.spec}' can be read. "
+            f"{next(iter(collected.unreadable.values()))}",
+            "Expected at least one readable image.",
+            "Check the files.",
+        )
+    return collected, whole
+
+
+MAX_BYTES = 512 * 2**20
+"""Bytes of all stored readouts; beyond, fewer samples are chosen."""
+
+
+def choose_reference(
+    plan: Plan,
+    layouts: Sequence[LayerLayout],
+    previous: Manifest | None,
+    digests: Sequence[str],
+) -> list[int]:
+    """Choose the reference samples, as many as the recipe asks for and ``MAX_BYTES`` permits.
+
+    For layers that are added, they are among those of the database: as many as one build of all
+    layers would choose.
+    """
+    channels = sum(layout.components for layout in layouts)
+    channels += sum(layer.channels for layer in previous.layers) if previous else 0
+    recipe = plan.recipe
+    columns = channels * (1 + reads_by_direction(recipe.readout, recipe.signs, recipe.rank))
+    most = MAX_BYTES // (columns * torch.float16.itemsize)
+    return choose_samples(plan.images.ids, digests, min(recipe.reference, most))
+
+
+def write_reference(
+    writer: BuildWriter, samples: Sequence[int], vectors: Mapping[int, Tensor]
+) -> None:
+    """Write the reference samples and the vectors of the whole images."""
+    tensors = {
+        "sample": torch.tensor(samples),
+        "vector": torch.stack([vectors[s] for s in samples]),
+    }
+    writer.tensors(file_names.REFERENCE, tensors)
+
+
+def write_layer_reference(
+    writer: BuildWriter, entry: LayerEntry, readouts: SampleReadouts, samples: Sequence[int]
+) -> LayerEntry:
+    """Write a layer's readouts on the reference samples; return its entry with their extent."""
+    columns = min(readouts.components, entry.rows)
+    tensors, not_finite = reference_readouts(readouts, samples, columns)
+    writer.tensors(file_names.reference_file(entry.name), tensors)
+    extent = LayerReference(columns=columns, samples=len(samples), not_finite=not_finite)
+    return entry.model_copy(update={"reference": extent})
 
 
 @dataclass(frozen=True)

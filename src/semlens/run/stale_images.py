@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from semlens.lenses.describe.build_command import build_command, sibling_path
 from semlens.data.images import Images
 from semlens.errors import RecipeError, StaleError
+from semlens.lenses.describe.database_warnings import build_command, sibling_path
 from semlens.store.reader import Database
 
 _MAX_LISTED = 5

@@ -11,8 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
-from semlens.dictionaries.overcomplete import SUFFIXES, load_overcomplete
-from semlens.dictionaries.saelens import CONFIG, load_saelens
+from semlens.dictionaries.sae_formats import CONFIG, SUFFIXES, load_overcomplete, load_saelens
 from semlens.errors import RecipeError, shortened
 from semlens.regular_files import is_file, is_folder, user_path
 from semlens.store.atomic_files import save_tensors

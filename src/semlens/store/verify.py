@@ -26,7 +26,7 @@ from semlens.store.invariants import Invariants
 from semlens.store.json_documents import JsonDocuments
 from semlens.store.manifest import MANIFEST_NAME, Manifest
 from semlens.store.remote_database import RemoteDatabase
-from semlens.store.sealed_tables import load_sealed_table
+from semlens.store.sealed_files import load_sealed_table
 
 RESTORE = "Restore it from a copy, or remove the database and build it again."
 DELETE = "Delete it: it is computed again when it is needed."

@@ -17,19 +17,19 @@ from fastapi import Depends, Path, Request
 from fastapi import Query as InQuery
 from pydantic import BaseModel
 
+from semlens.concept_database import ConceptDatabase
+from semlens.errors import ModelError, SemlensError, ServeError, StaleError
 from semlens.lenses.audit.model_test_result import ModelTest
 from semlens.lenses.compare.component_sets import database_names
 from semlens.lenses.result import plain
 from semlens.lenses.search.query import Query
-from semlens.concept_database import ConceptDatabase
-from semlens.errors import ModelError, SemlensError, ServeError, StaleError
 from semlens.regular_files import file_digest
 from semlens.store.manifest import MANIFEST_NAME
 from semlens.types import Component
 from semlens.web.embedder import SharedEmbedder, share
 from semlens.web.errors import HttpError, not_found
 from semlens.web.jobs import JobQueue, waiting_for
-from semlens.web.uploaded_images import UploadedImages
+from semlens.web.upload import UploadedImages
 
 M = TypeVar("M", bound=BaseModel)
 

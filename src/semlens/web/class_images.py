@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from semlens.lenses.classes import class_name, class_samples
-from semlens.lenses.describe.overview import class_table
-from semlens.lenses.describe.predicted_classes import predict_classes, predicted_samples
 from semlens.errors import DataError
+from semlens.lenses.classes import class_name, class_samples
+from semlens.lenses.describe.overview import class_table, predict_classes, predicted_samples
 from semlens.web.app_state import AppState, ModelContext
 
 

@@ -10,11 +10,11 @@ from jaxtyping import Float32
 from PIL import Image
 from torch import Tensor
 
-from semlens.lenses.query_embedding import SEARCH_TEMPLATES, null_vector
 from semlens.concept_database import ConceptDatabase
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import embeds_texts
 from semlens.errors import SemlensError
+from semlens.lenses.query_embedding import SEARCH_TEMPLATES, null_vector
 
 
 class SharedEmbedder(Embedder):

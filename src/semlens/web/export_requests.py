@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import permutations
 from typing import Any
 
+from semlens.concept_database import ConceptDatabase
 from semlens.lenses.audit.standing import FLAGGED
 from semlens.lenses.describe.overview import notable_rows
 from semlens.lenses.saved_labels import label_tables
-from semlens.concept_database import ConceptDatabase
 from semlens.progress import report_progress
 from semlens.types import Component
 from semlens.web.app_state import ModelContext

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from semlens.errors import ConceptError, nearest
 from semlens.lenses.concepts import ConceptSet, bundled_names
 from semlens.lenses.describe.label_candidates import (
     Candidates,
@@ -13,13 +14,12 @@ from semlens.lenses.describe.label_candidates import (
     saved_candidates,
 )
 from semlens.lenses.labelling.chosen_method import choose_method
-from semlens.lenses.labelling.component_names import SAVED
+from semlens.lenses.labelling.component_names import SAVED, ComponentNames, unnamed
 from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.ranking import Ranking, rank_words
 from semlens.lenses.labelling.scored_blocks import layer_places, rows_with_examples
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
-from semlens.lenses.saved_labels import label_tables
-from semlens.errors import ConceptError, nearest
+from semlens.lenses.saved_labels import PREFIX, label_tables
 from semlens.web.app_state import AppState, ModelContext
 
 
@@ -112,3 +112,37 @@ def embedded_set(
 
     key = f"concepts {context.db.manifest.embedder.fingerprint} {name}"
     return state.jobs.result(key, f"Embedding the concepts of '{name}'", compute)
+
+
+def component_names(context: ModelContext, state: AppState) -> ComponentNames | None:
+    """Return the names that components have on the command line as well.
+
+    The rankings behind them are shared with the label candidates of the cards.
+
+    Raises
+    ------
+    JobPending
+        While the components are being labelled.
+    """
+    source = label_source(context, None)
+    if source is None:
+        return None
+    db = context.db
+    key = f"names {context.number} {source} {db.list_analyses(PREFIX)}"
+    rows = np.flatnonzero(db.has_examples)
+    if state.jobs.finished(key) is None:
+        # one component per layer, so that each layer's labels are a job of their own
+        layers = np.searchsorted([entry.first for entry in db.manifest.layers], rows, "right")
+        first = rows[np.unique(layers, return_index=True)[1]]
+        label_rows(context, state, source, first.tolist(), top=2)
+
+    def compute() -> ComponentNames:
+        frame = unnamed(db)
+        found = label_rows(context, state, source, rows.tolist(), top=2)
+        frame.loc[rows, "label"] = [one and one.label for one in found]
+        frame.loc[rows, "rival"] = [one and one.rival for one in found]
+        frame.loc[rows, "confidence"] = [np.nan if one is None else one.confidence for one in found]
+        method = next((one.method for one in found if one is not None), "")
+        return ComponentNames(source, method, frame.astype({"confidence": np.float64}), db)
+
+    return state.jobs.result(key, "Reading the labels", compute, short=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from fastapi import Response
+from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors.numpy import save
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -52,3 +55,22 @@ def tensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = 
     headers = {"Content-Encoding": "identity"}
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
     return Response(content, headers=headers, media_type="application/octet-stream")
+
+
+class WholeText(BaseModel):
+    """A model without texts that hold half a character, which JSON allows and UTF-8 does not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_characters(cls, values: Any) -> Any:
+        try:
+            json.dumps(values, ensure_ascii=False, default=str).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError("a text holds half a character (a lone surrogate)") from error
+        return values
+
+
+class RequestModel(WholeText):
+    """A request body: ``true`` and ``"5"`` are not numbers, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

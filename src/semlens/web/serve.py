@@ -24,12 +24,11 @@ from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError, SemlensError, ServeError
 from semlens.web.app import create_app
 from semlens.web.app_state import AppState
-from semlens.web.connection import TimedConnection
+from semlens.web.connection import ServerSocket, TimedConnection, listen
 from semlens.web.page_build import check_built, static_folder
 from semlens.web.routes.map import prepare_maps
 from semlens.web.routes.verdicts import prepare_verdicts
 from semlens.web.security import check_token
-from semlens.web.server_socket import ServerSocket, listen
 
 GRACE = 1
 """Seconds that running requests are given when the server stops."""

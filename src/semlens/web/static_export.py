@@ -10,9 +10,9 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 
-from semlens.lenses.classes import find_class
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
+from semlens.lenses.classes import find_class
 from semlens.progress import progress_bars
 from semlens.store.atomic_files import save_text
 from semlens.store.public_spec import absolute_paths

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
+from semlens.lenses.audit.audit_records import LEVEL, Level, Seed, Threshold
 from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.audit.audit_settings import LEVEL, Level, Seed, Threshold
 from semlens.lenses.audit.class_contrast import ConceptContrasts, concept_contrasts
 from semlens.lenses.audit.concept_alignment import ConceptAlignment, align_concepts, split_sides
 from semlens.lenses.audit.random_concepts import (

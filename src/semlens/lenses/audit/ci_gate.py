@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from semlens.errors import RecipeError
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.relevance_shares import VERDICTS
-from semlens.errors import RecipeError
 from semlens.store.atomic_files import save_text
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {

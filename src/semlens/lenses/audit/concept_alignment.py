@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from semlens.errors import ConceptError
 from semlens.lenses.audit.random_concepts import (
     Background,
     ConceptPool,
@@ -21,7 +22,6 @@ from semlens.lenses.audit.random_concepts import (
 )
 from semlens.lenses.concepts import Concept, ConceptSet, Kind, concept_key
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
-from semlens.errors import ConceptError
 from semlens.store.reader import Database
 
 MOST_CONCEPTS = 2000

@@ -12,14 +12,14 @@ from jaxtyping import Int64
 from PIL import Image
 from scipy.special import softmax
 
-from semlens.lenses.audit.model_test_result import ModelTest, Outputs, SpuriousSet
-from semlens.lenses.auroc import auroc, auroc_interval
-from semlens.lenses.classes import class_name, class_samples, find_class, known_classes
-from semlens.lenses.correct.corrected_model import with_weights
 from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.errors import DataError, ModelError
+from semlens.lenses.audit.model_test_result import ModelTest, Outputs, SpuriousSet
+from semlens.lenses.auroc import auroc, auroc_interval
+from semlens.lenses.classes import class_name, class_samples, find_class, known_classes
+from semlens.lenses.correct.corrected_model import with_weights
 from semlens.models.forward import ImageReader, logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting

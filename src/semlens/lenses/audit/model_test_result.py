@@ -12,10 +12,10 @@ from jaxtyping import Float32, Int64
 from rich.console import Group
 from rich.text import Text
 
+from semlens.draw.text_table import rich_table
 from semlens.lenses.audit.wording import STRAIGHT, percent, quoted
 from semlens.lenses.correct.artefact_sensitivity import change_interval
 from semlens.lenses.result import Result
-from semlens.draw.text_table import rich_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

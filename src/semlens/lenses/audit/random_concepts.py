@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 from scipy.special import gammaln
 
+from semlens.errors import ConceptError
 from semlens.lenses.centring import centred_vectors
 from semlens.lenses.classes import true_classes
 from semlens.lenses.concepts import ConceptSet, concept_key
@@ -21,7 +22,6 @@ from semlens.lenses.query_embedding import (
     null_vector,
     unit,
 )
-from semlens.errors import ConceptError
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 

@@ -1,29 +1,37 @@
-"""Saved audits: they are saved with their concept lists, and run when they are asked for.
+"""Components that a person has marked as spurious for a class, whatever the audit says.
 
-Results are not stored: :func:`semlens.lenses.audit.audit.audit` computes them from the record and
-the database.
+A mark is a review of a saved audit (:class:`semlens.lenses.audit.saved_audits.Review`), so that
+the audit's report and table show it with its note.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
+
+from semlens.errors import EditError, SemlensError
 from semlens.lenses.audit.audit import RESAMPLES, audit
 from semlens.lenses.audit.audit_records import (
+    AuditChanges,
     AuditRecord,
     AuditRecords,
+    AuditSettings,
     ListedConcept,
+    Review,
     read_record,
     utc_now,
 )
 from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.lenses.audit.verdicts import Verdicts
 from semlens.lenses.classes import class_name
-from semlens.lenses.concepts import Concepts
-from semlens.lenses.resolve_concepts import class_and_concepts
+from semlens.lenses.concepts import Concepts, ConceptSet
+from semlens.lenses.resolve_concepts import class_and_concepts, concepts_by_class
 from semlens.store.json_documents import Document
 from semlens.store.reader import Database
+from semlens.types import Component
 from semlens.version import __version__
 
 
@@ -104,3 +112,149 @@ def saved_audits(database: Database) -> SavedAudits:
     """Return the saved audits of a database, including unwritten ones of an open ``db.audits``."""
     audits = getattr(database, "audits", None)
     return audits if isinstance(audits, SavedAudits) else SavedAudits(database)
+
+
+ATTEMPTS = 5
+"""Edits by others, while a mark is saved, before it is given up."""
+
+
+def reviews_of(database: Database, target: int) -> dict[str, Review]:
+    """Return the latest review of each component in any saved audit of a class."""
+    latest: dict[str, Review] = {}
+    for record in _audits(saved_audits(database), target):
+        for name, review in record.reviews.items():
+            if name not in latest or review.when >= latest[name].when:
+                latest[name] = review
+    return latest
+
+
+def marked_spurious(database: Database, target: int) -> list[str]:
+    """Return the names of the components that a person has marked as spurious for a class."""
+    reviews = reviews_of(database, target)
+    return [name for name, review in reviews.items() if review.status == "spurious"]
+
+
+def audit_of_marks(database: Database, target: int) -> int | None:
+    """Return the number of the saved audit of a class that holds its marks; None without marks."""
+    records = _audits(saved_audits(database), target)
+    holding = [r.id for r in records if any(_is_marked(r, name) for name in r.reviews)]
+    return holding[-1] if holding else None
+
+
+def mark_spurious(
+    database: Database, target: int, components: Sequence[Component | str], on: bool = True
+) -> AuditRecord | None:
+    """Mark components as spurious for a class, or take the marks back.
+
+    Marks are saved in the class's most recently edited audit with concepts; without one, an audit
+    with the concepts that the class is audited with by default is saved. Notes are kept.
+
+    Returns
+    -------
+    AuditRecord or None
+        The audit that was changed last; None if there was no mark to take back.
+
+    Raises
+    ------
+    LayerError
+        If the database has no such component.
+    EditError
+        If others keep editing the audit.
+    """
+    audits = saved_audits(database)
+    names = database.names(np.array(database.rows_of(components), np.int64))
+    records = _audits(audits, target)
+    if on:
+        record = records[-1] if records else _new_audit(database, audits, target)
+        return _saved(audits, record, names, on)
+    marked = [record for record in records if any(_is_marked(record, name) for name in names)]
+    return [_saved(audits, record, names, on) for record in marked][-1] if marked else None
+
+
+def with_marks(database: Database, verdicts: Verdicts) -> Verdicts:
+    """Return verdicts in which the marked components are spurious.
+
+    The columns ``marked`` and ``audited``, the verdict by the lists, are added to ``components``. A
+    marked component that is not relevant for its class is appended, with weight 0. The shares and
+    p-values of ``classes`` remain those of the lists.
+    """
+    components = verdicts.components
+    if components.empty:
+        return verdicts
+    components = components.assign(marked=False, audited=components["verdict"])
+    for target in verdicts.classes["target"].tolist():
+        marked = marked_spurious(database, target)
+        if not marked:
+            continue
+        of_class = components["target"] == target
+        known = set(components.loc[of_class, "component"])
+        rows = of_class & components["component"].isin(marked)
+        components.loc[rows, "verdict"] = "spurious"
+        components.loc[rows, "marked"] = True
+        irrelevant = pd.DataFrame(
+            [
+                (target, name, "spurious", None, 0.0, True, None)
+                for name in marked
+                if name not in known
+            ],
+            columns=components.columns,
+        )
+        if len(irrelevant):
+            components = pd.concat([components, irrelevant.astype(components.dtypes)])
+    return replace(verdicts, components=components.reset_index(drop=True))
+
+
+def marked_audit(audit: Audit, reviews: Mapping[str, Review]) -> Audit:
+    """Return an audit in which the components that a person marked are spurious.
+
+    The table has a further column, ``marked``. The shares and p-values remain those of the lists.
+    """
+    names = [name for name, review in reviews.items() if review.status == "spurious"]
+    marked = audit.frame["component"].isin(names)
+    verdicts = audit.frame["verdict"].where(~marked, "spurious")
+    return replace(audit, frame=audit.frame.assign(verdict=verdicts, marked=marked))
+
+
+def _audits(audits: SavedAudits, target: int) -> list[AuditRecord]:
+    """Return the saved audits of a class; those with concepts last, the latest edit last."""
+    records = [record for record in audits.readable() if record.target == target]
+    return sorted(records, key=lambda record: (len(record.concepts) > 0, record.changed))
+
+
+def _new_audit(database: Database, audits: SavedAudits, target: int) -> AuditRecord:
+    """Save an audit of a class with its default concepts, or with none if it has no defaults."""
+    try:
+        resolved = concepts_by_class(database, files=False)[0].get(target)
+    except SemlensError:  # no class has concepts
+        resolved = None
+    if resolved is None:
+        return audits.add(target, ConceptSet((), "marks"))
+    return audits.add(target, resolved.concepts, sources=resolved.sets)
+
+
+def _is_marked(record: AuditRecord, name: str) -> bool:
+    review = record.reviews.get(name)
+    return review is not None and review.status == "spurious"
+
+
+def _saved(audits: SavedAudits, record: AuditRecord, names: Sequence[str], on: bool) -> AuditRecord:
+    """Save the marks in an audit; again in the newer revision if it was edited meanwhile."""
+    for attempt in range(ATTEMPTS):
+        changes = {name: _changed(record, name, on) for name in names}
+        if not on:
+            changes = {name: new for name, new in changes.items() if _is_marked(record, name)}
+        try:
+            return audits.edit(record.id, record.revision, AuditChanges(reviews=changes))
+        except EditError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            record = audits.get(record.id)
+    raise AssertionError("unreachable")
+
+
+def _changed(record: AuditRecord, name: str, on: bool) -> Review | None:
+    """Return the new review of a component; without a mark, a note remains as reviewed."""
+    note = record.reviews[name].note if name in record.reviews else ""
+    if on:
+        return Review(status="spurious", note=note)
+    return Review(status="reviewed", note=note) if note else None

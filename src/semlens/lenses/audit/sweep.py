@@ -11,6 +11,8 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.text_table import rich_table
+from semlens.errors import ConceptError, RelevanceError
 from semlens.lenses.audit.audit import (
     BACKGROUND,
     LEVEL,
@@ -29,8 +31,6 @@ from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.classes import class_name
 from semlens.lenses.resolve_concepts import ClassConcepts, concepts_by_class, no_class_error
 from semlens.lenses.result import Result
-from semlens.draw.text_table import rich_table
-from semlens.errors import ConceptError, RelevanceError
 from semlens.progress import report_progress
 from semlens.settings import question
 from semlens.store.reader import Database

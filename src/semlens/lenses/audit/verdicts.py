@@ -14,17 +14,22 @@ from typing import Any
 
 import pandas as pd
 
+from semlens.errors import ConceptError, RelevanceError, StoreError
 from semlens.lenses.audit.audit import audit
-from semlens.lenses.audit.audit_result import Audit, verdict_concept
-from semlens.lenses.audit.audit_settings import AuditSettings
+from semlens.lenses.audit.audit_records import AuditSettings
+from semlens.lenses.audit.audit_result import (
+    TABLE,
+    Audit,
+    load_table,
+    verdict_concept,
+    verdict_keys,
+)
 from semlens.lenses.audit.standing import Experiment, Standing, overall, standings
-from semlens.lenses.audit.verdict_table import TABLE, load_table, verdict_keys
 from semlens.lenses.audit.wording import STRAIGHT
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.resolve_concepts import ResolvedConcepts
 from semlens.lenses.swap.experiments import kept_experiments
-from semlens.errors import ConceptError, RelevanceError, StoreError
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
+from semlens.errors import RecipeError
 from semlens.lenses.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.lenses.compare.comparison import Comparison
 from semlens.lenses.compare.component_sets import (
@@ -32,7 +33,6 @@ from semlens.lenses.compare.nearest_components import (
 )
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.query_embedding import unit
-from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers

@@ -12,11 +12,11 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.text_table import titled_table
+from semlens.errors import RecipeError
 from semlens.lenses.compare.component_sets import ComponentSet
 from semlens.lenses.compare.nearest_components import Nearest
 from semlens.lenses.result import Result
-from semlens.draw.text_table import titled_table
-from semlens.errors import RecipeError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

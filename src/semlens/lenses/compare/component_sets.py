@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from semlens.lenses.class_relevance import MINIMUM, relevant_rows
-from semlens.lenses.query_embedding import unit
 from semlens.embedders.load import needs_model
 from semlens.errors import LayerError, RecipeError, StaleError
+from semlens.lenses.class_relevance import MINIMUM, relevant_rows
+from semlens.lenses.query_embedding import unit
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
 

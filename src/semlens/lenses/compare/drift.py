@@ -11,6 +11,8 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.text_table import titled_table
+from semlens.errors import RecipeError
 from semlens.lenses.compare.component_sets import (
     ComponentSet,
     as_databases,
@@ -22,8 +24,6 @@ from semlens.lenses.compare.nearest_components import PairProgress, nearest_betw
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.result import Result
 from semlens.lenses.scores import MEASURES
-from semlens.draw.text_table import titled_table
-from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int64
 
+from semlens.errors import RecipeError
 from semlens.lenses.compare.compare import compare
 from semlens.lenses.compare.comparison import Comparison
 from semlens.lenses.describe.concept_map import concept_map
 from semlens.lenses.saved_labels import saved_labels
-from semlens.errors import RecipeError
 from semlens.store.reader import Database
 
 KINDS = ("matched", "only_first", "only_second")

@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float32, Int64
 
 from semlens.lenses.compare.component_sets import ComponentSet
 from semlens.lenses.concepts import Concepts, ConceptSet, as_concepts
-from semlens.lenses.labelling.best_components import BestComponents, best_components
 from semlens.lenses.labelling.chosen_method import ChosenMethod, choose_method
-from semlens.lenses.labelling.ranking import rank_words
+from semlens.lenses.labelling.ranking import BestComponents, best_components, rank_words
 from semlens.lenses.labelling.scored_blocks import scored_blocks, thresholds
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
 from semlens.lenses.scores import MEASURES, scores

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from semlens.lenses.classes import class_name, class_samples, find_class, sample_numbers
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.errors import DataError, nearest
+from semlens.lenses.classes import class_name, class_samples, find_class, sample_numbers
 from semlens.models.forward import logits
 from semlens.regular_files import read_bytes, read_text, user_path
 from semlens.store.reader import Database

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float32, Int64
 
+from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.lenses.accuracy import check_targets
 from semlens.lenses.classes import class_samples, find_class, sample_numbers, true_classes
 from semlens.lenses.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
 from semlens.lenses.correct.component_files import resolve_components
-from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.models.ablation import pruned
 from semlens.models.forward import ImageReader, batches, run_scores
 from semlens.models.hooks import evaluating

@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float64
 from PIL import Image
 from rich.console import Group, RenderableType
 
-from semlens.lenses.correct.cav import fit_linear_svm, standardise
-from semlens.lenses.correct.component_files import resolve_components
-from semlens.lenses.result import Chart, Result
 from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
+from semlens.lenses.correct.cav import fit_linear_svm, standardise
+from semlens.lenses.correct.component_files import resolve_components
+from semlens.lenses.result import Chart, Result
 from semlens.models.forward import readouts
 from semlens.settings import question, setting
 from semlens.store.reader import Database

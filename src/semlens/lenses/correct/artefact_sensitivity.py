@@ -12,14 +12,14 @@ import pandas as pd
 from jaxtyping import Bool
 from rich.console import RenderableType
 
-from semlens.lenses.accuracy import Evaluation, LabelledImages, evaluate_labelled, labelled_images
-from semlens.lenses.correct.corrected_model import with_weights
-from semlens.lenses.result import Chart, Result
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
+from semlens.lenses.accuracy import Evaluation, LabelledImages, evaluate_labelled, labelled_images
+from semlens.lenses.correct.corrected_model import with_weights
+from semlens.lenses.result import Chart, Result
 from semlens.models.ablation import pruned
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting

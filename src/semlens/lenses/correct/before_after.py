@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 from PIL import Image
 
+from semlens.data.artefact import insert_drawn
+from semlens.errors import DataError
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.correct.ablation_preview import (
     AblationPreview,
@@ -22,9 +24,7 @@ from semlens.lenses.correct.ablation_preview import (
 )
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.correct.mark import Mark, find_mark, taken_for
-from semlens.lenses.correct.next_components import Step, next_components
-from semlens.data.artefact import insert_drawn
-from semlens.errors import DataError
+from semlens.lenses.correct.repair_selection import Step, next_components
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target

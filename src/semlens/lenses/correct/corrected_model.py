@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from semlens.lenses.result import Result
 from semlens.errors import ModelError
+from semlens.lenses.result import Result
 from semlens.models.checkpoint import load_weights
 from semlens.models.load import WEIGHTS
 from semlens.models.subject import SubjectModel

@@ -19,9 +19,9 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semlens.lenses.accuracy import LabelledImages, check_targets
 from semlens.data.artefact import Artefact, insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
+from semlens.lenses.accuracy import LabelledImages, check_targets
 from semlens.models.forward import batches, run_scores
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress

@@ -16,6 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Int64
 from PIL import Image
 
+from semlens.data.artefact import insert_drawn
+from semlens.data.pieces import Pieces
+from semlens.errors import DataError, RelevanceError
 from semlens.lenses.classes import true_classes
 from semlens.lenses.correct.mark_masks import (
     Mask,
@@ -26,9 +29,6 @@ from semlens.lenses.correct.mark_masks import (
     resized,
 )
 from semlens.lenses.correct.segments import PIECE_SIZE, Segment, Segments, cut_out, rgba
-from semlens.data.artefact import insert_drawn
-from semlens.data.pieces import Pieces
-from semlens.errors import DataError, RelevanceError
 from semlens.models.forward import logits
 from semlens.progress import report_progress
 from semlens.store.reader import Database

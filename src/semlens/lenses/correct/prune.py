@@ -15,6 +15,9 @@ from PIL import Image
 from rich.console import RenderableType
 from torch import Tensor
 
+from semlens.draw.example_sheet import sheet
+from semlens.draw.text_table import rich_table
+from semlens.errors import ModelError, RelevanceError
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.correct.corrected_model import CorrectedModel
 from semlens.lenses.correct.weight_pruning import (
@@ -25,9 +28,6 @@ from semlens.lenses.correct.weight_pruning import (
     pruned_values,
 )
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES
-from semlens.draw.example_sheet import sheet
-from semlens.draw.text_table import rich_table
-from semlens.errors import ModelError, RelevanceError
 from semlens.models.ablation import ComponentValues, pruned, replacement_values
 from semlens.models.activations import measure_layout
 from semlens.models.forward import class_scores

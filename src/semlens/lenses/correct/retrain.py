@@ -13,17 +13,17 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
+from semlens.data.images import Images
+from semlens.data.load import as_images
+from semlens.draw.text_table import rich_table
+from semlens.errors import DataError, nearest
 from semlens.lenses.accuracy import LabelledImages, evaluate_labelled, labelled_images
 from semlens.lenses.correct.affected_samples import AffectedSamples
 from semlens.lenses.correct.component_files import read_affected
 from semlens.lenses.correct.corrected_model import CorrectedModel
 from semlens.lenses.correct.fine_tuning import Training, TrainingData, TrainingRun, split_held_out
 from semlens.lenses.result import Chart
-from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
-from semlens.data.images import Images
-from semlens.data.load import as_images
-from semlens.draw.text_table import rich_table
-from semlens.errors import DataError, nearest
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.relevance.captured_graph import in_full_precision

@@ -17,6 +17,12 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
+from semlens.data.artefact_rendering import SUFFIXES, blend
+from semlens.data.images import Images
+from semlens.data.pieces import Pieces
+from semlens.draw.heatmap_mask import project_heatmap
+from semlens.draw.text_table import rich_table
+from semlens.errors import RelevanceError, StoreError
 from semlens.lenses.correct.cav import (
     ConceptActivationVector,
     cav_heatmap,
@@ -25,12 +31,6 @@ from semlens.lenses.correct.cav import (
 )
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.result import Chart, Result
-from semlens.data.artefact_rendering import SUFFIXES, blend
-from semlens.data.images import Images
-from semlens.data.pieces import Pieces
-from semlens.draw.heatmap_mask import project_heatmap
-from semlens.draw.text_table import rich_table
-from semlens.errors import RelevanceError, StoreError
 from semlens.models.preprocess_geometry import Geometry
 from semlens.progress import report_progress
 from semlens.regular_files import user_path

@@ -10,12 +10,12 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.example_sheet import sheet
+from semlens.draw.text_table import rich_table
 from semlens.lenses.describe import component_card
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.lenses.saved_labels import saved_labels
 from semlens.lenses.scores import scores
-from semlens.draw.example_sheet import sheet
-from semlens.draw.text_table import rich_table
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component

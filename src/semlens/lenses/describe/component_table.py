@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 from pydantic import BaseModel, ConfigDict, Field
 
-from semlens.lenses.scores import MEASURES
 from semlens.errors import RecipeError, nearest
+from semlens.lenses.scores import MEASURES
 from semlens.store.reader import Database
 
 COLUMNS = (

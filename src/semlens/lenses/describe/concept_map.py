@@ -13,6 +13,9 @@ from jaxtyping import Int64
 from rich.console import Group
 from rich.text import Text
 
+from semlens.draw.map_colours import Colouring, Groups
+from semlens.draw.map_labels import MapPlace
+from semlens.draw.text_table import rich_table
 from semlens.lenses.compare.component_sets import ComponentSet, as_databases, component_sets
 from semlens.lenses.compare.labels_and_scores import OptionalConcepts
 from semlens.lenses.concepts import Concepts
@@ -28,17 +31,13 @@ from semlens.lenses.describe.clusters import (
     interpolate_positions,
     vote_clusters,
 )
-from semlens.lenses.describe.label_clusters import score_clusters
+from semlens.lenses.describe.label_clusters import merge_clusters, score_clusters
 from semlens.lenses.describe.map_cache import LayoutCache
 from semlens.lenses.describe.map_colouring import ColourValue, colour, colour_columns
-from semlens.lenses.describe.places import merge_clusters
 from semlens.lenses.labelling.chosen_method import LabelMethod
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.result import Result
-from semlens.draw.map_colours import Colouring, Groups
-from semlens.draw.map_labels import MapPlace
-from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
 
+from semlens.draw.text_table import titled_table
+from semlens.errors import RecipeError
 from semlens.lenses.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.lenses.compare.component_sets import ComponentSet, as_databases, component_sets
 from semlens.lenses.compare.labels_and_scores import (
@@ -23,8 +25,6 @@ from semlens.lenses.labelling.confidence import UNSURE
 from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts, LabelThreshold
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.result import Result
-from semlens.draw.text_table import titled_table
-from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers

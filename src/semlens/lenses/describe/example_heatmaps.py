@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from jaxtyping import UInt8
 
-from semlens.lenses.database_engine import engine_of
 from semlens.draw.heatmap_mask import project_heatmap
+from semlens.lenses.database_engine import engine_of
 from semlens.progress import report_progress
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
 from semlens.relevance.heatmap_boxes import upsample_and_blur

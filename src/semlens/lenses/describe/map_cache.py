@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
+from semlens.errors import StoreError
 from semlens.lenses.compare.component_sets import ComponentSet
 from semlens.lenses.describe.clusters import nearest_existing
 from semlens.lenses.query_embedding import unit
-from semlens.errors import StoreError
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
+from semlens.draw.map_colours import Colouring, Groups, Queries, Scale
+from semlens.errors import ConceptError
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.compare.component_sets import ComponentSet
 from semlens.lenses.compare.labels_and_scores import set_scores
@@ -18,8 +20,6 @@ from semlens.lenses.query_embedding import alignment
 from semlens.lenses.saved_json import read_saved
 from semlens.lenses.scores import MEASURES
 from semlens.lenses.search.query import embed_query
-from semlens.draw.map_colours import Colouring, Groups, Queries, Scale
-from semlens.errors import ConceptError
 
 Colour = Literal[
     "query", "place", "layer", "model", "clarity", "redundancy", "polysemanticity", "relevance",

@@ -12,12 +12,12 @@ from jaxtyping import Int64
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.lenses.describe.concept_map import ConceptMap
-from semlens.lenses.result import Result
-from semlens.lenses.saved_labels import PREFIX, label_tables, saved_labels
 from semlens.draw.map_colours import Groups
 from semlens.draw.text_table import rich_table
 from semlens.errors import LayerError, RecipeError
+from semlens.lenses.describe.concept_map import ConceptMap
+from semlens.lenses.result import Result
+from semlens.lenses.saved_labels import PREFIX, label_tables, saved_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from semlens.lenses.compare.component_sets import check_databases
 from semlens.errors import LayerError
+from semlens.lenses.compare.component_sets import check_databases
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 

@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.text_table import rich_table
 from semlens.lenses.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.concepts import as_concepts
@@ -22,14 +23,12 @@ from semlens.lenses.describe.classes_and_samples import (
     share_among_classes,
     summarize_examples,
 )
-from semlens.lenses.labelling.chosen_method import choose_method
-from semlens.lenses.labelling.default_method import PAPER_METHOD
+from semlens.lenses.labelling.chosen_method import PAPER_METHOD, choose_method
 from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts, LabelThreshold
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.ranking import rank_words
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.result import Result, check_suffix
-from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
 from semlens.store.atomic_files import save_csv
 from semlens.store.reader import Database

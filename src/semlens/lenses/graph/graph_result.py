@@ -12,7 +12,6 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
-from semlens.lenses.result import IMAGE_SUFFIXES, Result
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.example_picture import example_webp
 from semlens.draw.graph_layout import (
@@ -25,6 +24,7 @@ from semlens.draw.graph_layout import (
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.graph_scene import Scene
 from semlens.draw.text_table import rich_table
+from semlens.lenses.result import IMAGE_SUFFIXES, Result
 from semlens.store.reader import Database
 
 TARGET = "target"

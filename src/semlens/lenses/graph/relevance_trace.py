@@ -1,7 +1,7 @@
 """Relevance traces: shares of components, and the relevance that passes between layers.
 
 A trace of a class contains the strongest components of every layer one by one, for each sample.
-:func:`semlens.lenses.graph.prune_graph.prune_graph` derives any smaller graph from it exactly,
+``prune_graph`` of ``attribution_graph`` derives any smaller graph from it exactly,
 without the model. For a single graph, :func:`semlens.attribution_graph` is cheaper, because it
 propagates relevance once per group, not once per component.
 """
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from semlens.errors import RelevanceError
 from semlens.lenses.classes import (
     OTHER_IMAGES,
     ClassImages,
@@ -29,7 +30,6 @@ from semlens.lenses.classes import (
 )
 from semlens.lenses.database_engine import group_masks, relevance_per_component
 from semlens.lenses.graph.graph_layers import graph_layers
-from semlens.errors import RelevanceError
 from semlens.models.forward import batches
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares

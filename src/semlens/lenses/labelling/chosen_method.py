@@ -6,13 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from semlens.lenses.labelling.default_method import PAPER_METHOD, default_method
+from semlens.errors import RecipeError
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
-from semlens.errors import RecipeError
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.version import __version__
+
+DEFAULT_METHOD = "vote"
+"""Method for databases with a reference sample."""
+DEFAULT_WITHOUT_REFERENCE = "vote-examples"
+"""Method for databases without one, or with a small one."""
+SMALLEST_REFERENCE = 100
+"""Images of a reference sample that is large enough: :class:`Vote` looks at the strongest 8 %."""
+PAPER_METHOD = "semantic-lens"
+"""Method of the paper, and for a single concept: votes compare concepts with one another."""
+
+
+def default_method(databases: Sequence[Database], concepts: int) -> str:
+    """Return the best method for some databases, the same for all, and a number of concepts."""
+    if concepts < 2:
+        return PAPER_METHOD
+    sizes = [0 if db.reference is None else len(db.reference) for db in databases]
+    return DEFAULT_METHOD if min(sizes) >= SMALLEST_REFERENCE else DEFAULT_WITHOUT_REFERENCE
+
 
 LabelMethod = Annotated[
     str | Labeller | None,

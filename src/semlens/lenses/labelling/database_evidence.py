@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from semlens.errors import ConceptError
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.noise import SEED, random_crops
 from semlens.lenses.query_embedding import QueryEmbedding, unit
-from semlens.errors import ConceptError
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.store.reference import Reference

@@ -12,14 +12,17 @@ import pandas as pd
 from jaxtyping import Float, Float32, Int64
 from rich.console import Group, RenderableType
 
+from semlens.data.images import Images
+from semlens.draw.text_table import rich_table
+from semlens.errors import EmbedderError
 from semlens.lenses.component_readouts import by_component
 from semlens.lenses.concepts import Concepts, ConceptSet, as_concepts, concept_key
-from semlens.lenses.labelling.database_evidence import layer_evidence
-from semlens.lenses.labelling.default_method import (
+from semlens.lenses.labelling.chosen_method import (
     DEFAULT_METHOD,
     DEFAULT_WITHOUT_REFERENCE,
     PAPER_METHOD,
 )
+from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.hits import hit_table, share_bootstrap
 from semlens.lenses.labelling.known_content import LabelledFolders, find_known
@@ -27,9 +30,6 @@ from semlens.lenses.labelling.registry import make_labeller
 from semlens.lenses.labelling.vote import ExampleVote
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts, unit
 from semlens.lenses.result import Chart, Result
-from semlens.data.images import Images
-from semlens.draw.text_table import rich_table
-from semlens.errors import EmbedderError
 from semlens.models.forward import readouts
 from semlens.progress import report_progress
 from semlens.settings import question, setting

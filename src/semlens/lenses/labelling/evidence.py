@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Float32, Int64
 
-from semlens.lenses.labelling.check_evidence import check_evidence
 from semlens.errors import ConceptError
+from semlens.lenses.labelling.check_evidence import check_evidence
 from semlens.streaming.aggregate import example_weights
 
 _CELLS = 4_000_000

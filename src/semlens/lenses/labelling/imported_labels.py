@@ -18,10 +18,10 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
 from semlens.errors import ConceptError, LayerError, nearest, shortened
+from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.regular_files import read_text, user_path
 from semlens.store.reader import Database
 from semlens.types import Component

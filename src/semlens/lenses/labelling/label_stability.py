@@ -11,14 +11,14 @@ import pandas as pd
 from jaxtyping import Float64
 from rich.console import Group, RenderableType
 
+from semlens.draw.text_table import rich_table
+from semlens.errors import LayerError
 from semlens.lenses.compare.component_sets import as_databases
 from semlens.lenses.concepts import as_concepts
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts, label
 from semlens.lenses.labelling.stability import DRAWS
 from semlens.lenses.result import Chart, Result
-from semlens.draw.text_table import rich_table
-from semlens.errors import LayerError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from semlens.lenses.labelling.evidence import Evidence
 from semlens.errors import ConceptError
+from semlens.lenses.labelling.evidence import Evidence
 from semlens.settings import Settings
 
 Need = Literal["examples", "background", "reference", "annotations"]

@@ -13,13 +13,13 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.example_sheet import sheet
+from semlens.draw.html import cards_html
+from semlens.draw.text_table import rich_table
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.chosen_method import ChosenMethod
 from semlens.lenses.labelling.confidence import as_shown, is_calibrated, rival
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
-from semlens.draw.example_sheet import sheet
-from semlens.draw.html import cards_html
-from semlens.draw.text_table import rich_table
 from semlens.store.reader import Database
 from semlens.types import Component
 

@@ -10,10 +10,39 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from scipy.special import expit
 
-from semlens.lenses.labelling.correlation import standardised
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.labeller import Labeller, Need
 from semlens.settings import setting
+
+
+class Correlation(Labeller):
+    """Pearson's correlation of a component's readouts and a word's cosines, on the reference.
+
+    It is the simulation score of Oikarinen and Weng, Linear Explanations (arXiv:2405.06855), as a
+    labelling method: the whole distribution counts, also the images that do not activate a
+    component. 0 where either is constant.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ("reference",)
+
+    def _scores(self, evidence: Evidence) -> Float32[np.ndarray, "n q"]:
+        columns = standardised(evidence.similarities).astype(np.float32) / len(
+            evidence.similarities
+        )
+        readouts = evidence.sample[1]
+        scores = np.empty(evidence.shape, np.float32)
+        for block in evidence.blocks(len(readouts)):
+            scores[block] = standardised(readouts[:, block]).astype(np.float32).T @ columns
+        return scores
+
+
+def standardised(values: Float32[np.ndarray, "s k"]) -> Float64[np.ndarray, "s k"]:
+    """Return columns with mean 0 and standard deviation 1; zeros for a constant column."""
+    rest = values - values.mean(0, dtype=np.float64)
+    spread = rest.std(0)
+    constant = spread <= 1e-6 * np.abs(values).max(0)  # up to rounding
+    return np.where(constant, 0, rest / np.where(constant, 1, spread))
+
 
 _ITERATIONS = 200
 """Passes of the elastic net over the words; only the order of its weights is used."""

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from PIL import Image
 
-from semlens.lenses.concepts import ConceptSet
 from semlens.draw.example_picture import example_crop
 from semlens.errors import ConceptError
+from semlens.lenses.concepts import ConceptSet
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 

@@ -5,22 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
+from jaxtyping import Float32
+
+from semlens.errors import RecipeError, nearest
+from semlens.lenses.labelling.clip_dissect import WPMI, CosCubed, RankReorder, SoftWPMI
 from semlens.lenses.labelling.contrastive_projection import ContrastiveProjection
-from semlens.lenses.labelling.correlation import Correlation
-from semlens.lenses.labelling.cos_cubed import CosCubed
+from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.invert import AnnotatedInvert, Invert
-from semlens.lenses.labelling.labeller import Labeller
-from semlens.lenses.labelling.linear_explanation import LinearExplanation
-from semlens.lenses.labelling.random_labels import RandomLabels
-from semlens.lenses.labelling.rank_reorder import RankReorder
+from semlens.lenses.labelling.labeller import Labeller, Need
+from semlens.lenses.labelling.linear_explanation import Correlation, LinearExplanation
 from semlens.lenses.labelling.semantic_lens import SemanticLens
-from semlens.lenses.labelling.soft_wpmi import WPMI, SoftWPMI
 from semlens.lenses.labelling.vote import ExampleVote, Vote
 from semlens.lenses.labelling.weighted_dissect import WeightedDissect
-from semlens.errors import RecipeError, nearest
 from semlens.plug_ins import LABELLERS, owner, plug_ins
+from semlens.settings import setting
+
+
+class RandomLabels(Labeller):
+    """Independent uniform scores in [0, 1), the baseline of the paper's table D.3.
+
+    A component's scores depend on the seed and its position only.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ()
+
+    seed: Annotated[int, setting("Seed of the random numbers.", ge=0)] = 0
+
+    def _scores(self, evidence: Evidence) -> Float32[np.ndarray, "n q"]:
+        return np.random.default_rng(self.seed).random(evidence.shape, np.float32)
+
 
 BUILT_IN: Mapping[str, Labeller] = MappingProxyType(
     {

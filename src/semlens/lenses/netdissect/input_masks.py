@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from semlens.lenses.netdissect.mask_folder import MaskFolder
 from semlens.errors import ModelError
+from semlens.lenses.netdissect.mask_folder import MaskFolder
 from semlens.models.preprocess_geometry import AxisMap, Geometry
 
 EDGE = 0.25

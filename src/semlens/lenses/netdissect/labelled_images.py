@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image
 
-from semlens.lenses.netdissect.input_masks import InputMasks, grid_size, masks_in_input
-from semlens.lenses.netdissect.mask_folder import MaskFolder, load_masks, mask_file
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import DataError
+from semlens.lenses.netdissect.input_masks import InputMasks, grid_size, masks_in_input
+from semlens.lenses.netdissect.mask_folder import MaskFolder, load_masks, mask_file
 from semlens.models.preprocess_geometry import Geometry
 from semlens.store.reader import Database
 

@@ -14,6 +14,8 @@ from rich.console import Group, RenderableType
 from torch import Tensor
 from torch.nn import functional
 
+from semlens.draw.text_table import titled_table
+from semlens.errors import DataError, RecipeError
 from semlens.lenses.netdissect.concept_probe import fit_probe
 from semlens.lenses.netdissect.input_masks import InputMasks
 from semlens.lenses.netdissect.labelled_images import LabelledImages, labelled_images
@@ -26,11 +28,8 @@ from semlens.lenses.netdissect.netdissect import (
     Resolution,
 )
 from semlens.lenses.netdissect.overlap import Overlap
-from semlens.lenses.netdissect.score_thresholds import ScoreRange
-from semlens.lenses.netdissect.upper_quantile import UpperQuantile
+from semlens.lenses.netdissect.score_thresholds import ScoreRange, UpperQuantile
 from semlens.lenses.result import Chart, Result
-from semlens.draw.text_table import titled_table
-from semlens.errors import DataError, RecipeError
 from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database

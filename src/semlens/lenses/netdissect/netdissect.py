@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +16,19 @@ from jaxtyping import Float32, Float64, Int64
 from rich.console import Group, RenderableType
 from scipy.stats import false_discovery_control
 
-from semlens.lenses.netdissect.labelled_images import LabelledImages, labelled_images
-from semlens.lenses.netdissect.layer_maps import layers_with_maps, stream_maps
-from semlens.lenses.netdissect.overlap import Overlap
-from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
-from semlens.lenses.netdissect.upper_quantile import UpperQuantile
-from semlens.lenses.result import Chart, Result
+from semlens.draw.netdissect_plots import DetectorImage
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
+from semlens.lenses.netdissect.labelled_images import LabelledImages, labelled_images
+from semlens.lenses.netdissect.layer_maps import layers_with_maps, stream_maps, upsampled
+from semlens.lenses.netdissect.overlap import Overlap
+from semlens.lenses.netdissect.score_thresholds import UpperQuantile
+from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
+from semlens.lenses.result import Chart, Result
+from semlens.models.input_pictures import input_pictures
 from semlens.settings import question, setting
 from semlens.store.reader import Database
-from semlens.types import Layers
+from semlens.types import Component, Layers
 
 QUANTILE, LEAST_IOU = 0.005, 0.04
 """Share of positions at which a component is on, and IoU of a detector, of the paper."""
@@ -105,7 +108,6 @@ class NetDissection(Result):
 
     def plot(self) -> Chart:
         """Draw the best detectors on the images on which they are strongest."""
-        from semlens.lenses.netdissect.detector_pictures import detector_strips
         from semlens.draw.netdissect_plots import detectors_plot
 
         shown = (self.detectors if len(self.detectors) else self.frame).head(SHOWN)
@@ -311,3 +313,48 @@ def _concepts(labelled: LabelledImages, overlap: Overlap, frame: pd.DataFrame) -
     )
     order = ["detectors", "iou"]
     return table.sort_values(order, ascending=False, kind="stable", ignore_index=True)
+
+
+def detector_strips(
+    labelled: LabelledImages,
+    frame: pd.DataFrame,
+    names: Sequence[str],
+) -> list[list[DetectorImage]]:
+    """Return the images of some components, strongest first.
+
+    Parameters
+    ----------
+    frame
+        ``component``, ``concept``, ``threshold`` and ``strongest`` (numbers of the images).
+    """
+    return [
+        _strip(
+            labelled,
+            Component.parse(record["component"]),
+            names.index(record["concept"]),
+            record["threshold"],
+            np.array(record["strongest"]),
+        )
+        for record in frame.to_dict("records")
+    ]
+
+
+def _strip(
+    labelled: LabelledImages,
+    component: Component,
+    concept: int,
+    threshold: float,
+    samples: Int64[np.ndarray, " images"],
+) -> list[DetectorImage]:
+    """Return the images of one component, as the model sees them."""
+    database = labelled.database
+    model, column = database.model, database.row(component) - database.layer(component.layer).first
+    inputs = model.batch([model.prepare(labelled.image(int(sample))) for sample in samples])
+    stream = stream_maps(database, labelled.image, samples, [component.layer], len(samples), None)
+    _, maps = next(stream)
+    on = upsampled(maps[component.layer][:, column], labelled.grid) > threshold
+    masks = labelled.masks_of(samples)
+    return [
+        DetectorImage(picture, on[i].cpu().numpy(), mask.of(concept))
+        for i, (picture, mask) in enumerate(zip(input_pictures(model, inputs), masks, strict=True))
+    ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 
-from semlens.lenses.audit.audit_records import AuditRecord, audit_records
 from semlens.errors import RecipeError
+from semlens.lenses.audit.audit_records import AuditRecord, audit_records
 from semlens.store.reader import Database
 
 

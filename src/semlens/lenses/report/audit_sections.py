@@ -6,12 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.lenses.audit.audit_records import AuditRecord, Status
-from semlens.lenses.audit.audit_result import Audit, share_range, verdict_concept
-from semlens.lenses.audit.relevance_shares import ALL
-from semlens.lenses.audit.wording import p_text
-from semlens.lenses.labelling.component_names import shown_names
-from semlens.lenses.report.section_parts import SkippedSection, percent, section, strip
 from semlens.draw.report_page import (
     Badge,
     Details,
@@ -24,6 +18,12 @@ from semlens.draw.report_page import (
     Section,
     figure_picture,
 )
+from semlens.lenses.audit.audit_records import AuditRecord, Status
+from semlens.lenses.audit.audit_result import Audit, share_range, verdict_concept
+from semlens.lenses.audit.relevance_shares import ALL
+from semlens.lenses.audit.wording import p_text
+from semlens.lenses.labelling.component_names import shown_names
+from semlens.lenses.report.section_parts import SkippedSection, percent, section, strip
 from semlens.store.reader import Database
 
 SIDES = ("valid", "spurious")

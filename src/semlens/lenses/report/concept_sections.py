@@ -7,12 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.describe.concept_map import ConceptMap
-from semlens.lenses.graph.graph_result import AttributionGraph
-from semlens.lenses.labelling.component_names import shown_names
-from semlens.lenses.report.section_parts import STRIP, percent, section, strip
-from semlens.lenses.scores import Scores
 from semlens.draw.graph_layout import verdicts_text
 from semlens.draw.map_colours import Scale
 from semlens.draw.report_page import (
@@ -26,6 +20,12 @@ from semlens.draw.report_page import (
     figure_picture,
     svg_picture,
 )
+from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.describe.concept_map import ConceptMap
+from semlens.lenses.graph.graph_result import AttributionGraph
+from semlens.lenses.labelling.component_names import shown_names
+from semlens.lenses.report.section_parts import STRIP, percent, section, strip
+from semlens.lenses.scores import Scores
 from semlens.store.reader import Database
 from semlens.types import Component
 

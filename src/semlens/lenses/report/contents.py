@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from semlens.errors import DataError, SemlensError
 from semlens.lenses.audit.audit_records import AuditRecord
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.concepts import ConceptSet
@@ -17,7 +18,6 @@ from semlens.lenses.graph.graph_result import AttributionGraph
 from semlens.lenses.report.section_parts import Content, SkippedSection
 from semlens.lenses.swap.experiments import corrected
 from semlens.lenses.swap.swap_result import Swap
-from semlens.errors import DataError, SemlensError
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 from semlens.types import Layers

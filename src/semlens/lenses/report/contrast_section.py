@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from semlens.draw.report_page import Details, Paragraph, ReportBlock, ReportTable, figure_picture
 from semlens.lenses.contrast.contrast import Contrast
 from semlens.lenses.report.section_parts import p_text, percent, section
-from semlens.draw.report_page import Details, Paragraph, ReportBlock, ReportTable, figure_picture
 
 LOGITS = 5
 """Logits that are listed."""

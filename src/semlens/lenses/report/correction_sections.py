@@ -9,12 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from semlens.lenses.audit.model_test_result import ModelTest
-from semlens.lenses.correct.artefact_sensitivity import ALL, COLUMNS, Sensitivity
-from semlens.lenses.correct.before_after import BeforeAfter
-from semlens.lenses.report.section_parts import percent, section
-from semlens.lenses.result import plain
-from semlens.lenses.saved_json import format_error, has_keys, read_saved
 from semlens.draw.report_page import (
     Details,
     Paragraph,
@@ -23,6 +17,12 @@ from semlens.draw.report_page import (
     figure_picture,
 )
 from semlens.errors import DataError
+from semlens.lenses.audit.model_test_result import ModelTest
+from semlens.lenses.correct.artefact_sensitivity import ALL, COLUMNS, Sensitivity
+from semlens.lenses.correct.before_after import BeforeAfter
+from semlens.lenses.report.section_parts import percent, section
+from semlens.lenses.result import plain
+from semlens.lenses.saved_json import format_error, has_keys, read_saved
 
 _TEST_KEYS = ("class", "model", "real", "sets")
 _REAL_KEYS = ("images", "top1")

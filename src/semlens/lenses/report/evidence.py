@@ -16,7 +16,7 @@ from semlens.lenses.audit.audit import (
     Resamples,
     audit,
 )
-from semlens.lenses.audit.audit_settings import LEVEL, Level, Seed, Threshold
+from semlens.lenses.audit.audit_records import LEVEL, Level, Seed, Threshold
 from semlens.lenses.audit.sweep import Sweep, audit_all
 from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.report.arguments import parse_date

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from semlens.errors import StoreError, shortened
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.relevance_shares import Verdict
 from semlens.lenses.audit.standing import Kind
 from semlens.lenses.result import plain
-from semlens.errors import StoreError, shortened
 from semlens.regular_files import read_text
 from semlens.store.manifest import RelevanceEntry, Source
 from semlens.store.public_spec import public_spec

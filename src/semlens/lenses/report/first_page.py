@@ -6,13 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.audit.standing import Kind
-from semlens.lenses.audit.wording import percent
-from semlens.lenses.classes import class_name
-from semlens.lenses.correct.before_after import BeforeAfter
-from semlens.lenses.report.audit_sections import VERDICT_TEXTS, component_card
-from semlens.lenses.report.section_parts import SkippedSection
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
 from semlens.draw.report_page import (
@@ -24,6 +17,13 @@ from semlens.draw.report_page import (
     ReportCards,
     Shares,
 )
+from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.standing import Kind
+from semlens.lenses.audit.wording import percent
+from semlens.lenses.classes import class_name
+from semlens.lenses.correct.before_after import BeforeAfter
+from semlens.lenses.report.audit_sections import VERDICT_TEXTS, component_card
+from semlens.lenses.report.section_parts import SkippedSection
 from semlens.store.reader import Database
 
 BADGES: Mapping[Kind, str] = {

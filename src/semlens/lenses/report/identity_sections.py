@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.lenses.classes import class_name, has_true_classes, true_classes
-from semlens.lenses.concepts import ConceptSet, Kind
-from semlens.lenses.scores import Scores
 from semlens.draw.report_page import (
     Details,
     Facts,
@@ -16,6 +13,9 @@ from semlens.draw.report_page import (
     Section,
     Values,
 )
+from semlens.lenses.classes import class_name, has_true_classes, true_classes
+from semlens.lenses.concepts import ConceptSet, Kind
+from semlens.lenses.scores import Scores
 from semlens.store.reader import Database
 
 

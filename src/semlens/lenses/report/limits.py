@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from semlens.draw.report_page import Commands, Details, Paragraph, Points, Section
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.correct.artefact_sensitivity import Sensitivity
-from semlens.lenses.describe.build_command import build_command
+from semlens.lenses.describe.database_warnings import build_command
 from semlens.lenses.report.identity_sections import samples_of
 from semlens.lenses.report.section_parts import SkippedSection, percent
-from semlens.draw.report_page import Commands, Details, Paragraph, Points, Section
 from semlens.store.reader import Database
 
 FEW_SAMPLES = 30

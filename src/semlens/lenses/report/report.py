@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from semlens.data.artefact import Artefacts, as_artefacts
+from semlens.draw.report_page import ReportPage
 from semlens.lenses.audit.audit import audit as run_audit
-from semlens.lenses.audit.audit_records import AuditRecord
+from semlens.lenses.audit.audit_records import LEVEL, AuditRecord, Level, Seed, Threshold
 from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.audit.audit_settings import LEVEL, Level, Seed, Threshold
-from semlens.lenses.audit.marks import marked_audit
 from semlens.lenses.audit.model_test import Spurious
 from semlens.lenses.audit.model_test import model_test as run_model_test
+from semlens.lenses.audit.saved_audits import marked_audit
 from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import ConceptSet
@@ -76,8 +77,6 @@ from semlens.lenses.swap.experiments import experiments
 from semlens.lenses.swap.kept_swaps import kept_swap
 from semlens.lenses.swap.region_swap import RegionSwap
 from semlens.lenses.swap.region_swap import region_swap as run_region_swap
-from semlens.data.artefact import Artefacts, as_artefacts
-from semlens.draw.report_page import ReportPage
 from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database

@@ -9,11 +9,11 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.result import TABLE_SUFFIXES, Result
 from semlens.draw.report_page import ReportPage, page_html
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError
+from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.result import TABLE_SUFFIXES, Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from semlens.draw.report_page import Details, Paragraph, ReportBlock, ReportTable, figure_picture
 from semlens.lenses.report.section_parts import p_text, section
 from semlens.lenses.swap.border_swap import BorderSwap
 from semlens.lenses.swap.colour_swap import ColourSwap
 from semlens.lenses.swap.region_swap import RegionSwap
 from semlens.lenses.swap.swap_result import Swap
-from semlens.draw.report_page import Details, Paragraph, ReportBlock, ReportTable, figure_picture
 
 CLASSES = 12
 """Rows of a swap that are listed besides those of the class."""

@@ -7,9 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from semlens.lenses.describe.unexpected import Unexpected
-from semlens.lenses.labelling.component_names import shown_names
-from semlens.lenses.report.section_parts import percent, section, strip
 from semlens.draw.report_page import (
     Badge,
     Details,
@@ -18,6 +15,9 @@ from semlens.draw.report_page import (
     ReportCard,
     ReportCards,
 )
+from semlens.lenses.describe.unexpected import Unexpected
+from semlens.lenses.labelling.component_names import shown_names
+from semlens.lenses.report.section_parts import percent, section, strip
 
 UNFOLDED = 2
 """Components that are not folded."""

@@ -24,6 +24,7 @@ from math import ceil
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from semlens.embedders.embedder import Embedder
 from semlens.lenses.noise import LEVEL, SEED, remembered
 from semlens.lenses.query_embedding import (
     QueryEmbedding,
@@ -33,7 +34,6 @@ from semlens.lenses.query_embedding import (
 )
 from semlens.lenses.search.noise import benjamini_hochberg
 from semlens.lenses.search.query import Query
-from semlens.embedders.embedder import Embedder
 from semlens.store.reader import Database
 
 WORDS = 192

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from semlens.errors import ConceptError
 from semlens.lenses.query_embedding import (
     SEARCH_TEMPLATES,
     ImageLike,
@@ -19,7 +20,6 @@ from semlens.lenses.query_embedding import (
     null_vector,
     unit,
 )
-from semlens.errors import ConceptError
 from semlens.store.reader import Database
 from semlens.types import Components, as_components, as_list
 

@@ -13,6 +13,9 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.example_sheet import Meter, sheet
+from semlens.draw.html import cards_html
+from semlens.draw.text_table import rich_table, text_bar
 from semlens.lenses.labelling.confidence import as_shown
 from semlens.lenses.noise import remembered
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES, ImageLike, unit
@@ -22,9 +25,6 @@ from semlens.lenses.search.made_up import made_up_thresholds
 from semlens.lenses.search.noise import search_thresholds
 from semlens.lenses.search.query import Query, make_query
 from semlens.lenses.search.scale import PICTURES, words_scale
-from semlens.draw.example_sheet import Meter, sheet
-from semlens.draw.html import cards_html
-from semlens.draw.text_table import rich_table, text_bar
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Layers

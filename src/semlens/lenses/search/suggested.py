@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from semlens.errors import ConceptError
 from semlens.lenses.describe.overview import class_table
 from semlens.lenses.saved_labels import saved_labels
 from semlens.lenses.search.query import make_query
 from semlens.lenses.search.search import rank
-from semlens.errors import ConceptError
 from semlens.store.reader import Database
 
 GENERAL = (

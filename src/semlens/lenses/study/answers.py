@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from semlens.errors import DataError, shortened
 from semlens.lenses.saved_json import format_error, read_saved
 from semlens.lenses.study.tasks import PROTOCOLS, TASKS, Measure, Protocol
-from semlens.errors import DataError, shortened
 from semlens.regular_files import read_text
 
 _COLUMNS = ("study", "rater", "question", "answer")

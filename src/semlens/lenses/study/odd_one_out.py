@@ -12,10 +12,10 @@ from jaxtyping import Float32, Float64, Int64
 from rich.console import Group, RenderableType
 from torch import Tensor
 
+from semlens.draw.text_table import rich_table
 from semlens.lenses.result import Chart, Result
 from semlens.lenses.study.sampling import Sampler
 from semlens.lenses.study.set_measures import set_vectors
-from semlens.draw.text_table import rich_table
 from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database

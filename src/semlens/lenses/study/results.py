@@ -13,13 +13,13 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.text_table import titled_table
 from semlens.lenses.auroc import auroc, auroc_interval
 from semlens.lenses.result import Result
 from semlens.lenses.study.answers import Key, read_answers, read_key
 from semlens.lenses.study.correlation import correlate
 from semlens.lenses.study.raters import mean_ratings, rate_raters, share_right
 from semlens.lenses.study.tasks import Measure
-from semlens.draw.text_table import titled_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from semlens.errors import DataError
 from semlens.lenses.scores import clarity
 from semlens.lenses.study.tasks import SETS, Measure
-from semlens.errors import DataError
 from semlens.store.reader import Database
 from semlens.types import Layers
 

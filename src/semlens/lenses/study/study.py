@@ -13,6 +13,10 @@ import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.draw.encode_images import encode_webp
+from semlens.draw.example_picture import example_crop
+from semlens.draw.study_page import StudyPage, study_page
+from semlens.draw.text_table import titled_table
 from semlens.lenses.result import TABLE_SUFFIXES, Chart, Result
 from semlens.lenses.study.raters import share_right
 from semlens.lenses.study.sampling import Question, Sampler, draw_questions, examples_needed
@@ -23,10 +27,6 @@ from semlens.lenses.study.set_measures import (
     set_polysemanticity,
 )
 from semlens.lenses.study.tasks import CONTROL, POINTS, PROTOCOLS, SETS, TASKS, Measure
-from semlens.draw.encode_images import encode_webp
-from semlens.draw.example_picture import example_crop
-from semlens.draw.study_page import StudyPage, study_page
-from semlens.draw.text_table import titled_table
 from semlens.progress import report_progress
 from semlens.recipe import fingerprint
 from semlens.settings import question, setting

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from semlens.errors import ModelError
 from semlens.lenses.component_readouts import by_component
 from semlens.lenses.swap.pairs import Pairs
-from semlens.errors import ModelError
 from semlens.models.forward import NO_LOGITS, batches, readouts_and_logits_of
 from semlens.store.reader import Database
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from semlens.lenses.swap.swap_result import Swap
 from semlens.draw.encode_images import decode_image, encode_webp
 from semlens.errors import StoreError
+from semlens.lenses.swap.swap_result import Swap
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 from semlens.version import __version__

@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from semlens.lenses.classes import class_name, find_class, known_classes
 from semlens.errors import DataError
+from semlens.lenses.classes import class_name, find_class, known_classes
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import as_list

@@ -9,8 +9,8 @@ import pandas as pd
 from PIL import Image
 from rich.console import Group, RenderableType
 
-from semlens.lenses.result import Chart, Result
 from semlens.draw.text_table import titled_table
+from semlens.lenses.result import Chart, Result
 from semlens.types import Component
 
 LISTED = 12

@@ -15,6 +15,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from scipy.stats import false_discovery_control
 
+from semlens.dictionaries.dictionary import SEPARATOR, Dictionary, DictionaryInfo
+from semlens.draw.text_table import titled_table
+from semlens.errors import DataError, LayerError
 from semlens.lenses.classes import Samples, class_name, find_class
 from semlens.lenses.contrast.image_groups import (
     GroupLike,
@@ -26,9 +29,6 @@ from semlens.lenses.correct.artefact_sensitivity import by_name, wilson_interval
 from semlens.lenses.graph.relevance_trace import make_job
 from semlens.lenses.result import Chart, Result
 from semlens.lenses.tcav.concept_test import FOLDS, ConceptTest, concept_test
-from semlens.dictionaries.dictionary import SEPARATOR, Dictionary, DictionaryInfo
-from semlens.draw.text_table import titled_table
-from semlens.errors import DataError, LayerError
 from semlens.models.activations import flatten
 from semlens.models.forward import readouts
 from semlens.progress import report_progress

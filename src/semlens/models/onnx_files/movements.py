@@ -10,7 +10,7 @@ from onnx2torch.onnx_node import OnnxNode
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semlens.models.onnx_files.operators import Constants, Operation, operator
+from semlens.models.onnx_files.layers import Constants, Operation, operator
 
 MOVEMENTS = set[str]()
 """Names of the operators that are converted here if their settings are constants."""

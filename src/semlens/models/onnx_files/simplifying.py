@@ -15,9 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from semlens.models.onnx_files.layers import LAYERS
+from semlens.models.onnx_files.layers import DOMAIN, LAYERS, WITHOUT_SETTINGS
 from semlens.models.onnx_files.movements import MOVEMENTS
-from semlens.models.onnx_files.operators import DOMAIN, WITHOUT_SETTINGS
 from semlens.models.onnx_files.reading import ImageInput
 
 Values = Mapping[str, np.ndarray]

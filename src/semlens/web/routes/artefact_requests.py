@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from semlens.lenses.correct.mark import find_mark
 from semlens.concept_database import ConceptDatabase
 from semlens.data.artefact import Artefact, Hue, Patch, Stripes, TextMark
 from semlens.data.pieces import Pieces
+from semlens.lenses.correct.mark import find_mark
 from semlens.types import Component
-from semlens.web.request_model import RequestModel
+from semlens.web.responses import RequestModel
 
 
 class ArtefactRequest(RequestModel):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from semlens.concept_database import ConceptDatabase
 from semlens.lenses.audit.audit import SIDES
 from semlens.lenses.audit.audit_records import AuditRecord, ListedConcept
 from semlens.lenses.audit.audit_result import Audit
@@ -15,7 +16,6 @@ from semlens.lenses.audit.wording import CURLY
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.resolve_concepts import class_of
 from semlens.lenses.result import plain
-from semlens.concept_database import ConceptDatabase
 from semlens.web.app_state import records
 from semlens.web.routes.classes import ClassCount
 

@@ -7,22 +7,28 @@ from typing import Annotated
 
 import pandas as pd
 from fastapi import APIRouter, Query, Response
+from pydantic import ConfigDict, Field
 
+from semlens.concept_database import ConceptDatabase
+from semlens.errors import SemlensError
 from semlens.lenses.audit.audit import audit
-from semlens.lenses.audit.audit_records import AuditRecord
-from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.audit_records import (
+    AuditChanges,
+    AuditRecord,
+    AuditSettings,
+    ListedConcept,
+)
+from semlens.lenses.audit.audit_result import Audit, list_key
 from semlens.lenses.audit.concept_alignment import check_lists
-from semlens.lenses.audit.verdict_table import list_key
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.concept_file import parse_upload, to_toml
 from semlens.lenses.concepts import ConceptSet, bundled_names
-from semlens.lenses.resolve_concepts import SAVED
-from semlens.errors import SemlensError
+from semlens.lenses.resolve_concepts import SAVED, sets_for
 from semlens.recipe import fingerprint
+from semlens.settings import Items
 from semlens.web.app_state import AppState, Context, ModelContext, State, records
 from semlens.web.errors import not_found
-from semlens.web.responses import csv, download
-from semlens.web.routes.audit_requests import AuditEdit, ConceptSetFile, NewAudit
+from semlens.web.responses import RequestModel, WholeText, csv, download
 from semlens.web.routes.audit_responses import (
     AuditEntry,
     AuditResponse,
@@ -34,6 +40,78 @@ from semlens.web.routes.audit_responses import (
     set_info,
 )
 from semlens.web.routes.classes import ClassCount
+
+Text = Annotated[str, Field(max_length=1000)]
+Terms = Annotated[Items[ListedConcept], Field(max_length=5000)]
+
+
+class NewAudit(RequestModel):
+    """A new audit of a class, with concept sets, listed concepts, or both."""
+
+    target: int | Text
+    name: Text | None = None
+    from_sets: list[Text] = Field(default=[], max_length=50)
+    valid: Terms = ()
+    spurious: Terms = ()
+    settings: AuditSettings = AuditSettings()
+
+    def concepts(self, db: ConceptDatabase) -> ConceptSet:
+        """Join the concept sets and the listed concepts.
+
+        Raises
+        ------
+        ConceptError
+            If a concept set is unknown.
+        """
+        listed = [sanitized(concept).concept("valid") for concept in self.valid]
+        listed += [sanitized(concept).concept("spurious") for concept in self.spurious]
+        return ConceptSet.join(
+            [*self.sets(db), ConceptSet(tuple(listed), self.name or "your concepts")]
+        )
+
+    def sets(self, db: ConceptDatabase) -> list[ConceptSet]:
+        """Return the concept sets for the class; file paths are refused."""
+        return sets_for(db, self.from_sets, self.target, files=False)
+
+
+class AuditEdit(WholeText, AuditChanges):
+    """Changes to revision ``revision`` of a saved audit; null leaves a field as it is."""
+
+    model_config = ConfigDict(strict=True)
+
+    revision: int
+    valid: Terms | None = None
+    spurious: Terms | None = None
+
+    def sanitized(self, record: AuditRecord) -> AuditChanges:
+        """Return the changes with normalized texts, and with the image paths of ``record``."""
+        sides = {
+            side: tuple(sanitized(concept, record) for concept in concepts)
+            for side, concepts in (("valid", self.valid), ("spurious", self.spurious))
+            if concepts is not None
+        }
+        reviews = {
+            name: review and review.model_copy(update={"note": review.note.strip(), "when": ""})
+            for name, review in self.reviews.items()
+        }
+        return self.model_copy(
+            update={**sides, "reviews": reviews, "name": self.name and self.name.strip()}
+        )
+
+
+class ConceptSetFile(RequestModel):
+    """A concept set as the content of a file; the extension gives the format."""
+
+    filename: Text
+    text: str
+
+
+def sanitized(concept: ListedConcept, record: AuditRecord | None = None) -> ListedConcept:
+    """Return a concept from the page; image paths are taken from the saved audit only."""
+    if concept.images and record is not None:
+        return record.image_concept(concept.text)
+    return ListedConcept(text=" ".join(concept.text.split()), path=concept.path)
+
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
 

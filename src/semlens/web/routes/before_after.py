@@ -12,24 +12,24 @@ from fastapi import APIRouter
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from semlens.lenses.audit.marks import reviews_of
+from semlens.concept_database import ConceptDatabase
+from semlens.data.artefact_rendering import paste_piece, trim_faint_border
+from semlens.draw.encode_images import encode_webp
+from semlens.draw.html import webp_uri
+from semlens.errors import DataError, StoreError
+from semlens.lenses.audit.saved_audits import reviews_of
 from semlens.lenses.classes import class_name
 from semlens.lenses.correct.ablation_preview import Predictions, RateChange
 from semlens.lenses.correct.before_after import BeforeAfter, before_after
 from semlens.lenses.correct.mark import Mark
 from semlens.lenses.correct.repair_selection import by_relevance, components_to_remove
 from semlens.lenses.result import plain
-from semlens.concept_database import ConceptDatabase
-from semlens.data.artefact_rendering import paste_piece, trim_faint_border
-from semlens.draw.encode_images import encode_webp
-from semlens.draw.html import webp_uri
-from semlens.errors import DataError, StoreError
 from semlens.recipe import fingerprint
 from semlens.types import Component
 from semlens.version import __version__
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
 from semlens.web.errors import HttpError
-from semlens.web.request_model import RequestModel
+from semlens.web.responses import RequestModel
 from semlens.web.routes.artefact_requests import correction_commands
 from semlens.web.routes.audits import get_audit, run_audit
 from semlens.web.routes.classes import class_samples

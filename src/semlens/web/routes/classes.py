@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from semlens.errors import RelevanceError
 from semlens.lenses.class_relevance import (
     COVERAGE,
     MINIMUM,
@@ -17,8 +18,7 @@ from semlens.lenses.class_relevance import (
     relevant_components,
 )
 from semlens.lenses.classes import class_name
-from semlens.lenses.describe.build_command import build_command
-from semlens.errors import RelevanceError
+from semlens.lenses.describe.database_warnings import build_command
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State, records
 from semlens.web.class_images import images_of_class

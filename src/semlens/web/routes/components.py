@@ -16,8 +16,8 @@ from semlens.lenses.describe.component_table import ComponentFilter, component_t
 from semlens.lenses.saved_labels import PREFIX
 from semlens.lenses.scores import MEASURES
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State, records
-from semlens.web.component_names import component_names
 from semlens.web.jobs import JobPending, JobStatus
+from semlens.web.label_sources import component_names
 from semlens.web.responses import attachment, csv
 from semlens.web.routes.overview import all_scores
 

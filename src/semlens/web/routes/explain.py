@@ -11,13 +11,13 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 from PIL import Image
 
+from semlens.draw.encode_images import encode_webp
+from semlens.errors import SemlensError
 from semlens.lenses.classes import class_name, find_class, true_classes
 from semlens.lenses.contrast.contrast import Contrast
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.explain import explain
 from semlens.lenses.explain_without import PredictionWithout, explain_without
-from semlens.draw.encode_images import encode_webp
-from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, OptionalClass, State
 from semlens.web.errors import error_model, not_found

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float32, Int8
 from pydantic import BaseModel, Field
 
-from semlens.lenses.explain_without import ScoreChange
-from semlens.lenses.explanation import ClassScore, ExplainedComponent, Explanation
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
+from semlens.lenses.explain_without import ScoreChange
+from semlens.lenses.explanation import ClassScore, ExplainedComponent, Explanation
 from semlens.types import Box, Component
 from semlens.web.errors import ErrorResponse
-from semlens.web.request_model import RequestModel
+from semlens.web.responses import RequestModel
 
 CROP_SIDE = 192
 """Side of the picture of a component, in pixels."""

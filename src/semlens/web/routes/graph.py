@@ -10,19 +10,18 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from semlens.draw.graph_layout import GraphEdge, GraphNode
+from semlens.errors import SemlensError
 from semlens.lenses.classes import class_name
-from semlens.lenses.graph.attribution_graph import MINIMUM
+from semlens.lenses.graph.attribution_graph import MINIMUM, prune_graph
 from semlens.lenses.graph.graph_layers import graph_layers
 from semlens.lenses.graph.graph_result import AttributionGraph
-from semlens.lenses.graph.prune_graph import prune_graph
 from semlens.lenses.graph.relevance_trace import (
     IMAGES,
     MAX_COMPONENTS,
     GraphTrace,
     trace_class,
 )
-from semlens.draw.graph_layout import GraphEdge, GraphNode
-from semlens.errors import SemlensError
 from semlens.types import Component
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
 from semlens.web.class_images import images_of_class

@@ -9,6 +9,9 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from semlens.concept_database import ConceptDatabase
+from semlens.draw.encode_images import encode_webp
+from semlens.draw.html import webp_uri
 from semlens.lenses.classes import class_name, class_samples, true_classes
 from semlens.lenses.contrast.contrast import Contrast, contrast
 from semlens.lenses.swap.border_swap import BorderSwap, border_swap
@@ -17,9 +20,6 @@ from semlens.lenses.swap.experiments import corrected, kept_swaps
 from semlens.lenses.swap.pairs import REFERENCE
 from semlens.lenses.swap.region_swap import RegionSwap, region_swap
 from semlens.lenses.swap.swap_result import Swap
-from semlens.concept_database import ConceptDatabase
-from semlens.draw.encode_images import encode_webp
-from semlens.draw.html import webp_uri
 from semlens.web.app_state import (
     MAX_INT,
     AppState,

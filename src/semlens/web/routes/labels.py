@@ -10,13 +10,13 @@ import pandas as pd
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from semlens.errors import ConceptError, EmbedderError, nearest
 from semlens.lenses.concepts import ConceptSet, bundled_names
 from semlens.lenses.labelling.confidence import is_calibrated
 from semlens.lenses.saved_labels import SavedLabels, label_tables
-from semlens.errors import ConceptError, EmbedderError, nearest
 from semlens.web.app_state import Context, ModelContext, State
-from semlens.web.component_names import component_names
-from semlens.web.request_model import RequestModel
+from semlens.web.label_sources import component_names
+from semlens.web.responses import RequestModel
 
 router = APIRouter(prefix="/models/{m}", tags=["labels"])
 

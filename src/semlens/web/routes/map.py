@@ -12,13 +12,13 @@ import pandas as pd
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from semlens.draw.map_colours import Scale
+from semlens.errors import ConceptError, SemlensError
 from semlens.lenses.describe.clusters import NEIGHBOURS
 from semlens.lenses.describe.concept_map import ConceptMap, has_layout
 from semlens.lenses.describe.map_colouring import ColourValue
 from semlens.lenses.describe.map_selection import component_labels, select
 from semlens.lenses.scores import MEASURES
-from semlens.draw.map_colours import Scale
-from semlens.errors import ConceptError, SemlensError
 from semlens.web.app_state import (
     MAX_INT,
     AppState,
@@ -29,8 +29,7 @@ from semlens.web.app_state import (
     records,
 )
 from semlens.web.jobs import JobPending
-from semlens.web.request_model import RequestModel
-from semlens.web.responses import csv, download, tensors
+from semlens.web.responses import RequestModel, csv, download, tensors
 from semlens.web.routes.image_experiments import error_contrast
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from semlens.lenses.audit.marks import audit_of_marks, mark_spurious, marked_spurious
+from semlens.lenses.audit.saved_audits import audit_of_marks, mark_spurious, marked_spurious
 from semlens.lenses.classes import class_name
 from semlens.types import Component
 from semlens.web.app_state import Context, ModelContext
-from semlens.web.request_model import RequestModel
+from semlens.web.responses import RequestModel
 from semlens.web.routes.classes import class_samples
 
 router = APIRouter(prefix="/models/{m}/marks", tags=["audit"])

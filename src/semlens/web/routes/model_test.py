@@ -14,7 +14,7 @@ from semlens.lenses.classes import class_name, class_samples
 from semlens.lenses.result import plain
 from semlens.recipe import fingerprint
 from semlens.web.app_state import Context, State
-from semlens.web.request_model import RequestModel
+from semlens.web.responses import RequestModel
 from semlens.web.routes.artefact_requests import ArtefactRequest
 
 router = APIRouter(prefix="/models/{m}/experiments", tags=["audit"])

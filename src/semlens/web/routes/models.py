@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from semlens.lenses.classes import has_true_classes
-from semlens.lenses.describe.build_command import build_command
 from semlens.concept_database import ConceptDatabase
+from semlens.lenses.classes import has_true_classes
+from semlens.lenses.describe.database_warnings import build_command
 from semlens.web.app_state import Context, ModelContext, State
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.jobs import JobQueue

@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 
+from semlens.concept_database import ConceptDatabase
+from semlens.draw.example_sheet import image_strip
 from semlens.lenses.classes import class_samples
-from semlens.lenses.describe.overview import class_table
-from semlens.lenses.describe.predicted_classes import (
+from semlens.lenses.describe.overview import (
+    class_table,
     kept_predictions,
     predicted_samples,
     predicted_table,
 )
-from semlens.concept_database import ConceptDatabase
-from semlens.draw.image_strip import image_strip
 from semlens.web.app_state import COMPONENT, MAX_INT, Context, Row, State, records
 from semlens.web.class_images import predictions
 from semlens.web.routes.classes import ClassCount

@@ -14,10 +14,10 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from semlens.lenses.describe.example_heatmaps import ExampleHeatmaps, example_heatmaps
 from semlens.draw.example_picture import View, crop_picture, heatmap_picture, no_example
 from semlens.draw.example_sheet import example_strip
 from semlens.errors import DataError, ImageError, ModelError, RelevanceError, StaleError
+from semlens.lenses.describe.example_heatmaps import ExampleHeatmaps, example_heatmaps
 from semlens.web.app_state import COMPONENT, AppState, Context, ModelContext, Row, State
 from semlens.web.errors import HttpError
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Response
 from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
 
+from semlens.draw.encode_images import encode_webp
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES
 from semlens.lenses.result import plain
 from semlens.lenses.saved_labels import LabelHit, search_labels
@@ -16,13 +17,11 @@ from semlens.lenses.search.query import Query, make_query
 from semlens.lenses.search.scale import words_scale
 from semlens.lenses.search.search import Hit, alignments, rank
 from semlens.lenses.search.suggested import SuggestedQuery, suggested_queries
-from semlens.draw.encode_images import encode_webp
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.errors import HttpError, not_found
-from semlens.web.request_model import RequestModel
-from semlens.web.responses import tensors
+from semlens.web.responses import RequestModel, tensors
 from semlens.web.upload import UPLOAD, Upload
 
 PICTURE = 128

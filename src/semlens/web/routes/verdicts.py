@@ -11,18 +11,17 @@ import pandas as pd
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from semlens.concept_database import ConceptDatabase
+from semlens.errors import SemlensError, StoreError
 from semlens.lenses.audit.audit_records import AuditRecord
-from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.audit.marks import reviews_of, with_marks
+from semlens.lenses.audit.audit_result import Audit, verdict_keys
 from semlens.lenses.audit.relevance_shares import Verdict
-from semlens.lenses.audit.verdict_table import verdict_keys
+from semlens.lenses.audit.saved_audits import reviews_of, with_marks
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
 from semlens.lenses.audit.wording import CURLY
 from semlens.lenses.classes import class_name
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.lenses.swap.experiments import edition
-from semlens.concept_database import ConceptDatabase
-from semlens.errors import SemlensError, StoreError
 from semlens.recipe import fingerprint
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, ModelContext, State, records

@@ -1,21 +1,102 @@
-"""The text tower of ``semlens/demo``: a bag of words, which ignores word order."""
+"""The image tower of ``semlens/demo``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor, nn
 
-from semlens.embedders.demo_space import DIMENSION, TEXT_ASSET, VOCABULARY_ASSET
-from semlens.embedders.quantised import load_quantised
+SCALE_SUFFIX = ".scale"
+
+
+def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Quantise matrices and kernels to int8 with an fp16 scale per output row, the rest to fp16."""
+    packed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            continue
+        if value.ndim < 2:
+            packed[name] = value.half().contiguous()
+            continue
+        rows = value.detach().flatten(1)
+        scale = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
+        rounded = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+        packed[name] = rounded.reshape(value.shape).to(torch.int8).contiguous()
+        packed[name + SCALE_SUFFIX] = scale
+    return packed
+
+
+def dequantise(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the float32 tensors of a state from :func:`quantise`."""
+    state: dict[str, Tensor] = {}
+    for name, value in packed.items():
+        scale = packed.get(name + SCALE_SUFFIX)
+        if scale is not None:
+            state[name] = value.float() * scale.float().reshape(-1, *[1] * (value.ndim - 1))
+        elif not (name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in packed):
+            state[name] = value.float()
+    return state
+
+
+def save_quantised(module: nn.Module, path: Path) -> None:
+    """Write the state of ``module`` to int8 safetensors."""
+    save_file(quantise(module.state_dict()), path)
+
+
+def load_quantised(module: nn.Module, path: Path) -> None:
+    """Load int8 safetensors into ``module``; counters that were not stored keep their value."""
+    missing, unexpected = module.load_state_dict(dequantise(load_file(path)), strict=False)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ValueError(
+            f"{path} does not match {type(module).__name__}: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}. Rebuild it with 'python -m demo_world pack'."
+        )
+
+
+DIMENSION = 384
+"""Of the space of both towers."""
+INPUT_SIZE = 96
+"""Side of the image tower's input in pixels."""
+IMAGE_ASSET, TEXT_ASSET, VOCABULARY_ASSET = "image.safetensors", "text.safetensors", "vocab.txt"
+
+
+BODY = "efficientnet_lite0"
+BODY_FEATURES = 1280
+BATCH_NORM_EPSILON = 1e-3  # as in the published weights; timm's default for this body differs
+
+
+class ImageTower(nn.Module):
+    """EfficientNet-Lite0 body and a linear projection to unit vectors."""
+
+    def __init__(self, dimension: int = DIMENSION) -> None:
+        super().__init__()
+        self.body = timm.create_model(BODY, pretrained=False, num_classes=0)
+        for module in self.body.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = BATCH_NORM_EPSILON
+        self.projection = nn.Linear(BODY_FEATURES, dimension)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map preprocessed images [B 3 96 96] to unit vectors [B dimension]."""
+        return F.normalize(self.projection(self.body(images)).float(), dim=-1)
+
+
+def load_image_tower(folder: Path) -> ImageTower:
+    """Load the image tower of ``folder`` (``image.safetensors``)."""
+    tower = ImageTower()
+    load_quantised(tower, folder / IMAGE_ASSET)
+    return tower.eval()
+
 
 UNKNOWN = "[UNK]"
 

