@@ -95,7 +95,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     by_path = {str(Path(one.path).relative_to("images")): one for one in world.pictures}
     truth = [planted_mask(world, by_path[name]) for name in db.samples["path"]]
     planted = list(walkthrough.find_planted(db.model, world, db).components)
-    audit = sl.audit(db, target, SETS)
+    audit = db.audit(target, SETS)
     verdicts = audit.frame
     names = verdicts["component"].map(lambda name: Component.parse(str(name)))
     spurious = names[verdicts["verdict"] == "spurious"].tolist()

@@ -82,7 +82,7 @@ Detector = Callable[[sl.ConceptDatabase], Evidence]
 def audit(database: sl.ConceptDatabase) -> Evidence:
     """Audit every class with the bundled sets."""
     sets = [*load_sets("demo-world"), *load_sets("artefacts")]
-    sweep = sl.audit_all(database, sets)
+    sweep = database.audit_all(sets)
     # a class that cannot be audited, for lack of relevance, has nothing against it
     findings = {str(name): Finding(1.0) for name in database.model.classes or ()}
     for name, one in sweep.audits.items():
@@ -94,7 +94,7 @@ def audit(database: sl.ConceptDatabase) -> Evidence:
 
 def border_swap(database: sl.ConceptDatabase) -> Evidence:
     """Paste the borders of every class's images; of the two widths, the smaller p is doubled."""
-    swap = sl.border_swap(database)
+    swap = database.border_swap()
     findings: dict[str, Finding] = {}
     for name, rows in swap.frame.groupby("class"):
         first = rows.sort_values("p_value").iloc[0]
@@ -107,7 +107,7 @@ def border_swap(database: sl.ConceptDatabase) -> Evidence:
 
 def region_swap(database: sl.ConceptDatabase) -> Evidence:
     """Paste the most relevant regions; accused is where they lie in a quarter of the images."""
-    swap = sl.region_swap(database)
+    swap = database.region_swap()
     p_values = swap.frame.set_index("class")["p_value"]
     findings = {
         str(name): Finding(float(p), "small region", region=swap.coverage[str(name)] >= COVERED)
@@ -118,7 +118,7 @@ def region_swap(database: sl.ConceptDatabase) -> Evidence:
 
 def colour_swap(database: sl.ConceptDatabase) -> Evidence:
     """Transfer the colours of every class's images; the accusation has no place."""
-    swap = sl.colour_swap(database)
+    swap = database.colour_swap()
     p_values = swap.frame.set_index("class")["p_value"]
     findings = {
         str(name): Finding(float(p), "colours", category=CATEGORY["cast"])

@@ -94,14 +94,13 @@ def correct(
     """
     if not accused:
         return {}
-    dropped = left_out(sl.affected(db, accused, all_data=True).frame, db)
+    dropped = left_out(db.affected(accused, all_data=True).frame, db)
     own = dropped.query("`class` == @world.target")["sample"].tolist()
     inserted = artefacts(db, finding, colour, own, folder / "inserted")
     if not inserted:
         return {}
     checkpoint = folder / "retraining.pt"
-    retrained = sl.retrain(
-        db, inserted, dropped["sample"].tolist(), only="train", settings=training,
+    retrained = db.retrain(inserted, dropped["sample"].tolist(), only="train", settings=training,
         checkpoint=checkpoint,
     )  # fmt: skip
     checkpoint.unlink()

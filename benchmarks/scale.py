@@ -244,11 +244,11 @@ def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, f
         "bare product": lambda: db.theta @ words,
         "search": lambda: db.search("watermark"),
         "label": lambda: db.label(vocabulary),
-        "audit": lambda: sl.audit(db, 0, concepts),
-        "unexpected": lambda: sl.unexpected(db, 0, vocabulary),
-        "dissect": lambda: sl.dissect(db, concepts=vocabulary),
-        "compare two layers": lambda: sl.compare(
-            db, layers=["layer0", "layer1"], by_layer=True, concepts=None, scores=False
+        "audit": lambda: db.audit(0, concepts),
+        "unexpected": lambda: db.unexpected(0, vocabulary),
+        "dissect": lambda: db.dissect(concepts=vocabulary),
+        "compare two layers": lambda: db.compare(
+            layers=["layer0", "layer1"], by_layer=True, concepts=None, scores=False
         ),
         "redundancy of a layer": lambda: redundancy(torch.from_numpy(db.theta[: size.rows])),
         "verify": lambda: sl.verify(path),

@@ -2,7 +2,7 @@
 
     python docs/generate.py
 
-For every public ``@question`` of ``semlens.lenses``: its line in ``semlens/__init__.pyi``, its
+For every public ``@lens`` of ``semlens.lenses``: its entry point in ``pyproject.toml``, its
 method in ``semlens/lenses/questions.py``, its entry in ``docs/reference-questions.md`` and, if it
 has none yet, its row in ``docs/python.md``.
 For every command: its outline for the shell's completion in ``semlens/cli/outline.json``, its
@@ -20,6 +20,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,18 @@ import agent_pages
 import cli_reference
 import python_reference
 
+import semlens.lens
 import semlens.lenses
 from semlens.cli import app, outline
 from semlens.cli.command import question_command
+from semlens.lens import lens_of
 from semlens.lenses.report.evidence_file import EvidenceFile
-from semlens.settings import listing_of, settings_of
+from semlens.plug_ins import LENSES
+from semlens.settings import settings_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/semlens"
-STUB = PACKAGE / "__init__.pyi"
+PROJECT = ROOT / "pyproject.toml"
 METHODS = PACKAGE / "lenses/questions.py"
 OUTLINES = PACKAGE / "cli/outline.json"
 PYTHON = ROOT / "docs/python.md"
@@ -68,26 +72,23 @@ class Questions(Database):
 
 def questions() -> dict[str, Callable[..., Any]]:
     """Return the public questions by name."""
-    return {name: question for name, question in _questions() if listing_of(question).public}
+    return {name: question for name, question in _questions() if lens_of(question).group}
 
 
 def _questions() -> Iterator[tuple[str, Any]]:
     for module in pkgutil.walk_packages(semlens.lenses.__path__, "semlens.lenses."):
         if module.name != "semlens.lenses.questions":
             for name, value in vars(import_module(module.name)).items():
-                if listing_of(value) is not None and value.__module__ == module.name:
+                if lens_of(value) is not None and value.__module__ == module.name:
                     yield name, value
 
 
-def stub(text: str) -> str:
-    """Return ``__init__.pyi`` with the line of each question."""
-    known = questions()
-    kept = [line for line in text.splitlines() if line.rpartition(" ")[2] not in known]
-    lines = [
-        f"from {question.__module__.removeprefix('semlens')} import {name} as {name}"
-        for name, question in known.items()
-    ]
-    return "".join(f"{line}\n" for line in sorted({*kept, *lines}))
+def entry_points(text: str) -> str:
+    """Return pyproject.toml with the entry point of each lens."""
+    title = '[project.entry-points."semlens.lenses"]\n'
+    lines = "".join(f'{k} = "{v.__module__}:{k}"\n' for k, v in sorted(questions().items()))
+    head, _, rest = text.partition(title)
+    return head + title + lines + rest[rest.index("\n[") :]
 
 
 def methods() -> str:
@@ -125,7 +126,7 @@ def summary(documented: Any) -> str:
 
 def outlines() -> str:
     """Return the outline of each command."""
-    asked = {name: q for name, q in questions().items() if listing_of(q).panel is not None}
+    asked = {name: q for name, q in questions().items() if lens_of(q).command}
     for name, question in asked.items():
         _check_command(name, question)
     commands = {name: app.function_of(name) for names in app.COMMANDS.values() for name in names}
@@ -134,14 +135,13 @@ def outlines() -> str:
     for name, function in commands.items():
         written[name] = {"summary": summary(function), "options": list(_options(function))}
     for name, question in asked.items():
-        place = f"{question.__module__}:{name}"
-        written[name.replace("_", "-")] |= {"question": place, "panel": listing_of(question).panel}
+        written[name.replace("_", "-")] |= {"lens": name, "panel": lens_of(question).group}
     return "{\n" + ",\n".join(_outline_text(*item) for item in written.items()) + "\n}\n"
 
 
 def _check_command(name: str, question: Callable[..., Any]) -> None:
     """Refuse a question that cannot be a command as it is."""
-    panel, settings = listing_of(question).panel, settings_of(question)
+    panel, settings = lens_of(question).group, settings_of(question)
     if panel not in app.COMMANDS:
         raise SystemExit(f"Unknown panel '{panel}' of '{name}': choose {', '.join(app.COMMANDS)}.")
     for parameter in list(inspect.signature(question).parameters.values())[1:]:
@@ -192,7 +192,7 @@ def files() -> dict[Path, str]:
     """Return the text of each file."""
     return {
         METHODS: methods(),
-        STUB: stub(STUB.read_text("utf-8")),
+        PROJECT: entry_points(PROJECT.read_text("utf-8")),
         OUTLINES: outlines(),
         PYTHON: python_page(PYTHON.read_text("utf-8")),
         python_reference.PAGE: python_reference.page(questions()),
@@ -204,6 +204,9 @@ def files() -> dict[Path, str]:
 
 def main() -> None:
     """Write all files."""
+    # a new lens is not installed yet
+    points = {k: EntryPoint(k, f"{v.__module__}:{k}", LENSES) for k, v in questions().items()}
+    semlens.lens.registered = lambda: points
     OUTLINES.write_text(outlines(), "utf-8")
     # the commands of new questions are read from there
     outline.outlines.cache_clear()

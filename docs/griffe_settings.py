@@ -13,15 +13,18 @@ from typing import Any
 import griffe
 
 import semlens
-from semlens.settings import listing_of, settings_of
+from semlens.lens import lens_of
+from semlens.settings import settings_of
 
 ROLE = re.compile(r":(?:func|class|meth|attr|mod|data):`~?([^`]+)`")
 SECTION = re.compile(r"^\w[\w ]*\n-{3,}$", re.M)
 PUBLIC = {f"semlens.{name}" for name in semlens.__all__}
 QUESTIONS = {
     question.__module__ + "." + name: question
-    for name, question in ((name, getattr(semlens, name)) for name in semlens.__all__)
-    if listing_of(question) is not None
+    for name, question in (
+        (name, getattr(semlens.ConceptDatabase, name)) for name in dir(semlens.ConceptDatabase)
+    )
+    if lens_of(question) is not None
 }
 
 

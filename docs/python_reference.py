@@ -22,7 +22,7 @@ overview.
 """
 
 ENTRY = """
-::: semlens.{name}
+::: semlens.ConceptDatabase.{name}
     options: {{heading_level: 2}}
 
 ::: {module}.{result}

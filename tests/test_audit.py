@@ -85,7 +85,7 @@ def db(tmp_path_factory, pictures):
 def run_audit(db, target="b", concepts=BOTH, **settings):
     settings = {"background": BACKGROUND, "level": LEVEL, "minimum": MINIMUM, "resamples": 20,
                 **settings}  # fmt: skip
-    return sl.audit(db, target, concepts, **settings)
+    return db.audit(target, concepts, **settings)
 
 
 def cos(a, b):
@@ -545,7 +545,7 @@ def test_a_planted_artefact_is_spurious_for_its_class_only(tmp_path):
         for target, names in {"a": "green", "b": "blue", "c": "blue"}.items()
     ]
     # one component is behind the artefact: random words match it with nearly the level
-    found = sl.audit_all(db, sets, background=BACKGROUND, level=0.055)
+    found = db.audit_all(sets, background=BACKGROUND, level=0.055)
     assert found.audits["a"].p_value < 0.08
     audits = found.audits
     assert [str(one) for one in audits["a"].spurious] == ["eye:0"]

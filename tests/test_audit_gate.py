@@ -270,17 +270,17 @@ def test_a_saved_audit_is_a_concept_set(db):
     name = f"audit:{made.id}"
     (one,) = sets_for(session, name)
     assert (one.target, one.concepts) == ("a", made.concepts.concepts)
-    found = sl.audit(session, "a", [name, ANY], **SETTINGS)
+    found = session.audit("a", [name, ANY], **SETTINGS)
     joined = ConceptSet.join([small("mine", ["dog"], ["logo"]), ANY])
-    assert found.frame.equals(sl.audit(db, "a", joined, **SETTINGS).frame)
+    assert found.frame.equals(db.audit("a", joined, **SETTINGS).frame)
     with pytest.raises(StoreError, match="no audit 7"):
         sets_for(session, "audit:7")
     # and what fits a class without being named
     held, skipped = concepts_by_class(session)
     assert (list(held), skipped) == ([0], {})
     assert (held[0].sets, held[0].audit) == ((name,), made.id)
-    assert sl.audit(session, "a", **SETTINGS).concepts.concepts == made.concepts.concepts
-    assert list(sl.audit_all(session, **SETTINGS).audits) == ["a"]
+    assert session.audit("a", **SETTINGS).concepts.concepts == made.concepts.concepts
+    assert list(session.audit_all(**SETTINGS).audits) == ["a"]
     later = audits.add("a", small("later", ["cat"], ["text"]))
     assert concepts_by_class(session)[0][0].audit == later.id
     audits.add("a", ConceptSet((), "empty"))
@@ -293,18 +293,18 @@ def test_what_fits_without_sets_of_the_classes_are_the_artefacts(db):
     assert all(one.sets == ("artefacts",) and one.audit is None for one in held.values())
     assert [one.concepts.target for one in held.values()] == ["a", "1", "2"]  # two are called b
     everywhere = ConceptSet.load("artefacts").concepts
-    assert sl.audit(db, 1, threshold=0.0, **SETTINGS).concepts.concepts == everywhere
+    assert db.audit(1, threshold=0.0, **SETTINGS).concepts.concepts == everywhere
 
 
 def test_the_class_is_the_sets_own(db):
-    found = sl.audit(db, concepts=[FOR_A, ANY], **SETTINGS)
+    found = db.audit(concepts=[FOR_A, ANY], **SETTINGS)
     assert found.name == "a"
     both = [FOR_A, small("b", ["x"], target="b")]
     for concepts, said in ((None, "no concept set"), (ANY, "no class"), (both, "classes a, b")):
         with pytest.raises(ConceptError, match=said):
-            sl.audit(db, concepts=concepts, **SETTINGS)
+            db.audit(concepts=concepts, **SETTINGS)
     with pytest.raises(ConceptError, match="No concept set is for the class 'b'"):
-        sl.audit(db, 1, FOR_A, **SETTINGS)
+        db.audit(1, FOR_A, **SETTINGS)
 
 
 def test_sets_that_cannot_be_joined_cost_their_class_only(db):
@@ -313,16 +313,16 @@ def test_sets_that_cannot_be_joined_cost_their_class_only(db):
     held, skipped = concepts_by_class(db, [one, other, small("2", ["dog"], target="2")])
     assert list(held) == [2]
     assert "different templates" in skipped["a"].value
-    found = sl.audit_all(db, [one, other, small("2", ["dog"], target="2")], **SETTINGS)
+    found = db.audit_all([one, other, small("2", ["dog"], target="2")], **SETTINGS)
     assert (list(found.audits), list(found.skipped)) == (["b"], ["a"])
     with pytest.raises(ConceptError, match="different templates"):
-        sl.audit_all(db, [one, other], **SETTINGS)
+        db.audit_all([one, other], **SETTINGS)
 
 
 def test_a_sweep_is_one_audit_per_class(db):
     seen = []
     with progress_listener(lambda *told: seen.append(told)):
-        found = sl.audit_all(db, [ANY], **SETTINGS)
+        found = db.audit_all([ANY], **SETTINGS)
     assert [(n, of) for what, n, of in seen if what == "auditing"] == [
         (0, 3), (1, 3), (2, 3), (3, 3),
     ]  # fmt: skip
@@ -332,7 +332,7 @@ def test_a_sweep_is_one_audit_per_class(db):
     table = found.to_pandas()
     assert table["class"].to_list() == ["a", "b", "b (2)"]
     for number, (name, one) in enumerate(found.audits.items()):
-        alone = sl.audit(db, number, ANY, **SETTINGS)
+        alone = db.audit(number, ANY, **SETTINGS)
         assert one.frame.equals(alone.frame)
         row = table[table["class"] == name].iloc[0]
         assert row["p_value"] == alone.p_value
@@ -353,18 +353,18 @@ def test_a_sweep_is_one_audit_per_class(db):
 def test_a_sweep_takes_the_classes_that_sets_name(db):
     unknown = small("for-ox", ["horn"], target="ox")
     double = small("for-b", ["horn"], target="b")
-    found = sl.audit_all(db, [ANY, FOR_A, unknown, double], **SETTINGS)
+    found = db.audit_all([ANY, FOR_A, unknown, double], **SETTINGS)
     assert list(found.audits) == ["a"]
     assert "Unknown class 'ox'" in found.skipped["ox"]
     assert "all named 'b'" in found.skipped["b"]
     assert "Skipped 'ox'" in repr(found)
-    valid = sl.audit_all(db, [FOR_A], **SETTINGS)
+    valid = db.audit_all([FOR_A], **SETTINGS)
     assert valid.to_pandas()[["p_value", "q_value"]].isna().all(axis=None)
     assert valid.alarms == []
     with pytest.raises(RelevanceError, match="No class could be audited"):
-        sl.audit_all(db, [unknown], **SETTINGS)
+        db.audit_all([unknown], **SETTINGS)
     with pytest.raises(ConceptError, match="no concept set"):
-        sl.audit_all(db, [], **SETTINGS)
+        db.audit_all([], **SETTINGS)
 
 
 # -- conditions ----------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ def test_a_bound_above_one_could_never_be_met():
 
 
 def test_conditions_are_held_against_figures(db):
-    one = sl.audit(db, "a", ConceptSet.join([ANY, FOR_A]), **SETTINGS)
+    one = db.audit("a", ConceptSet.join([ANY, FOR_A]), **SETTINGS)
     figures = {v: one.share(v) for v in VERDICTS} | {"p": one.p_value}
     figures |= {f"{v}.number": one.share(v, by="number") for v in VERDICTS}
     for measure, value in figures.items():
@@ -409,14 +409,14 @@ def test_conditions_are_held_against_figures(db):
             check = Condition(text, measure, sign, value)
             assert check.value(one) == value
             assert check.met(one) is met
-    valid = sl.audit(db, "a", FOR_A, **SETTINGS)
+    valid = db.audit("a", FOR_A, **SETTINGS)
     for text in ("spurious>0.05", "both>0", "p<0.05"):
         with pytest.raises(RecipeError, match="does not apply to the class 'a'"):
             check_conditions({"a": valid}, [Condition.parse(text)])
 
 
 def test_junit(db, tmp_path):
-    one = sl.audit(db, "a", ANY, **SETTINGS)
+    one = db.audit("a", ANY, **SETTINGS)
     conditions = [Condition.parse("unexpected>=0"), Condition.parse("unexpected.number>1")]
     checks = check_conditions({"a & <b>": one}, conditions)
     save_junit(tmp_path / "out.xml", checks, "db", {"ox": "is no class."})

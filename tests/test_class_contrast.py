@@ -226,12 +226,12 @@ BACKGROUND = ConceptSet.of([f"{c}{i} thing" for i, c in enumerate("abcdefghijklm
 
 @pytest.mark.slow
 def test_a_planted_artefact_raises_an_alarm_for_its_class_only(db):
-    sweep = sl.audit_all(db, [SPURIOUS], background=BACKGROUND, resamples=0)
+    sweep = db.audit_all([SPURIOUS], background=BACKGROUND, resamples=0)
     assert sweep.alarms == ["blue"]
     assert sweep.audits["blue"].suspect == "pink"
     assert sweep.audits["blue"].p_value < 0.01
     assert "relies on 'pink' more than the other classes do" in sweep.audits["blue"].sentence
-    assert sl.audit(db, "blue", SPURIOUS, background=BACKGROUND, resamples=0).alarm
+    assert db.audit("blue", SPURIOUS, background=BACKGROUND, resamples=0).alarm
     record = sweep.audits["blue"].to_json()
     assert record["suspect"] == "pink"
     table = sweep.audits["blue"].summary.set_index("concept")
@@ -276,7 +276,7 @@ def test_contrasts_of_a_database_by_plain_loops(db):
 def test_suspects_propose_what_nobody_listed(db, tmp_path):
     vocabulary = ConceptSet.of([*COLOURS, *(c.name for c in BACKGROUND.concepts[:40])])
     own = [ConceptSet((Concept(name, kind="valid"),), name, target=name) for name in CLASSES]
-    result = sl.suspects(db, "blue", own, vocabulary=vocabulary, top=5)
+    result = db.suspects("blue", own, vocabulary=vocabulary, top=5)
     first = result.frame.iloc[0]
     assert (first["class"], first["kind"], first["suspect"]) == ("blue", "word", "pink")
     assert first["contrast"] > first["contrast_others"]
@@ -290,11 +290,11 @@ def test_suspects_propose_what_nobody_listed(db, tmp_path):
     result.save(tmp_path / "suspects.png")
     assert result.to_json()["suspects"][0]["suspect"] == "pink"
     assert "pink" in repr(result)
-    all_classes = sl.suspects(db, None, own, vocabulary=vocabulary, top=1)
+    all_classes = db.suspects(None, own, vocabulary=vocabulary, top=1)
     assert set(all_classes.frame["class"]) <= set(CLASSES)
     assert "blue" not in set(result.frame["suspect"])  # its own name
     with pytest.raises(ConceptError, match="No concept set is for the class 'blue'"):
-        sl.suspects(db, "blue", own[:2], vocabulary=vocabulary)
+        db.suspects("blue", own[:2], vocabulary=vocabulary)
 
 
 def test_the_best_matches_of_a_component_are_a_share_of_the_vocabulary():
@@ -312,7 +312,7 @@ def test_suspects_of_a_saved_audit_over_http(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     answer = when_done(lambda: client.get(f"/api/v1/models/0/audits/{saved.id}/suspects"))
     assert answer.status_code == 200, answer.text
-    result = sl.suspects(db, "blue", ConceptSet((Concept("sea", kind="valid"),)), top=12)
+    result = db.suspects("blue", ConceptSet((Concept("sea", kind="valid"),)), top=12)
     assert answer.json()["tested"] == result.tested
     assert [row["suspect"] for row in answer.json()["suspects"]] == list(result.frame["suspect"])
     assert answer.json()["suspects"][0]["p_value"] == pytest.approx(result.frame["p_value"][0])
@@ -320,7 +320,7 @@ def test_suspects_of_a_saved_audit_over_http(db):
         "blue", ConceptSet(())
     )  # an empty list explains nothing, and is not replaced by another
     answer = when_done(lambda: client.get(f"/api/v1/models/0/audits/{bare.id}/suspects"))
-    result = sl.suspects(db, "blue", ConceptSet(()), top=12)
+    result = db.suspects("blue", ConceptSet(()), top=12)
     assert [row["suspect"] for row in answer.json()["suspects"]] == list(result.frame["suspect"])
     missing = when_done(lambda: client.get("/api/v1/models/0/audits/99/suspects"))
     assert missing.status_code == 404
@@ -331,7 +331,7 @@ def test_suspects_need_classes_to_compare(tmp_path):
     sl.build(tmp_path / "db", *few_classes(tmp_path), ["hues"], examples=4, crop="activation",
              relevance=True)  # fmt: skip
     with pytest.raises(RelevanceError) as error:
-        sl.suspects(sl.open(tmp_path / "db", embedder=ColourNames()))
+        sl.open(tmp_path / "db", embedder=ColourNames()).suspects()
     assert_says(error.value, "relevance for 3 classes", "at least 6", "more classes")
 
 
@@ -340,10 +340,10 @@ def test_an_alarm_does_not_depend_on_how_the_lists_are_passed(db):
     own = [ConceptSet((Concept(name, kind="valid"),), name, target=name) for name in CLASSES]
     settings = {"background": BACKGROUND, "resamples": 0}
     p_values = {
-        sl.audit_all(db, [*own, SPURIOUS], **settings).audits["blue"].p_value,
-        sl.audit(db, "blue", [*own, SPURIOUS], **settings).p_value,
-        sl.audit(db, "blue", [own[5], SPURIOUS], **settings).p_value,
-        sl.audit(db, 5, class_and_concepts(db, "blue", [own[5], SPURIOUS])[1], **settings).p_value,
+        db.audit_all([*own, SPURIOUS], **settings).audits["blue"].p_value,
+        db.audit("blue", [*own, SPURIOUS], **settings).p_value,
+        db.audit("blue", [own[5], SPURIOUS], **settings).p_value,
+        db.audit(5, class_and_concepts(db, "blue", [own[5], SPURIOUS])[1], **settings).p_value,
     }
     assert len(p_values) == 1
 

@@ -26,7 +26,9 @@ from semlens.errors import (
     StoreError,
 )
 from semlens.lenses.compare import nearest_components
+from semlens.lenses.compare.compare import compare
 from semlens.lenses.compare.component_sets import component_sets, database_names
+from semlens.lenses.compare.drift import drift
 from semlens.lenses.compare.labels_and_scores import assign_labels, set_scores
 from semlens.lenses.compare.nearest_components import (
     PairProgress,
@@ -159,7 +161,7 @@ def test_of_equal_ones_the_first_wins_and_a_single_one_has_no_fellow():
 def test_progress_reaches_its_total(databases):
     seen = []
     with progress_listener(lambda *said: seen.append(said)):
-        sl.compare(list(databases.values()), centred=True, scores=False)
+        compare(list(databases.values()), centred=True, scores=False)
     seen = [said[1:] for said in seen if said[0] == "comparing components"]
     done, totals = zip(*seen, strict=True)
     assert len(set(totals)) == 1
@@ -172,7 +174,7 @@ def test_progress_reaches_its_total(databases):
 
 @pytest.mark.slow
 def test_the_matrix_is_eq_5_in_both_directions(databases):
-    found = sl.compare(list(databases.values()), centred=True)
+    found = compare(list(databases.values()), centred=True)
     vectors = {name: units(db, living(db)) for name, db in databases.items()}
     mean = np.concatenate(list(vectors.values())).mean(0)
     moved = {name: v - mean for name, v in vectors.items()}
@@ -200,22 +202,22 @@ def test_the_matrix_is_eq_5_in_both_directions(databases):
 
 def test_layers_of_one_model_are_compared(databases):
     db = databases["one"]
-    found = sl.compare([db], by_layer=True)
+    found = db.compare(by_layer=True)
     assert [one.name for one in found.sets] == LAYERS
     expected = set_similarity(units(db, living(db, ["first"])), units(db, living(db, ["second"])))
     assert cell(found, "first", "second") == pytest.approx(expected, abs=2e-6)
 
 
 def test_layers_of_several_models_are_named_by_both(databases):
-    found = sl.compare([databases["one"], databases["wide"]], by_layer=True, scores=False)
+    found = databases["one"].compare(databases["wide"], by_layer=True, scores=False)
     assert [one.name for one in found.sets] == ["one/first", "one/second", "wide/second"]
-    one = sl.compare(databases["one"], databases["wide"], layers="second", scores=False)
+    one = databases["one"].compare(databases["wide"], layers="second", scores=False)
     assert cell(one, "one", "wide") == cell(found, "one/second", "wide/second")
 
 
 def test_only_components_that_matter_for_a_class(databases):
     pair = [databases["one"], databases["two"]]
-    found = sl.compare(pair, target="a", minimum=0.05, layers=["second"], scores=False)
+    found = pair.compare(target="a", minimum=0.05, layers=["second"], scores=False)
     rows = []
     for db in pair:
         table = db.relevance(0, ["second"])
@@ -231,7 +233,7 @@ def test_only_components_that_matter_for_a_class(databases):
 
 
 def test_pairs_and_unique_components_match_their_definitions(databases):
-    found = sl.compare([databases["one"], databases["two"]], quantile=0.5, concepts=WORDS)
+    found = databases["one"].compare(databases["two"], quantile=0.5, concepts=WORDS)
     a, b = (units(db, living(db)) for db in (databases["one"], databases["two"]))
     cosine = a @ b.T
     pairs = found.pairs
@@ -271,7 +273,7 @@ def test_planted_shared_and_unique_components(databases, tmp_path):
     first = basis[places] + 0.02 * random.standard_normal((rows, 24))
     second = basis[places % 7] + 0.02 * random.standard_normal((rows, 24))
     one, two = plant(one, "second", first), plant(two, "second", second)
-    found = sl.compare([one, two], layers=["second"], scores=False)
+    found = one.compare(two, layers=["second"], scores=False)
     alive = living(one, ["second"])
     only = {
         str(one.component(int(row))) for row in alive if places[row - one.rows(["second"])[0]] > 6
@@ -288,7 +290,7 @@ def test_planted_shared_and_unique_components(databases, tmp_path):
 
 
 def test_a_threshold_can_be_given(databases):
-    found = sl.compare([databases["one"], databases["two"]], threshold=2 / 3, scores=False)
+    found = databases["one"].compare(databases["two"], threshold=2 / 3, scores=False)
     assert found.thresholds == (2 / 3, 2 / 3)
     assert (found.unique["similarity"] < 2 / 3).all()
     assert len(found.unique) == (found.pairs["similarity"] < 2 / 3).sum()
@@ -299,7 +301,7 @@ def test_a_threshold_can_be_given(databases):
 
 def test_labels_are_those_of_the_databases(databases):
     pair = [databases["one"], databases["two"]]
-    found = sl.compare(pair, concepts=WORDS, label_threshold=LEAST)
+    found = pair.compare(concepts=WORDS, label_threshold=LEAST)
     for db, name in zip(pair, ("one", "two"), strict=True):
         frame = db.label(WORDS, threshold=LEAST).to_pandas()
         mine = found.labels[found.labels["set"] == name].set_index("label")["count"]
@@ -326,7 +328,7 @@ def test_labels_are_those_of_the_databases(databases):
 
 def test_sets_without_any_label_are_drawn(databases):
     two = [databases["one"], databases["two"]]
-    found = sl.compare(two, concepts=WORDS, label_threshold=9.0)
+    found = two.compare(concepts=WORDS, label_threshold=9.0)
     assert found.labels is not None
     assert found.labels.empty
     assert len(found.plot().axes) == 2  # the matrix and the scores
@@ -337,7 +339,7 @@ def test_a_concept_of_two_categories_is_one_label(databases):
         (Concept("dog", ("Animals",)), Concept("cat", ("Animals",)), Concept("dog", ("Pets",)))
     )
     pair = [databases["one"], databases["two"]]
-    found = sl.compare(pair, concepts=twice, scores=False, label_threshold=-9.0)
+    found = pair.compare(concepts=twice, scores=False, label_threshold=-9.0)
     assert found.labels.groupby("label")["category"].first().get("dog") == "Animals"
     assert not found.labels.duplicated(["set", "label"]).any()
 
@@ -363,7 +365,7 @@ def test_assignment_is_the_label_and_the_nearest_component(databases, chunk, mon
 
 
 def test_scores_side_by_side(databases):
-    found = sl.compare([databases["one"], databases["two"]], layers=["second"])
+    found = databases["one"].compare(databases["two"], layers=["second"])
     frame = databases["two"].scores(["second"]).frame
     frame = frame[frame["examples"] > 0]
     row = found.scores.query("set == 'two' and measure == 'clarity'").iloc[0]
@@ -419,7 +421,7 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(
 
 
 def test_small_sets_leave_no_files(databases):
-    sl.compare([databases["one"], databases["two"]])
+    databases["one"].compare(databases["two"])
     assert not list(databases["one"].path.glob("analysis/nearest-*"))
     assert nearest_components.MIN_CACHED_PAIRS > 10**6
 
@@ -428,7 +430,7 @@ def test_small_sets_leave_no_files(databases):
 
 
 def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
-    found = sl.compare(
+    found = compare(
         list(databases.values())[:2], concepts=WORDS, label_threshold=LEAST, top=2, centred=True
     )
     text = repr(found)
@@ -454,7 +456,7 @@ def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
 
 def test_many_sets_stay_a_list(databases, tmp_path):
     several = [copied(databases["one"], tmp_path / f"c{i}") for i in range(5)]
-    found = sl.compare(several, by_layer=True, scores=False)
+    found = several.compare(by_layer=True, scores=False)
     assert len(found.sets) == 10
     assert cell(found, "c0/first", "c1/first") == pytest.approx(1, abs=1e-6)
     assert "most similar" in repr(found)
@@ -473,14 +475,14 @@ def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
     assert alone.labels is None
     assert any("does not embed texts" in note for note in alone.notes)
     with pytest.raises(StaleError) as error:
-        sl.compare([databases["one"], other])
+        databases["one"].compare(other)
     assert_says(
         error.value, "python:words", "python:colours", "cannot be compared", "with the embedder"
     )
     same = sl.build(tmp_path / "s", make(LittleNet(0), "one"), images, WordEmbedder(4), ["first"],
                     examples=3)  # fmt: skip
     with pytest.raises(StaleError, match="different weights"):
-        sl.compare([databases["one"], same])
+        databases["one"].compare(same)
 
 
 def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
@@ -492,26 +494,26 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
         ([one, again], "given twice", RecipeError),
     ):
         with pytest.raises(kind, match=what):
-            sl.compare(given)
+            given.compare()
     with pytest.raises(LayerError) as error:
-        sl.compare([one, wide], layers=["first"])
+        one.compare(wide, layers=["first"])
     assert_says(error.value, "wide", "none of the layers first", "It has second")
     with pytest.raises(LayerError, match="No layer is named"):
-        sl.compare([one, wide], layers=[])
+        one.compare(wide, layers=[])
     with pytest.raises(LayerError, match="thrid"):
-        sl.compare([one, wide], layers=["second", "thrid"])
+        one.compare(wide, layers=["second", "thrid"])
     with pytest.raises(RelevanceError, match="--relevance"):
-        sl.compare([one, wide], target="a")
+        one.compare(wide, target="a")
     with pytest.raises(RelevanceError, match="Lower the minimum"):
-        sl.compare([one, databases["two"]], target="a", minimum=1.0)
+        one.compare(databases["two"], target="a", minimum=1.0)
     for bad in ({"quantile": 1.5}, {"threshold": -3.0}, {"minimum": -0.1}):
         with pytest.raises(RecipeError, match="Expected a number"):
-            sl.compare([one, databases["two"]], **bad)
+            one.compare(databases["two"], **bad)
     dead = copied(one, tmp_path / "dead")
     frame = pd.read_parquet(dead.path / "components.parquet").assign(examples=0)
     dead.components = frame
     with pytest.raises(RecipeError) as empty:
-        sl.compare([one, dead])
+        one.compare(dead)
     assert_says(empty.value, "dead", "no component with a vector", "leave this set out")
 
 
@@ -529,11 +531,11 @@ def test_other_images_and_settings_are_said(databases, tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "pictures", 8, seed=9))
     other = sl.build(tmp_path / "o", make(LittleNet(0), "one"), images, WordEmbedder(), LAYERS,
                      examples=3)  # fmt: skip
-    found = sl.compare([databases["one"], other], scores=False)
+    found = databases["one"].compare(other, scores=False)
     assert databases["one"].compare(other, scores=False).matrix.equals(found.matrix)
     assert any("different images" in note for note in found.notes)
     assert any("'examples' (3, 5)" in note for note in found.notes)
-    assert sl.compare([databases["one"], databases["two"]], scores=False).notes == ()
+    assert databases["one"].compare(databases["two"], scores=False).notes == ()
 
 
 # -- drift -------------------------------------------------------------------------------------
@@ -558,7 +560,7 @@ def checkpoints(tmp_path_factory, databases):
 
 @pytest.mark.slow
 def test_drift_follows_each_component(checkpoints):
-    found = sl.drift(checkpoints, concepts=WORDS, label_threshold=LEAST)
+    found = checkpoints.drift(concepts=WORDS, label_threshold=LEAST)
     series = found.series.set_index("step")
     assert series.index.tolist() == ["at0", "at40", "at100"]
     vectors = [units(db, living(db)) for db in checkpoints]
@@ -599,13 +601,13 @@ def test_drift_follows_each_component(checkpoints):
 
 
 def test_drift_of_other_shapes_follows_the_sets_only(databases):
-    found = sl.drift([databases["one"], databases["wide"]], concepts=WORDS)
+    found = databases["one"].drift(databases["wide"], concepts=WORDS)
     assert "do not correspond" in found.mismatch
     assert found.components.empty
     assert found.series["moved"].isna().all()
     assert found.series["previous_in_this"].notna().sum() == 1
     assert "do not correspond" in repr(found)
-    widths = sl.drift([databases["one"], databases["wide"]], layers=["second"])
+    widths = databases["one"].drift(databases["wide"], layers=["second"])
     assert "channels" in widths.mismatch
     assert found.to_json()["components_correspond"] is False
     found.plot()
@@ -613,11 +615,11 @@ def test_drift_of_other_shapes_follows_the_sets_only(databases):
 
 @pytest.mark.slow
 def test_drift_is_text_values_plot_and_files(checkpoints, tmp_path):
-    found = sl.drift(checkpoints, steps=["0", "40", "100"], concepts=WORDS)
+    found = checkpoints.drift(steps=["0", "40", "100"], concepts=WORDS)
     for part in ("set similarity", "movement", "moved farthest", "relabelled"):
         assert part in repr(found)
     assert len(found.plot().axes) == 4
-    plain = sl.drift(*checkpoints, concepts=None, scores=False)
+    plain = drift(*checkpoints, concepts=None, scores=False)
     assert len([a for a in plain.plot().axes if a.axison]) == 2
     found.save(tmp_path / "drift.json")
     values = json.loads((tmp_path / "drift.json").read_text())
@@ -625,9 +627,9 @@ def test_drift_is_text_values_plot_and_files(checkpoints, tmp_path):
     assert values["series"][0]["moved"] is None
     for steps in (["a"], ["a", "a", "b"]):
         with pytest.raises(RecipeError, match="3 different names"):
-            sl.drift(checkpoints, steps=steps)
+            checkpoints.drift(steps=steps)
     with pytest.raises(RecipeError, match="only one checkpoint"):
-        sl.drift(checkpoints[:1])
+        drift(checkpoints[:1])
 
 
 # -- command line ------------------------------------------------------------------------------

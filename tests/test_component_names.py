@@ -49,11 +49,11 @@ def test_all_surfaces_have_the_same_names(db, saved):
     assert names.frame["rival"].where(names.frame["rival"].notna(), None).tolist() == rivals
     expected = db.label(sl.ConceptSet.of(["dog", "car", "tree"]) if saved else VOCABULARY)
     of_label = {name: expected.of(name) for name in db.names()}
-    relevant = sl.class_relevance(db, "vegetable").frame
+    relevant = db.class_relevance("vegetable").frame
     assert dict(zip(relevant["component"], relevant["label"], strict=True)) == {
         name: of_label[name] for name in relevant["component"]
     }
-    for node in sl.attribution_graph(db, "vegetable", minimum=0.0).nodes[1:]:
+    for node in db.attribution_graph("vegetable", minimum=0.0).nodes[1:]:
         assert {of_label[name] or "?" for name in node.components} == {node.label}
 
 
@@ -75,8 +75,8 @@ def test_without_texts_and_labels_there_are_no_names(tmp_path, model, images):
 @pytest.mark.slow
 def test_a_report_names_a_component_by_its_label_and_says_what_it_matches(db):
     concepts = {"valid": ["dog", "fur"], "spurious": ["car", "text"]}
-    audit = sl.audit(db, "vegetable", concepts, resamples=0)
-    html = sl.report(db, "vegetable", concepts, audit=audit, concept_map=False, graph=False).html
+    audit = db.audit("vegetable", concepts, resamples=0)
+    html = db.report("vegetable", concepts, audit=audit, concept_map=False, graph=False).html
     first = audit.frame.iloc[0]
     assert shown_names(db, [first["component"]])[0] in html
     if first["verdict"] in ("valid", "spurious"):

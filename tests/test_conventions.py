@@ -14,11 +14,12 @@ import semlens as sl
 from semlens.concept_database import ConceptDatabase
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
+from semlens.lens import lens, lens_of
 from semlens.lenses.result import plain
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 from semlens.run.plan import Execution
-from semlens.settings import needs_of, settings_of
+from semlens.settings import settings_of
 
 LISTS = {"valid": ["dog", "cat"], "spurious": ["text", "grass"]}
 CLASSES = ["class0", "class1", "fruit", "other"]
@@ -54,7 +55,9 @@ def image(tmp_path):
 
 
 def questions():
-    return {n: q for n in sl.__all__ if hasattr(q := getattr(sl, n), "needs")}
+    return {
+        n: q for n in dir(ConceptDatabase) if hasattr(q := getattr(ConceptDatabase, n), "needs")
+    }
 
 
 def test_every_question_is_a_function_and_a_method_of_the_same_name_and_parameters():
@@ -76,16 +79,16 @@ def test_settings_have_a_text_and_defaults_that_they_allow():
 
 @pytest.mark.slow
 def test_a_class_goes_by_name_or_number(db, image):
-    named, numbered = (sl.explain(db, image, target=t, concepts=None) for t in ("fruit", 2))
+    named, numbered = (db.explain(image, target=t, concepts=None) for t in ("fruit", 2))
     assert named.target == numbered.target
     for target in ("class1", 1, "1"):
-        assert sl.effect(db, target, top=2, samples=3).target == 1
+        assert db.effect(target, top=2, samples=3).target == 1
         assert db.unexpected(target, ["dog"]).target == 1
 
 
 @pytest.mark.slow
 def test_an_image_is_a_path_or_a_picture(db, image):
-    path, picture = sl.explain(db, image, concepts=None), db.explain(Image.open(image))
+    path, picture = db.explain(image, concepts=None), db.explain(Image.open(image))
     np.testing.assert_allclose(path.heat, picture.heat, atol=1e-6)
     hits = db.search(images=image, top=3)  # one item where several may be
     assert hits.components == db.search(images=[Image.open(image)], top=3).components
@@ -103,7 +106,7 @@ def test_components_are_names_objects_or_an_answer(db):
     assert not np.array_equal(one["head.weight"], model.module.state_dict()["head.weight"])
     same = sl.pruned_state(model, sl.Component("second", 3))
     assert all(np.array_equal(one[name], same[name]) for name in one)
-    found = sl.effect(db, "class0", names, samples=3)
+    found = db.effect("class0", names, samples=3)
     assert plain(found.to_json()) == plain(db.effect("class0", hits, samples=3).to_json())
 
 
@@ -122,7 +125,7 @@ def test_concepts_are_a_list_a_mapping_a_path_or_a_name(db, tmp_path):
     path.write_text(json.dumps(LISTS))
     made = sl.ConceptSet.of(**LISTS)
     forms = [path, str(path), LISTS, made, [made], [path]]
-    answers = [sl.audit(db, "class0", form, threshold=-1.0, resamples=0) for form in forms]
+    answers = [db.audit("class0", form, threshold=-1.0, resamples=0) for form in forms]
     frames = [answer.to_pandas() for answer in answers]
     assert all(frame.equals(frames[0]) for frame in frames)
     assert {c.kind for c in made.concepts} == {"valid", "spurious"}
@@ -139,11 +142,11 @@ def test_concepts_are_a_list_a_mapping_a_path_or_a_name(db, tmp_path):
 @pytest.mark.slow
 def test_databases_are_several_or_a_list(databases):
     a, b = databases
-    listed = sl.compare([a, b]).to_pandas()
-    assert listed.equals(sl.compare(a, b).to_pandas())
+    listed = a.compare(b).to_pandas()
     assert listed.equals(a.compare(b).to_pandas())
-    assert sl.dissect(a, concepts=["dog", "car"]).databases == ["db0"]
-    assert sl.dissect(a, b, concepts=["dog", "car"]).databases == ["db0", "db1"]
+    assert listed.equals(a.compare(b).to_pandas())
+    assert a.dissect(concepts=["dog", "car"]).databases == ["db0"]
+    assert a.dissect(b, concepts=["dog", "car"]).databases == ["db0", "db1"]
 
 
 def test_a_wrong_setting_is_told_with_what_is_expected(db):
@@ -151,7 +154,7 @@ def test_a_wrong_setting_is_told_with_what_is_expected(db):
         db.audit("class0", LISTS, minimum=2)
     assert_says(error.value, "'minimum' of 'audit' is 2", "a number from 0 to 1", "another minimum")
     with pytest.raises(RecipeError, match="'top' of 'search' is -1"):
-        sl.search(db, "dog", top=-1)
+        db.search("dog", top=-1)
     for text in (str(error.value), str(error.value.remedy)):
         assert "--" not in text, "Python users know no options"
 
@@ -200,14 +203,14 @@ def accepts(setting, value):
 
 
 def test_samples_are_a_number_or_numbers_and_no_mask(db):
-    right = sl.effect(db, 1, top=2, samples=[0, 2]).samples.tolist()
-    assert right == sl.effect(db, 1, top=2, samples=np.array([0, 2])).samples.tolist() == [0, 2]
+    right = db.effect(1, top=2, samples=[0, 2]).samples.tolist()
+    assert right == db.effect(1, top=2, samples=np.array([0, 2])).samples.tolist() == [0, 2]
     mask = [True, False, True]
     for wrong in (mask, np.array(mask), np.array([0.5, 1.5]), True, 0, -1):
         with pytest.raises(DataError, match="samples"):
-            sl.effect(db, 1, top=2, samples=wrong)
+            db.effect(1, top=2, samples=wrong)
     with pytest.raises(DataError, match="samples"):
-        sl.contrast(db, mask)
+        db.contrast(mask)
 
 
 def test_sources_come_with_the_database(db, pictures):
@@ -256,9 +259,8 @@ def test_a_vocabulary_is_embedded_once_per_database_and_kept(db):
 
 def test_long_work_shows_its_progress_in_python(capsys):
     from semlens import progress
-    from semlens.settings import question
 
-    @question()
+    @lens()
     def count(database: int) -> int:
         for place in range(3):
             progress.report_progress("counting", place + 1, 3)
@@ -267,4 +269,4 @@ def test_long_work_shows_its_progress_in_python(capsys):
     with progress.progress_bars(delay=0.0):
         assert count(3) == 3
     assert "counting: 3" in capsys.readouterr().err
-    assert needs_of(count) == ()
+    assert lens_of(count).needs == ()

@@ -254,15 +254,15 @@ def test_a_graph_shows_one_reading_of_each_layer(tmp_path, pictures):
     """No relevance flows between two readings of a layer; it does to the layer below."""
     db = make(tmp_path / "db", pictures, "channels,pca:3", layers=["first", "second"],
               relevance=True)  # fmt: skip
-    graph = sl.attribution_graph(db, 1, None, samples=4, minimum=0.0)
+    graph = db.attribution_graph(1, None, samples=4, minimum=0.0)
     assert {node.layer for node in graph.nodes} == {"", "first", "second"}
     names = ["first", "second@pca"]
-    graph = sl.attribution_graph(db, 1, None, samples=4, minimum=0.0, layers=names)
+    graph = db.attribution_graph(1, None, samples=4, minimum=0.0, layers=names)
     assert {node.layer for node in graph.nodes} == {"", *names}
     lower = [edge for edge in graph.edges if edge.target.startswith("first/")]
     assert lower and max(abs(edge.weight) for edge in lower) > 0.01
     with pytest.raises(LayerError) as caught:
-        sl.attribution_graph(db, 1, layers=["second", "second@pca"])
+        db.attribution_graph(1, layers=["second", "second@pca"])
     assert_says(caught.value, "second and second@pca", "same layer", "only second@pca")
 
 

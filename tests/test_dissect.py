@@ -96,7 +96,7 @@ def row_of(frame, **where):
 
 @pytest.mark.slow
 def test_planted_components_are_counted_at_every_level(planted):
-    found = sl.dissect(planted, concepts=NESTED, method="semantic-lens")
+    found = planted.dissect(concepts=NESTED, method="semantic-lens")
     first = {"layer": "first"}
     sizes = row_of(found.sizes, layer="first")
     assert (sizes["components"], sizes["labelled"]) == (6, 6)
@@ -126,7 +126,7 @@ def test_planted_components_are_counted_at_every_level(planted):
 
 
 def test_gaps_are_concepts_without_a_component_and_name_the_nearest(planted):
-    found = sl.dissect(planted, concepts=NESTED, method="semantic-lens")
+    found = planted.dissect(concepts=NESTED, method="semantic-lens")
     assert set(found.gaps["concept"]) == {"eyes", "angus", "ploughing"}
     probe = embed_concepts(planted, NESTED)
     unit = probe.vectors / np.linalg.norm(probe.vectors, axis=1, keepdims=True)
@@ -146,7 +146,7 @@ def test_gaps_are_concepts_without_a_component_and_name_the_nearest(planted):
 
 
 def test_a_name_of_two_categories_counts_once_under_the_first(planted):
-    found = sl.dissect(planted, concepts=NESTED, method="semantic-lens")
+    found = planted.dissect(concepts=NESTED, method="semantic-lens")
     assert "Instruments" not in set(found.counts["path"])
     assert found.recurring == {"horns": ["Physical/Body parts/Head", "Instruments"]}
     top_level = found.totals[(found.totals["depth"] == 1) & ~found.totals["leaf"]]
@@ -158,7 +158,7 @@ def test_a_name_of_two_categories_counts_once_under_the_first(planted):
 
 
 def test_counts_are_those_of_the_labels(databases):
-    found = sl.dissect(databases, concepts=NESTED, confidence=0.0)
+    found = databases.dissect(concepts=NESTED, confidence=0.0)
     assert found.method == "vote-examples"  # of six images
     for db, name in zip(databases, ("m0", "m1"), strict=True):
         frame = db.label(NESTED).to_pandas()
@@ -176,7 +176,7 @@ def test_counts_are_those_of_the_labels(databases):
 
 def test_a_higher_threshold_leaves_more_gaps(databases):
     low, high = (
-        sl.dissect(databases[0], concepts=NESTED, threshold=t, confidence=0.0) for t in (-9.0, 9.0)
+        databases[0].dissect(concepts=NESTED, threshold=t, confidence=0.0) for t in (-9.0, 9.0)
     )
     assert low.sizes["labelled"].sum() == low.sizes["components"].sum()
     assert high.sizes["labelled"].sum() == 0
@@ -193,7 +193,7 @@ def test_labels_that_are_likely_wrong_do_not_count(databases):
     db, least = databases[0], 0.3
     confidence = db.label(NESTED).confidence
     assert np.isfinite(confidence).any() and (confidence < least).any()
-    found = sl.dissect(db, concepts=NESTED, confidence=least)
+    found = db.dissect(concepts=NESTED, confidence=least)
     frame = db.label(NESTED).to_pandas()
     named = frame["label"].notna()
     kept = frame[named & ~(frame["confidence"] < least)]
@@ -209,14 +209,14 @@ def test_labels_that_are_likely_wrong_do_not_count(databases):
     assert "30%" in repr(found)
     legend = found.plot().legends[0].get_texts()
     assert "label too unsure" in [text.get_text() for text in legend]
-    every = sl.dissect(db, concepts=NESTED, confidence=0.0)
+    every = db.dissect(concepts=NESTED, confidence=0.0)
     assert every.sizes["labelled"].sum() == named.sum()
     assert not every.sizes["doubtful"].any()
 
 
 def test_only_components_that_matter_for_a_class(databases):
     db = databases[0]
-    found = sl.dissect(db, concepts=NESTED, target="a", minimum=0.08, confidence=0.0)
+    found = db.dissect(concepts=NESTED, target="a", minimum=0.08, confidence=0.0)
     table = db.relevance(0)
     rows = set(table.loc[table["max"] >= 0.08, "component"]) & set(np.flatnonzero(db.has_examples))
     assert 0 < len(rows) < len(db.components)
@@ -246,7 +246,7 @@ def test_categories_stay_together_whatever_the_order():
 
 def test_a_category_and_a_concept_of_one_name_are_two(databases):
     same = ConceptSet((Concept("horns", ("Head",)), Concept("Head"), Concept("eyes", ("Head",))))
-    found = sl.dissect(databases[0], concepts=same)
+    found = databases[0].dissect(concepts=same)
     head = found.totals[found.totals["path"] == "Head"]
     assert sorted(head["leaf"]) == [False, True]
     found.plot_tree()
@@ -256,7 +256,7 @@ def test_a_name_may_hold_a_slash(databases):
     concepts = ConceptSet(
         (Concept("am/fm radio", ("Devices", "Old")), Concept("either/or")), "radio"
     )
-    found = sl.dissect(databases[0], concepts=concepts, threshold=-2.0)
+    found = databases[0].dissect(concepts=concepts, threshold=-2.0)
     assert set(found.top_concepts()["path"]) <= {"Devices/Old/am/fm radio", "either/or"}
     assert "Devices/Old/am" not in repr(found).replace("Devices/Old/am/fm", "")
     assert "Devices/Old" in repr(found)
@@ -273,7 +273,7 @@ def test_the_ox_tree_nests_the_concepts_of_the_graph():
 
 
 def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
-    found = sl.dissect(databases, concepts=NESTED, depth=3, top=3)
+    found = databases.dissect(concepts=NESTED, depth=3, top=3)
     text = repr(found)
     for part in ("Physical", "    Head", "most frequent concepts of m0", "gaps of m1"):
         assert part in text
@@ -284,7 +284,7 @@ def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
     found.save(tmp_path / "d.csv")
     assert len(pd.read_csv(tmp_path / "d.csv")) == len(found.counts)
     assert len(found.plot().axes) == 2
-    assert len(sl.dissect(databases, concepts=ConceptSet.of(["dog", "cat"])).plot().axes) == 1
+    assert len(databases.dissect(concepts=ConceptSet.of(["dog", "cat"])).plot().axes) == 1
     said = [text.get_text() for text in found.plot_tree("m1").axes[0].texts]
     total = row_of(found.totals, database="m1", path="Physical")["count"]
     assert f"Physical ({total})" in said
@@ -296,23 +296,23 @@ def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
 
 def test_bad_input(databases, tmp_path):
     with pytest.raises(RelevanceError) as error:
-        sl.dissect(databases[1], concepts=NESTED, target="a")
+        databases[1].dissect(concepts=NESTED, target="a")
     assert_says(error.value, "no class relevance", "--relevance")
     with pytest.raises(RecipeError, match="given twice"):
-        sl.dissect(databases[0], sl.open(databases[0].path, embedder=WordEmbedder()))
+        databases[0].dissect(sl.open(databases[0].path, embedder=WordEmbedder()))
     with pytest.raises(RecipeError, match="No database"):
-        sl.dissect([])
+        sl.ConceptDatabase.dissect([])
     images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
     blind = sl.build(tmp_path / "b", make(0), images, ColourEmbedder(), ["first"], examples=3)
     with pytest.raises(EmbedderError, match="images only"):
-        sl.dissect(blind, concepts=NESTED)
+        blind.dissect(concepts=NESTED)
     other = sl.build(tmp_path / "o", make(0), images, WordEmbedder(4), ["first"], examples=3)
     with pytest.raises(StaleError, match="cannot be compared"):
-        sl.dissect([databases[0], other], concepts=NESTED)
+        databases[0].dissect(other, concepts=NESTED)
     red = tmp_path / "red.png"
     Image.new("RGB", (20, 20), "red").save(red)
     pictured = ConceptSet((Concept("red", ("Colours",), images=(red,)),))
-    found = sl.dissect(blind, concepts=pictured, threshold=-1.0)
+    found = blind.dissect(concepts=pictured, threshold=-1.0)
     assert row_of(found.totals, path="Colours")["count"] == blind.has_examples.sum()
 
 

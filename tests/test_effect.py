@@ -37,7 +37,7 @@ from semlens.types import Component
 
 CLASSES = ["class0", "class1", "c", "d"]
 LAYERS = ["first", "second"]
-effect = sl.effect
+effect = sl.ConceptDatabase.effect
 
 
 def little(net: nn.Module | None = None) -> SubjectModel:

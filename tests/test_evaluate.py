@@ -47,7 +47,7 @@ def test_a_database_is_evaluated_on_its_known_classes(tmp_path, model, db):
     assert frame["class"].tolist() == ["class0", "class1"]
     assert frame["samples"].tolist() == [3, 4]
     assert frame["recall"].tolist() == [(found.predictions[right == c] == c).mean() for c in (0, 1)]
-    some = sl.evaluate(db, samples=mine[:2])
+    some = db.evaluate(samples=mine[:2])
     np.testing.assert_array_equal(some.predictions, found.predictions[:2])
     for end in (".png", ".csv", ".json"):
         found.save(tmp_path / f"evaluation{end}")

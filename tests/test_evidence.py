@@ -42,7 +42,7 @@ def test_numbers_are_those_of_the_audits(db: sl.ConceptDatabase, tmp_path: Path)
     evidence = db.evidence(concepts=LISTS, author="Ada", date="2026-01-31", **SETTINGS)
     evidence.save(tmp_path / "evidence.json")
     saved = json.loads((tmp_path / "evidence.json").read_text("utf-8"))
-    sweep = sl.audit_all(db, LISTS, **SETTINGS)
+    sweep = db.audit_all(LISTS, **SETTINGS)
     assert [one["name"] for one in saved["classes"]] == list(sweep.audits) == [
         "vegetable", "ox", "clock"
     ]  # fmt: skip

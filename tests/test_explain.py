@@ -44,7 +44,7 @@ from semlens.types import Box, Component
 
 CLASSES = ["class0", "class1", "c", "d"]
 LAYERS = ["first", "second"]
-explain = functools.partial(sl.explain, concepts=None)
+explain = functools.partial(sl.ConceptDatabase.explain, concepts=None)
 
 
 class Signed(LittleNet):
@@ -212,7 +212,7 @@ def test_concepts_are_taken_as_in_every_question(tmp_path, db, photo):
 def test_an_embedder_without_texts_gives_no_labels(tmp_path, images, embedder, photo):
     db = sl.build(tmp_path / "db", wrapped(LittleNet()), images, embedder, ["first"], examples=2)
     with pytest.warns(UnlabelledWarning, match="reads no texts"):
-        found = sl.explain(db, photo)
+        found = db.explain(photo)
     assert found.to_pandas()["label"].isna().all()
 
 

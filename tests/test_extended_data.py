@@ -136,7 +136,7 @@ def test_an_extended_database_is_opened_searched_audited_and_served(tmp_path, fo
     assert any(e.path.startswith("+1/") for row in range(16) for e in db.examples_of(row))
     probes = sl.ConceptSet((Concept("red", (), "spurious"), Concept("ox", (), "valid")))
     words = sl.ConceptSet(tuple(Concept(f"word{i}") for i in range(40)))
-    audit = sl.audit(db, "class1", probes, background=words, resamples=20)
+    audit = db.audit("class1", probes, background=words, resamples=20)
     assert len(audit.to_pandas())
 
 

@@ -34,7 +34,7 @@ from semlens.relevance.presets import EPSILON_PLUS_FLAT, preset
 from semlens.types import Component
 
 LAYERS = ["first", "second"]
-attribution_graph = functools.partial(sl.attribution_graph, concepts=None)
+attribution_graph = functools.partial(sl.ConceptDatabase.attribution_graph, concepts=None)
 SAMPLES = [0, 2, 5, 8, 11]
 PLAIN = preset(EPSILON_PLUS_FLAT, conv="epsilon", epsilon=1e-12)
 """Gradient times input between the layers of a net of ReLUs, which can be done by hand."""
@@ -208,7 +208,7 @@ def test_labels_of_a_concept_set_make_the_groups(db):
     for node in graph.nodes[1:]:
         for name in node.components:
             assert (labels.of(Component.parse(name)) or UNLABELLED) == node.label
-    same = sl.attribution_graph(db, "class1", ["dog", "car"], threshold=middle, samples=4)
+    same = db.attribution_graph("class1", ["dog", "car"], threshold=middle, samples=4)
     assert same.to_json() == graph.to_json()
 
 

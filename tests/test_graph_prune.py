@@ -76,7 +76,7 @@ def assert_equal(pruned, traced):
     ("minimum", "top"), [(0.0, None), (0.06, None), (0.12, None), (0.0, 3), (0.05, 4), (0.9, None)]
 )
 def test_pruning_is_tracing_anew(db, trace, labels, minimum, top):
-    traced = sl.attribution_graph(db, 1, labels, samples=SAMPLES, minimum=minimum, top=top)
+    traced = db.attribution_graph(1, labels, samples=SAMPLES, minimum=minimum, top=top)
     assert_equal(prune_graph(trace, db, labels, minimum=minimum, top=top), traced)
 
 
@@ -85,9 +85,7 @@ def test_some_layers_have_a_trace_of_their_own(db):
     trace = trace_class(db, 0, samples=SAMPLES, layers=layers, max_components=4)
     assert [layer.name for layer in trace.layers] == ["first", "second"]
     assert [len(layer.indices) for layer in trace.layers] == [4, 4]
-    traced = sl.attribution_graph(
-        db, 0, LABELS, samples=SAMPLES, layers=layers, minimum=0.01, top=4
-    )
+    traced = db.attribution_graph(0, LABELS, samples=SAMPLES, layers=layers, minimum=0.01, top=4)
     assert_equal(prune_graph(trace, db, LABELS, minimum=0.01, top=4), traced)
 
 
@@ -204,10 +202,10 @@ def test_only_images_that_are_used_are_verified(db, subject, pictures, tmp_path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((pictures / db.sample(number).path).read_bytes())
     elsewhere = sl.open(db.path, model=subject, images=moved)  # all others are missing
-    graph = sl.attribution_graph(elsewhere, 1, None, samples=SAMPLES)
+    graph = elsewhere.attribution_graph(1, None, samples=SAMPLES)
     path.write_bytes((pictures / db.sample(1).path).read_bytes())
     with pytest.raises(StaleError) as caught:
-        sl.attribution_graph(elsewhere, 1, None, samples=SAMPLES)
+        elsewhere.attribution_graph(1, None, samples=SAMPLES)
     assert_says(caught.value, db.sample(SAMPLES[-1]).path, "has changed")
     assert graph.images == len(SAMPLES)
 

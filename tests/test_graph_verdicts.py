@@ -63,7 +63,7 @@ def db(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def graph(db):
-    return sl.attribution_graph(db, "vegetable", minimum=0.0)
+    return db.attribution_graph("vegetable", minimum=0.0)
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_every_group_is_judged_by_all_its_members(db, graph):
     judged = db.audits.run(saved, resamples=0).frame
     assert verdicts == dict(zip(judged["component"], judged["verdict"], strict=True))
     # of single components, the share of a node is that of the component
-    single = sl.attribution_graph(db, "vegetable", "none", minimum=0.0)
+    single = db.attribution_graph("vegetable", "none", minimum=0.0)
     share = {node.components[0]: node.mean for node in single.nodes[1:]}
     assert graph.nodes[0].verdicts is None
     groups = [node for node in graph.nodes[1:] if len(node.components) > 1]
@@ -121,6 +121,6 @@ def test_a_component_that_a_person_marked_is_spurious(db):
 
 
 def test_without_class_relevance_or_on_request_there_are_no_verdicts(db):
-    plain = sl.attribution_graph(db, "vegetable", minimum=0.0, verdicts=False)
+    plain = db.attribution_graph("vegetable", minimum=0.0, verdicts=False)
     assert {node.verdicts for node in plain.nodes} == {None}
     assert 'class="v' not in plain.svg()

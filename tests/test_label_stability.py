@@ -114,7 +114,7 @@ def test_labels_of_databases_are_compared_by_component(pictures, tmp_path):
     db = build("db", pictures, ["first", "second"])
     other, wrong = build("o", other_pictures, ["first"]), build("w", other_pictures, ["head"])
     words = ConceptSet.of(["dog", "cat", "red", "blue", "grass", "text"])
-    found = sl.label_stability(db, other, concepts=words, draws=4)
+    found = db.label_stability(other, concepts=words, draws=4)
     frame = found.frame.set_index("component")
     labels, elsewhere = (
         d.label(words, method="vote-examples").to_pandas().set_index("component")["label"]
@@ -132,5 +132,5 @@ def test_labels_of_databases_are_compared_by_component(pictures, tmp_path):
     np.testing.assert_equal(list(found.agreement.values()), [expected])
     assert json.loads(json.dumps(plain(found.to_json())))["draws"] == 4
     with pytest.raises(LayerError) as error:
-        sl.label_stability(db, wrong, concepts=words, draws=0)
+        db.label_stability(wrong, concepts=words, draws=0)
     assert_says(error.value, "none of the", "first:0", "same model")

@@ -396,28 +396,28 @@ def test_a_table_with_an_origin_is_no_table_of_the_build(single):
 
 @pytest.mark.slow
 def test_several_databases_share_one_space(single, other, net, folder, words):
-    found = sl.concept_map(single, other, concepts=None)
+    found = single.concept_map(other, concepts=None)
     assert list(found.frame["model"].unique()) == ["one", "two"]
     assert len(found) == single.has_examples.sum() + other.has_examples.sum()
     assert len(kept_files(single)) == 2
     assert not kept_files(other)
     assert isinstance(found.colouring, Groups)
     assert found.colouring.names == ("one", "two")
-    assert sl.concept_map([single, other], concepts=None).reused
+    assert single.concept_map(other, concepts=None).reused
     single = sl.build(single.path, net, folder, words, ["head"], examples=6)
-    grown = sl.concept_map([single, other], concepts=None)
+    grown = single.concept_map(other, concepts=None)
     assert set(grown.frame.loc[grown.frame["placed"], "layer"]) == {"head"}
     old = ~grown.frame["placed"].to_numpy()
     np.testing.assert_array_equal(where(grown)[old], where(found))
-    part = sl.concept_map([single, other], layers=["second"], concepts=None)
+    part = single.concept_map(other, layers=["second"], concepts=None)
     assert set(part.frame["layer"]) == {"second"}
     with pytest.raises(LayerError) as error:
-        sl.concept_map([single, other], layers=["first"])
+        single.concept_map(other, layers=["first"])
     assert_says(error.value, "two.semlens'", "none of the layers first", "second")
 
 
 def test_databases_that_are_called_alike_are_told_apart(single, base):
-    found = sl.concept_map([single, sl.open(base, embedder=single.embedder)], concepts=None)
+    found = single.concept_map(sl.open(base, embedder=single.embedder), concepts=None)
     names = found.frame["model"].unique()
     assert len(names) == 2
     assert all(name.endswith("/one") for name in names)
@@ -427,7 +427,7 @@ def test_foreign_embedders_and_doubles_are_refused(single, tmp_path, net, folder
     foreign = tmp_path / "x.semlens"
     foreign = sl.build(foreign, net, folder, ColourEmbedder(seed=1), ["first"], examples=3)
     with pytest.raises(StaleError) as error:
-        sl.concept_map([single, foreign])
+        single.concept_map(foreign)
     assert_says(
         error.value,
         "one.semlens' was embedded by 'python:words'",
@@ -438,9 +438,9 @@ def test_foreign_embedders_and_doubles_are_refused(single, tmp_path, net, folder
     with pytest.raises(StaleError, match="embedder"):
         sl.open(single.path, embedder=ColourEmbedder(seed=1))
     with pytest.raises(RecipeError, match="given twice"):
-        sl.concept_map([single, single])
+        single.concept_map(single)
     with pytest.raises(RecipeError, match="No database"):
-        sl.concept_map([])
+        sl.ConceptDatabase.concept_map([])
     with pytest.raises(RecipeError, match="'paper-ox' is not a database"):
         as_databases(single, ["paper-ox"])
 

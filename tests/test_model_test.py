@@ -141,7 +141,7 @@ def test_no_interval(given) -> None:
 
 @pytest.mark.slow
 def test_folders_are_sets(db, data, spurious) -> None:
-    found = sl.model_test(db, 1, spurious=ImageFolder(spurious))
+    found = db.model_test(1, spurious=ImageFolder(spurious))
     real = by_hand([data.read(i) for i in range(41) if data.targets[i] == "class1"])
     check(found.real, real, 1)
     assert [tested.name for tested in found.sets] == ["class0", "class1", "all sets"]
@@ -162,7 +162,7 @@ def test_artefacts_go_into_images_of_other_classes(db, data) -> None:
     patch, hue = Patch((255, 0, 0), 0.4), Hue((0, 255, 0), 0.6)
     told = []
     with progress_listener(lambda *at: told.append(at)):
-        found = sl.model_test(db, 0, artefacts=[patch, hue], seed=3)
+        found = db.model_test(0, artefacts=[patch, hue], seed=3)
     assert {("real images", 21, 21), ("with all artefacts", 20, 20)} <= set(told)
     assert [tested.name for tested in found.sets] == ["patch", "hue", "all artefacts"]
     others = [i for i in range(41) if data.targets[i] == "class1"]
@@ -192,30 +192,30 @@ def test_artefacts_go_into_images_of_other_classes(db, data) -> None:
 
 
 def test_counts_names_and_images_of_ones_own(db, data, spurious) -> None:
-    some = sl.model_test(db, 0, artefacts=[Hue(), "hue:opacity=0.9"], count=6)
+    some = db.model_test(0, artefacts=[Hue(), "hue:opacity=0.9"], count=6)
     assert len(some.real) == 6 and {len(tested.outputs) for tested in some.sets} == {6}
     assert [tested.name for tested in some.sets] == ["hue 1", "hue 2", "all artefacts"]
     own = ImageFolder(spurious)
-    alone = sl.model_test(db, 0, real=own, spurious={"one": data, "two": spurious})
+    alone = db.model_test(0, real=own, spurious={"one": data, "two": spurious})
     assert len(alone.real) == 16 and [len(t.outputs) for t in alone.sets] == [41, 16, 57]
     assert alone.sets[1].auroc == pytest.approx(0.5)  # the same images on both sides
 
 
 def test_images_in_no_folder_are_one_set(db, data) -> None:
-    found = sl.model_test(db, 0, spurious=[data.read(0)] * 3)
+    found = db.model_test(0, spurious=[data.read(0)] * 3)
     assert [tested.name for tested in found.sets] == ["spurious"]
 
 
 def test_a_class_goes_by_its_name_and_images_by_their_folder(db, spurious) -> None:
     found = db.model_test("class1", spurious=str(spurious), artefacts="hue", count=5)
-    same = sl.model_test(db, 1, spurious=ImageFolder(spurious), artefacts=[Hue()], count=5)
+    same = db.model_test(1, spurious=ImageFolder(spurious), artefacts=[Hue()], count=5)
     assert (found.target, found.name) == (same.target, same.name) == (1, "class1")
     assert found.to_pandas().equals(same.to_pandas())
 
 
 @pytest.mark.slow
 def test_results(db, spurious, tmp_path) -> None:
-    found = sl.model_test(db, 0, spurious=ImageFolder(spurious), artefacts=[Hue()])
+    found = db.model_test(0, spurious=ImageFolder(spurious), artefacts=[Hue()])
     frame = found.to_pandas()
     assert list(frame["set"]) == ["class0", "class1", "all sets", "hue"]
     assert frame["top5"].tolist() == [1.0] * 4 and frame["top1_without"].isna().sum() == 3
@@ -233,18 +233,18 @@ def test_results(db, spurious, tmp_path) -> None:
 
 def test_equal_logits_make_a_plot_and_an_auroc_of_a_half(db) -> None:
     grey = ImageSequence([Image.new("RGB", (32, 32), (9, 9, 9))] * 2)
-    found = sl.model_test(db, 0, real=grey, spurious=grey)
+    found = db.model_test(0, real=grey, spurious=grey)
     assert found.sets[0].auroc == 0.5
     assert found.plot() is not None
 
 
 def test_bad_input(db, model, spurious, tmp_path) -> None:
     for kind, says, call in [
-        (DataError, "no spurious features", lambda: sl.model_test(db, 0)),
-        (DataError, "no spurious features", lambda: sl.model_test(db, 0, spurious={})),
-        (DataError, "has no samples", lambda: sl.model_test(db, 2, artefacts=[Hue()])),
-        (RelevanceError, "from 0 to 3", lambda: sl.model_test(db, 7, artefacts=[Hue()])),
-        (RecipeError, "'count' of 'model_test' is 0", lambda: sl.model_test(db, 0, count=0)),
+        (DataError, "no spurious features", lambda: db.model_test(0)),
+        (DataError, "no spurious features", lambda: db.model_test(0, spurious={})),
+        (DataError, "has no samples", lambda: db.model_test(2, artefacts=[Hue()])),
+        (RelevanceError, "from 0 to 3", lambda: db.model_test(7, artefacts=[Hue()])),
+        (RecipeError, "'count' of 'model_test' is 0", lambda: db.model_test(0, count=0)),
     ]:
         with pytest.raises(kind) as error:
             call()
@@ -252,20 +252,20 @@ def test_bad_input(db, model, spurious, tmp_path) -> None:
     one = write_pictures(tmp_path / "one", 4, classes=1)
     alone = sl.build(tmp_path / "db", model, one, WordEmbedder(), ["second"], examples=2)
     with pytest.raises(DataError) as error:
-        sl.model_test(alone, 0, artefacts=[Hue()])
+        alone.model_test(0, artefacts=[Hue()])
     assert_says(error.value, "only has samples of the class")
 
 
 def test_other_weights_of_the_model_can_be_tested(db, data, spurious, tmp_path) -> None:
     other = LittleNet(5)
     torch.save(other.state_dict(), tmp_path / "other.pt")
-    found = sl.model_test(db, 0, spurious=spurious, weights=tmp_path / "other.pt")
+    found = db.model_test(0, spurious=spurious, weights=tmp_path / "other.pt")
     assert found.model.endswith("other.pt")
     pictures = [data.read(i) for i in range(41) if data.targets[i] == "class0"]
     with torch.no_grad():
         logits = other.double().eval()(torch.stack([to_tensor(p) for p in pictures]).double())
     np.testing.assert_allclose(found.real.logit, logits[:, 0].numpy(), atol=1e-4)
-    plain = sl.model_test(db, 0, spurious=spurious)
+    plain = db.model_test(0, spurious=spurious)
     assert not np.allclose(plain.real.logit, found.real.logit)  # the database's is as it was
 
 
@@ -328,4 +328,4 @@ def test_no_images_no_such_logit_and_other_images(db, data, model):
         _outputs(model, 7, 2, "x", data.read, [0])
     other = ImageSequence([data.read(n) for n in range(len(data))])
     with pytest.raises(DataError, match="not those of the database"):
-        sl.model_test(sl.open(db.path, model=model, images=other), 0, artefacts=[Hue()])
+        sl.open(db.path, model=model, images=other).model_test(0, artefacts=[Hue()])

@@ -331,7 +331,7 @@ def test_clusters_of_meaningless_components_have_no_labels(make, method):
 
 def test_dissection_counts_labels_above_noise(make):
     db = make()
-    found, labels = sl.dissect(db, concepts=WORDS, confidence=0.0), db.label(WORDS)
+    found, labels = db.dissect(concepts=WORDS, confidence=0.0), db.label(WORDS)
     assert found.sizes["labelled"].sum() == labels.labelled
     assert found.sizes["labelled"].tolist()[0] < 0.08 * ROWS
     assert found.to_json()["threshold"] is None

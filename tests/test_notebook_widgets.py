@@ -193,7 +193,7 @@ def test_maps_of_several_databases_are_refused(db, tmp_path):
 
     images = sl.ImageFolder(db.manifest.data.spec)
     other = sl.build(tmp_path / "db", db.model, images, db.embedder, ["first"], examples=2)
-    both = sl.concept_map(db, other, layers="first", concepts=None)
+    both = db.concept_map(other, layers="first", concepts=None)
     with pytest.raises(RecipeError) as error:
         MapWidget(both)
     assert_says(error.value, "2 databases")

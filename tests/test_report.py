@@ -64,7 +64,7 @@ def report(db, target, concepts, **settings):
     settings = {
         "concept_map": NO_MAP, "graph": False, "before_after": False, "date": DATE, **settings
     }  # fmt: skip
-    return sl.report(db, target, concepts, **settings)
+    return db.report(target, concepts, **settings)
 
 
 def little(names="abcd"):
@@ -85,7 +85,7 @@ def db(tmp_path_factory, pictures):
 
 @pytest.fixture(scope="module")
 def audit(db):
-    return sl.audit(db, "b", CONCEPTS, resamples=20)
+    return db.audit("b", CONCEPTS, resamples=20)
 
 
 class Page(HTMLParser):
@@ -182,7 +182,7 @@ def test_the_verdict_follows_the_audit(db, audit):
     assert f"{audit.p_value:.3f}" in found.page.sentence
     assert audit.standing.shares() in found.page.sentence
     assert f"{100 * audit.share('unexpected'):.0f} %" in found.page.sentence
-    valid = sl.audit(db, "b", CONCEPTS.of_kind("valid"), resamples=0)
+    valid = db.audit("b", CONCEPTS.of_kind("valid"), resamples=0)
     one_side = report(db, "b", CONCEPTS, audit=valid)
     assert "has no spurious concepts on its list" in one_side.page.sentence
     assert one_side.page.verdict.kind == "open"
@@ -197,7 +197,7 @@ def test_unexpected_components_are_those_of_the_audit(db, audit):
     others = set(audit.frame["component"]) - set(names)
     assert all(name in told for name in names)
     assert not any(f"{name}\n" in told or f">{name}<" in told for name in others)
-    described = sl.unexpected(db, "b", CONCEPTS, components=audit.unexpected)
+    described = db.unexpected("b", CONCEPTS, components=audit.unexpected)
     assert described.components == names
     assert described.threshold is None
 
@@ -230,7 +230,7 @@ def test_names_of_classes_files_and_concepts_are_harmless(tmp_path, words):
     )
     found = report(
         db, BAD, concepts, concept_map=SkippedSection(BAD), graph=SkippedSection("<b>x</b>"),
-        audit=sl.audit(db, BAD, concepts, resamples=0, threshold=-2.0), command=["semlens", BAD],
+        audit=db.audit(BAD, concepts, resamples=0, threshold=-2.0), command=["semlens", BAD],
     )  # fmt: skip
     page = check_page(found.html)
     assert BAD in page.text["head"]
@@ -285,9 +285,9 @@ def test_concepts_without_sides_give_no_audit_but_unexpected_components(db):
 def sections(db, pictures):
     """A graph, a test and a correction of the little model."""
     images, model = ImageFolder(pictures), little()
-    graph = sl.attribution_graph(db, 1, db.label(CONCEPTS), samples=[1, 4])
+    graph = db.attribution_graph(1, db.label(CONCEPTS), samples=[1, 4])
     patch = load_artefact("patch:255,0,0")
-    test = sl.model_test(db, 1, artefacts=[patch])
+    test = db.model_test(1, artefacts=[patch])
     targets = [(0, 1, 3)[i % 3] for i in range(len(images))]
     other = SubjectModel(LittleNet(3), to_tensor, "32 bilinear", "python:other", list("abcd"))
     clean = {"clean": LabelledImages.of(images, model, targets)}
@@ -323,9 +323,7 @@ def test_graph_test_and_correction_are_shown(db, audit, sections):
 def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
     seen = []
     with progress_listener(lambda *told: seen.append(told)):
-        found = sl.report(
-            db, "b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE
-        )
+        found = db.report("b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE)
     assert {what for what, _, _ in seen} >= {"report", "resampling examples", "with patch"}
     assert [done for what, done, _ in seen if what == "report"] == list(range(11))
     page = check_page(found.html)
@@ -337,15 +335,20 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
     # the graph is of the class's samples, by name, with the verdicts of the audit
     samples = [i for i in range(len(db.samples)) if db.samples["logit"][i] == 1]
     verdicts = dict(zip(audit.frame["component"], audit.frame["verdict"], strict=True))
-    graph = sl.attribution_graph(db, 1, samples=samples, verdicts=verdicts)
+    graph = db.attribution_graph(1, samples=samples, verdicts=verdicts)
     for node in sorted(graph.nodes[1:], key=lambda node: -node.mean)[:5]:
         assert f"{node.label}" in page.text["graph"]
         assert verdicts_text(node) in page.text["graph"]
     assert f"{100 * graph.overall:.0f} % of the relevance" in found.html
-    other = sl.report(
-        db, "b", CONCEPTS, audit=audit, graph=graph, model_test=sections[1], concept_map=False,
+    other = db.report(
+        "b",
+        CONCEPTS,
+        audit=audit,
+        graph=graph,
+        model_test=sections[1],
+        concept_map=False,
         date=DATE,
-    )  # fmt: skip
+    )
     assert check_page(other.html).text["graph"] == page.text["graph"]
 
 
@@ -355,7 +358,7 @@ def test_a_saved_audit_is_a_report(db):
     kept = db.audits.add("b", CONCEPTS, settings=AuditSettings(**wanted))
     found = report(db, None, None, saved=kept.id)
     assert "Review by people" in found.html
-    plain = sl.audit(db, "b", CONCEPTS, **wanted)
+    plain = db.audit("b", CONCEPTS, **wanted)
     assert found.audit.frame.drop(columns="marked").equals(plain.frame)
     assert found.audit.p_value == plain.p_value
     assert found.html == report(db, None, None, saved=kept, audit=plain).html
@@ -407,14 +410,14 @@ def test_a_saved_test_of_another_class_is_refused(sections, tmp_path):
 
 @pytest.mark.slow
 def test_limits_are_those_of_this_report(db):
-    few = sl.audit(db, "b", CONCEPTS, layers=["second"], threshold=0.0, resamples=0)
+    few = db.audit("b", CONCEPTS, layers=["second"], threshold=0.0, resamples=0)
     text = check_page(report(db, "b", CONCEPTS, audit=few).html).text["limits"]
     assert "fixed threshold" in text
     assert "No intervals were computed" in text
     assert "14 of them of 'b'" in text
     assert "are few" in text
     assert "3 valid and 3 spurious" in text
-    calibrated = sl.audit(db, "b", CONCEPTS, resamples=20)
+    calibrated = db.audit("b", CONCEPTS, resamples=20)
     text = check_page(report(db, "b", CONCEPTS, audit=calibrated).html).text["limits"]
     unsure = int((calibrated.frame["certainty"] < 0.9).sum())
     assert f"{unsure} of {len(calibrated.frame)} verdicts" in text

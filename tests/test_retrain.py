@@ -330,7 +330,7 @@ def test_the_database_brings_model_and_images(shortcut, tmp_path):
     flagged = db.affected(db.search("x", top=1))
     assert db.retrain(artefacts, flagged, settings=QUICK).dropped == len(flagged.samples) > 0
     other = as_images(*bars(40, 3))
-    found = sl.retrain(db, artefacts, images=other, settings=QUICK)
+    found = db.retrain(artefacts, images=other, settings=QUICK)
     assert found.trained_on + found.held_out == 40
     assert found.to_json()["base"] == model.spec and found.to_json()["weights"] is None
 

@@ -122,7 +122,7 @@ def test_the_finding_is_that_of_the_audit(db):
     made = db.audits.add("b", CONCEPTS, settings=AuditSettings(**wanted, threshold=(0.0, None)))
     found = db.audits.run(made.id, resamples=10)
     concepts = ConceptSet(CONCEPTS.concepts, "x", "", CONCEPTS.templates)
-    plain = sl.audit(db, "b", concepts, **wanted, threshold=(0.0, None), resamples=10)
+    plain = db.audit("b", concepts, **wanted, threshold=(0.0, None), resamples=10)
     assert found.frame.equals(plain.frame)
     assert found.shares.equals(plain.shares)
     assert found.p_value == plain.p_value
@@ -394,21 +394,19 @@ def test_a_database_that_has_changed_is_told(db):
 
 def test_each_side_has_its_own_threshold(db):
     concepts = ConceptSet(CONCEPTS.concepts, "mine")
-    by_chance = sl.audit(db, "b", concepts, resamples=0)
-    fixed = sl.audit(db, "b", concepts, resamples=0, threshold=0.05)
-    mixed = sl.audit(db, "b", concepts, resamples=0, threshold=(0.05, None))
+    by_chance = db.audit("b", concepts, resamples=0)
+    fixed = db.audit("b", concepts, resamples=0, threshold=0.05)
+    mixed = db.audit("b", concepts, resamples=0, threshold=(0.05, None))
     assert mixed.frame["valid_threshold"].equals(fixed.frame["valid_threshold"])
     assert mixed.frame["spurious_threshold"].equals(by_chance.frame["spurious_threshold"])
-    two = sl.audit(db, "b", concepts, resamples=0, threshold=(0.05, -0.05))
+    two = db.audit("b", concepts, resamples=0, threshold=(0.05, -0.05))
     for row in two.frame.to_dict("records"):
         sides = (row["valid"] > np.float32(0.05), row["spurious"] > np.float32(-0.05))
         wanted = {(True, True): "both", (True, False): "valid", (False, True): "spurious"}
         assert row["verdict"] == wanted.get(sides, "unexpected")
-    assert sl.audit(db, "b", concepts, resamples=0, threshold=(0.05, 0.05)).frame.equals(
-        fixed.frame
-    )
+    assert db.audit("b", concepts, resamples=0, threshold=(0.05, 0.05)).frame.equals(fixed.frame)
     with pytest.raises(RecipeError, match="a pair of these"):
-        sl.audit(db, "b", concepts, threshold=(0.0, float("nan")))
+        db.audit("b", concepts, threshold=(0.0, float("nan")))
 
 
 @pytest.mark.slow
@@ -422,8 +420,8 @@ def test_each_side_has_its_own_threshold(db):
     ],
 )
 def test_a_report_says_both_thresholds(db, threshold, said):
-    found = sl.audit(db, "b", CONCEPTS, threshold=threshold, resamples=0)
-    made = sl.report(db, "b", CONCEPTS, audit=found, concept_map=False, graph=False)
+    found = db.audit("b", CONCEPTS, threshold=threshold, resamples=0)
+    made = db.report("b", CONCEPTS, audit=found, concept_map=False, graph=False)
     assert_says(ValueError(made.html), *said)
 
 

@@ -151,7 +151,7 @@ def test_all_pairs_are_answered_as_one_by_one():
 def test_the_key_has_the_measures_of_what_is_shown(db):
     for measure in MEASURES:
         questions = drawn(db, measure)
-        found = sl.study(db, measure, tasks=6, shown=4)
+        found = db.study(measure, tasks=6, shown=4)
         for asked, row in zip(questions, found.to_pandas().to_dict("records"), strict=True):
             vectors = [torch.from_numpy(db.crop_vectors[list(s)]).float() for s in asked.sets]
             if measure == "similarity":
@@ -211,13 +211,13 @@ def test_the_measure_finds_planted_units_and_guesses_at_random_ones(planted, hue
         tmp_path / "db", model, hues, ColourEmbedder(), ["units"], examples=12, crop="none",
         signs="positive",
     )  # fmt: skip
-    found = sl.odd_one_out(db, shown=6, shuffles=30)
+    found = db.odd_one_out(shown=6, shuffles=30)
     accuracy, shuffled = found.layers[["accuracy", "shuffled"]].to_numpy()[0]
     assert shuffled == pytest.approx(1 / 3, abs=0.05)
     if planted:
         assert accuracy > 0.97
-        assert sl.study(db, tasks=12, shown=6).frame["pick"].tolist() == (
-            sl.study(db, tasks=12, shown=6).frame["right"].tolist()
+        assert db.study(tasks=12, shown=6).frame["pick"].tolist() == (
+            db.study(tasks=12, shown=6).frame["right"].tolist()
         )
     else:
         assert accuracy == pytest.approx(1 / 3, abs=0.1)
@@ -225,14 +225,14 @@ def test_the_measure_finds_planted_units_and_guesses_at_random_ones(planted, hue
 
 @pytest.mark.slow
 def test_the_measure_finds_the_odd_one_out_in_the_demo(demo):
-    layers = sl.odd_one_out(sl.open(demo)).layers.set_index("layer")
+    layers = sl.open(demo).odd_one_out().layers.set_index("layer")
     assert layers.loc["layer3", "accuracy"] > 0.97  # as in the paper
     assert (layers["accuracy"] > 0.95).all()
     assert layers["shuffled"].to_numpy() == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_the_accuracy_is_that_of_single_questions_on_the_database(db):
-    found = sl.odd_one_out(db, shown=4, shuffles=1).to_pandas().set_index("component")
+    found = db.odd_one_out(shown=4, shuffles=1).to_pandas().set_index("component")
     rows = db.rows(["second"]).tolist()
     halves = {}
     for row in rows:
@@ -253,7 +253,7 @@ def content_of(page):
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_the_page_holds_no_answer_and_loads_nothing(db, tmp_path, measure):
-    study = sl.study(db, measure, tasks=6, shown=4)
+    study = db.study(measure, tasks=6, shown=4)
     study.save(tmp_path / "study.html")
     page = (tmp_path / "study.html").read_text()
     content = content_of(page)
@@ -273,7 +273,7 @@ def test_the_page_holds_no_answer_and_loads_nothing(db, tmp_path, measure):
 
 
 def test_a_study_is_the_same_for_the_same_seed_only(db, tmp_path):
-    first, again, other = (sl.study(db, tasks=4, shown=4, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (db.study(tasks=4, shown=4, seed=seed) for seed in (3, 3, 4))
     assert first.to_json() == again.to_json()
     assert first.id != other.id
     for name, study in (("a", first), ("b", again)):
@@ -282,16 +282,16 @@ def test_a_study_is_the_same_for_the_same_seed_only(db, tmp_path):
 
 
 def test_a_component_that_recurs_is_counted(db):
-    many = sl.study(db, tasks=30, shown=2)
+    many = db.study(tasks=30, shown=2)
     assert many.recurring > 0
     assert "recur" in repr(many)
-    few = sl.study(db, tasks=4, shown=2)
+    few = db.study(tasks=4, shown=2)
     assert few.recurring == 0
     assert "recur" not in repr(few)
 
 
 def test_a_study_and_the_accuracy_are_drawn_and_saved(db, tmp_path):
-    study, odd = sl.study(db, "clarity", tasks=4, shown=4), sl.odd_one_out(db, shown=4)
+    study, odd = db.study("clarity", tasks=4, shown=4), db.odd_one_out(shown=4)
     titles = [axes.get_title(loc="left") for axes in study.plot().axes]
     assert titles == ["clarity"]
     assert [text.get_text() for text in odd.plot().axes[0].get_yticklabels()] == db.layers
@@ -302,12 +302,12 @@ def test_a_study_and_the_accuracy_are_drawn_and_saved(db, tmp_path):
 
 def test_too_few_examples_and_wrong_settings_are_refused(db, tmp_path):
     with pytest.raises(DataError) as error:
-        sl.study(db, shown=5)
+        db.study(shown=5)
     assert_says(error.value, "10 examples", "the most are 8", "fewer images")
     with pytest.raises(RecipeError) as wrong:
-        sl.study(db, "colour")
+        db.study("colour")
     assert_says(wrong.value, "colour", "similarity, clarity or polysemanticity")
     with pytest.raises(RecipeError):
-        sl.study(db, tasks=3)
+        db.study(tasks=3)
     with pytest.raises(StoreError):
-        sl.study(db, tasks=4, shown=2).save(tmp_path / "study.xlsx")
+        db.study(tasks=4, shown=2).save(tmp_path / "study.xlsx")

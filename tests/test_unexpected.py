@@ -271,7 +271,7 @@ def test_the_plot_and_the_files(db, tmp_path):
     text = (tmp_path / "found.svg").read_text()
     assert found.components[0] in text
     assert "more)" in text
-    again = sl.unexpected(db, 1, CONCEPTS, threshold=9.0, minimum=0.0)
+    again = db.unexpected(1, CONCEPTS, threshold=9.0, minimum=0.0)
     again.save(tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "found.png").read_bytes()
 

@@ -99,7 +99,7 @@ def test_an_audit_is_saved_listed_and_read_back(client, db):
 def test_the_result_is_the_audits(client, db):
     save(client, settings={"threshold": [0.0, None], "seed": 5})
     found = fetch(client, "audits/1/result").json()
-    plain = sl.audit(db, "ox", plain_concepts(), threshold=(0.0, None), seed=5)
+    plain = db.audit("ox", plain_concepts(), threshold=(0.0, None), seed=5)
     assert (found["suspect"], found["p_value"]) == (plain.suspect, plain.p_value)
     assert [one["component"] for one in found["components"]] == plain.frame["component"].to_list()
     for one, record in zip(found["components"], plain.frame.to_dict("records"), strict=True):
@@ -184,7 +184,7 @@ def test_edits_are_kept_and_an_older_tab_is_refused(client):
 def test_trying_saves_nothing(client, db):
     body = {"target": "ox", "valid": terms(VALID), "spurious": terms(SPURIOUS)}
     tried = fetch(client, "audits/preview", "POST", body).json()
-    assert tried["p_value"] == sl.audit(db, "ox", plain_concepts()).p_value
+    assert tried["p_value"] == db.audit("ox", plain_concepts()).p_value
     assert db.audits.numbers() == []
     save(client)
     assert fetch(client, "audits/1/result").json() == tried
@@ -197,7 +197,7 @@ def test_files_hold_what_the_page_shows(client, db, tmp_path):
     answer = fetch(client, "audits/1/components.csv")
     assert answer.headers["content-disposition"] == 'attachment; filename="audit-1-ox-caf.csv"'
     lines = list(csv.DictReader(io.StringIO(answer.text)))
-    plain = sl.audit(db, "ox", plain_concepts()).frame
+    plain = db.audit("ox", plain_concepts()).frame
     assert [one["component"] for one in lines] == plain["component"].to_list()
     np.testing.assert_allclose([float(one["valid"]) for one in lines], plain["valid"])
     noted = {one["component"]: (one["review"], one["note"]) for one in lines if one["review"]}
@@ -221,7 +221,7 @@ def test_a_preview_by_a_saved_audit_follows_its_edits(client, db):
     edit = {"revision": 1, "spurious": terms(["tree", "lamp"])}
     assert fetch(client, "audits/1", "PUT", edit).status_code == 200
     after = fetch(client, "audits/preview", "POST", body).json()
-    plain = sl.audit(db, "ox", plain_concepts(spurious=["tree", "lamp"]))
+    plain = db.audit("ox", plain_concepts(spurious=["tree", "lamp"]))
     assert [one["spurious"] for one in after["components"]] == pytest.approx(
         plain.frame["spurious"].to_list()
     )

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from web_browser import axe, expect, fits, settle
 
-import semlens as sl
 from semlens.data.artefact import TextMark
 from semlens.lenses.audit.model_test import model_test
 from semlens.lenses.swap.border_swap import BorderSwap
@@ -29,7 +28,7 @@ def test_all_classes_at_a_glance(page_at, served):
     expect(rows).to_have_count(len(served[1].relevance_classes))
     expect(rows.first).to_contain_text("vegetable")
     expect(rows.first).to_contain_text("Alarm")
-    alarms = sl.audit_all(served[1], resamples=0).alarms
+    alarms = served[1].audit_all(resamples=0).alarms
     assert "vegetable" in alarms
     expect(page.locator(".sweep table [data-standing=alarm]")).to_have_count(len(alarms))
     expect(page.locator(".sweep > .sentence")).to_contain_text(

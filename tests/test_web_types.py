@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from web_browser import ROOT, absent
 
-from semlens.web.app import description
+from semlens.web.openapi import description
 
 WEB = ROOT / "web"
 

@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 from PIL import Image, ImageOps
 from test_web_overview import make
 
-import semlens as sl
 from semlens.lenses.classes import class_samples
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.web.app import create_app
@@ -69,7 +68,7 @@ def test_the_first_numbers_of_a_vector(db, client):
 def test_unexpected_components_are_those_of_the_audit(db, client):
     record = db.audits.add("b", CONCEPTS)
     audit = db.audits.run(record)
-    expected = sl.unexpected(db, "b", record.concepts, components=audit.unexpected)
+    expected = db.unexpected("b", record.concepts, components=audit.unexpected)
     found = fetch(client, "classes/1/unexpected?k=4").json()
     assert found["audited"]
     assert found["total"] == expected.total == len(audit.unexpected) > 0
@@ -89,7 +88,7 @@ def test_unexpected_components_are_those_of_the_audit(db, client):
 
 def test_a_class_without_lists_is_compared_with_a_vocabulary(db, client):
     record = db.audits.add("b", CONCEPTS)  # where no class has lists, all have the artefacts
-    expected = sl.unexpected(db, "a", top=3)
+    expected = db.unexpected("a", top=3)
     found = fetch(client, "classes/0/unexpected?k=3").json()
     db.audits.remove(record.id, record.revision)
     assert not found["audited"]

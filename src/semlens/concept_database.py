@@ -26,7 +26,7 @@ else:  # imported on first use
 
 
 class ConceptDatabase(Questions):
-    """A database with every question as a method: ``db.scores()`` is ``semlens.scores(db)``.
+    """A database with every question as a method: ``db.scores()`` is ``db.scores()``.
 
     The model, the images and the embedder are loaded when a question first needs them; pass
     their locations to ``semlens.open`` if they have moved.
@@ -69,7 +69,7 @@ class ConceptDatabase(Questions):
         Parameters
         ----------
         layers, settings
-            As for :func:`semlens.concept_map`.
+            As for ``db.concept_map``.
         colour
             ``layer``, ``place``, ``clarity``, ``redundancy`` or ``polysemanticity``.
         height

@@ -77,6 +77,10 @@ class ConceptError(SemlensError):
     """A concept set, query or label that is missing or invalid."""
 
 
+class LensError(SemlensError):
+    """A lens that is not registered, or whose package cannot be imported."""
+
+
 class RelevanceError(SemlensError):
     """A model, target or database for which relevance is not available."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from semlens.errors import SemlensError
 
 LABELLERS, EMBEDDERS, MODELS = "semlens.labellers", "semlens.embedders", "semlens.models"
+LENSES = "semlens.lenses"
 """Groups of entry points."""
 
 

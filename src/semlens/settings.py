@@ -1,6 +1,6 @@
-"""Questions and their settings, each declared once as an annotated parameter of a function.
+"""Settings: parameters of a lens, each declared once as an annotated parameter of its function.
 
-A question is a function whose first parameter is a database. A setting is written as
+A setting is written as
 ``minimum: Annotated[float, setting("Minimum share of relevance.", ge=0, le=1)] = 0.01``. Value
 checks, command-line options and the server's request models are derived from it.
 """
@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -29,23 +29,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from semlens.errors import RecipeError, SemlensError, shortened
-from semlens.progress import progress_bars
 
 T = TypeVar("T")
 Items = Annotated[tuple[T, ...], Strict(False)]
 """A tuple that a strict model also takes as a list: JSON has no tuples."""
-P = ParamSpec("P")
-R = TypeVar("R")
-Source = Literal["model", "images", "embedder"]
-"""A source of a database that a question may load."""
-
-
-class Listing(NamedTuple):
-    """Where a question is offered: in Python, and as a command."""
-
-    public: bool
-    panel: str | None
-    example: str
 
 
 def setting(help: str, **bounds: Any) -> Any:
@@ -54,15 +41,36 @@ def setting(help: str, **bounds: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Reads:
+    """How an argument is read once, at the boundary: a class by name becomes its logit.
+
+    A parameter type is written as ``Annotated[int, Reads(int | str, find_class), setting("...")]``:
+    what the function gets, what callers may give, and how one becomes the other.
+
+    Parameters
+    ----------
+    accepts
+        Type of what callers may give.
+    read
+        Called with the database (or databases) and the argument.
+    """
+
+    accepts: Any
+    read: Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True)
 class Setting:
-    """One setting of a question."""
+    """One setting of a lens."""
 
     name: str
     type: Any
-    """Annotation without the field."""
+    """What callers may give: the annotation without the field, or what :class:`Reads` accepts."""
     field: FieldInfo
     default: Any
     """``inspect.Parameter.empty`` if the setting is required."""
+    reads: Callable[[Any, Any], Any] | None = None
+    """Turns a database and an argument into what the function gets."""
 
     @functools.cached_property
     def expected(self) -> str:
@@ -143,61 +151,14 @@ def settings_of(question: Callable[..., Any]) -> Mapping[str, Setting]:
     hints = typing.get_type_hints(function, include_extras=True)
     settings: dict[str, Setting] = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        field = next(
-            (m for m in getattr(hints.get(name), "__metadata__", ()) if isinstance(m, FieldInfo)),
-            None,
-        )
+        metadata = getattr(hints.get(name), "__metadata__", ())
+        field = next((m for m in metadata if isinstance(m, FieldInfo)), None)
+        reads = next((m for m in metadata if isinstance(m, Reads)), None)
         if field is not None:
-            settings[name] = Setting(name, hints[name].__origin__, field, parameter.default)
+            type_ = hints[name].__origin__ if reads is None else reads.accepts
+            read = None if reads is None else reads.read
+            settings[name] = Setting(name, type_, field, parameter.default, read)
     return settings
-
-
-def question(
-    *needs: Source, public: bool = True, panel: str | None = None, example: str = ""
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function a question: its settings are checked, and its progress is shown.
-
-    Parameters
-    ----------
-    needs
-        Sources of the database that it may load.
-    public
-        Whether it is a name of ``semlens`` and a method of ``ConceptDatabase``.
-    panel
-        The panel of ``semlens --help`` that lists it as a command. None if it has no command, or
-        one that is written by hand in ``semlens.cli``.
-    example
-        A call of that command, for its help.
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def ask(*args: P.args, **kwargs: P.kwargs) -> R:
-            settings = settings_of(function)
-            for name, value in signature.bind(*args, **kwargs).arguments.items():
-                if name in settings:
-                    settings[name].check(function.__name__, value)
-            with progress_bars():
-                return function(*args, **kwargs)
-
-        vars(ask)["needs"] = needs
-        vars(ask)["listing"] = Listing(public, panel, example)
-        return ask
-
-    return decorate
-
-
-def listing_of(question: Callable[..., Any]) -> Listing | None:
-    """Return where a question is offered; None for a function that is no question."""
-    listing = getattr(question, "listing", None)
-    return listing if isinstance(listing, Listing) else None
-
-
-def needs_of(question: Callable[..., Any]) -> tuple[Source, ...]:
-    """Return the sources of a database that a question may load."""
-    return getattr(question, "needs", ())
 
 
 def request_model(

@@ -14,6 +14,7 @@ from typer.models import CommandInfo
 
 from semlens.cli.mistyped import Command
 from semlens.cli.outline import outlines, stand_in
+from semlens.lens import load_lens
 from semlens.version import __version__
 
 COMMANDS: dict[str, dict[str, str]] = {
@@ -93,8 +94,7 @@ def function_of(name: str) -> Callable[..., None]:
     if target is None:
         from semlens.cli.command import question_command
 
-        module, _, function = outlines()[name].get("question", "").partition(":")
-        return question_command(getattr(import_module(module), function))
+        return question_command(load_lens(outlines()[name].get("lens", name)))
     module, _, function = target.partition(":")
     return getattr(import_module(f"semlens.cli.{module}"), function)
 

@@ -29,8 +29,9 @@ from semlens.cli.output import (
     save_option,
 )
 from semlens.errors import StoreError
+from semlens.lens import lens_of, result_of, takes_several
 from semlens.lenses.result import Result, check_suffix
-from semlens.settings import Setting, listing_of, needs_of, settings_of, unannotated
+from semlens.settings import Setting, settings_of, unannotated
 
 if TYPE_CHECKING:
     from semlens.concept_database import ConceptDatabase
@@ -143,13 +144,8 @@ class QuestionContext:
 
     def __call__(self, *arguments: Any, **overrides: Any) -> Any:
         """Ask the question; ``overrides`` replace settings from the options."""
-        subject = self.databases if _takes_several(self.question) else self.db
+        subject = self.databases if takes_several(self.question) else self.db
         return self.question(subject, *arguments, **{**self.settings, **overrides})
-
-
-def _takes_several(question: Callable[..., Any]) -> bool:
-    """Return whether a question is about several databases."""
-    return next(iter(inspect.signature(question).parameters)) == "databases"
 
 
 def command(
@@ -174,7 +170,7 @@ def command(
     saved
         What ``--save`` writes, in words.
     """
-    several = _takes_several(question)
+    several = takes_several(question)
 
     def decorate(function: Callable[..., Result]) -> Callable[..., None]:
         additional = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -237,7 +233,8 @@ def command(
 
 def _needed_sources(question: Callable[..., Any], *, several: bool) -> set[str]:
     """Return the sources that a question may load; an embedder may be a layer of the model."""
-    needed: set[str] = set(needs_of(question))
+    declared = lens_of(question)
+    needed: set[str] = set(declared.needs if declared else ())
     return needed | {"model"} if "embedder" in needed and not several else needed
 
 
@@ -247,7 +244,7 @@ def question_command(question: Callable[..., Result]) -> Callable[..., None]:
     def run(ask: QuestionContext) -> Result:
         return ask()
 
-    listing = listing_of(question)
+    listing = lens_of(question)
     text = inspect.getdoc(question) or ""
     # without the sections of the numpy docstring, which are for Python users
     text = re.split(r"\n\n\w+\n---", text)[0]
@@ -304,7 +301,7 @@ _PARSERS: dict[str, Callable[[Any, QuestionContext], Any]] = {
 
 def result_suffixes(question: Callable[..., Any]) -> Sequence[str]:
     """Return the file endings that the answer of a question can be saved with."""
-    returned = typing.get_type_hints(inspect.unwrap(question)).get("return")
+    returned = result_of(question)
     return returned.suffixes if returned is not None else ()
 
 

@@ -35,8 +35,8 @@ class CommandOutline(TypedDict):
 
     summary: str
     options: list[OptionOutline]
-    question: NotRequired[str]
-    """Module and function of the question, for a command without code of its own."""
+    lens: NotRequired[str]
+    """Name of the lens, for a command without code of its own."""
     panel: NotRequired[str]
     """Panel of ``semlens --help``, for such a command."""
 

@@ -17,11 +17,12 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, ModelError
+from semlens.lens import lens
 from semlens.lenses.classes import known_classes, sample_numbers
 from semlens.lenses.result import Chart, Result
 from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 
 SHOWN = 40
@@ -186,7 +187,7 @@ class Evaluation(Result):
         return Group(self._title, rich_table(self.to_pandas()))
 
 
-@question("model", "images")
+@lens("model", "images", group="Correct", command="")
 def evaluate(
     database: Database,
     *,

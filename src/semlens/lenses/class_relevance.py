@@ -13,13 +13,14 @@ from rich.console import RenderableType
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError
+from semlens.lens import lens
 from semlens.lenses.classes import Pictures, class_name, find_class
 from semlens.lenses.graph.graph_layers import reached_layers
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
 from semlens.lenses.labelling.component_names import NAMES
 from semlens.lenses.labelling.label_source import LabelSource, as_labels, label_of
 from semlens.lenses.result import Chart, Result
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers, Target
 
@@ -272,7 +273,7 @@ class RelevantComponents(Result):
         return rich_table(self.frame.drop(columns="layer").assign(**shares), self._title)
 
 
-@question("model", "images", "embedder")
+@lens("model", "images", "embedder", group="Explain", command="")
 def class_relevance(
     database: Database,
     target: Target,
@@ -294,7 +295,7 @@ def class_relevance(
     Parameters
     ----------
     concepts
-        Source of labels: concepts, labels from :func:`semlens.label`, or None.
+        Source of labels: concepts, labels from ``db.label``, or None.
     samples, images
         Maximum number of samples of the class, or numbers of any samples; or pictures from
         anywhere.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
+from semlens.lens import lens
 from semlens.lenses.classes import Pictures, Samples, class_images, class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.labelling.component_names import NAMES
@@ -29,7 +30,7 @@ from semlens.lenses.result import Chart, Result, plain
 from semlens.models.forward import batches, logits_without
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target, as_components
 
@@ -136,7 +137,7 @@ class Effects(Result):
         return Group(rich_table(frame, title, columns), self.summary())
 
 
-@question("model", "images", "embedder")
+@lens("model", "images", "embedder", group="Explain", command="")
 def effect(
     database: Database,
     target: Target,

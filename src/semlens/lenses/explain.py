@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32
 from PIL import Image
 from torch import Tensor
 
+from semlens.lens import lens
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.database_engine import (
@@ -37,7 +38,7 @@ from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Layers
@@ -48,7 +49,7 @@ TOP_CLASSES = 5
 """Number of classes with the largest logits in an explanation."""
 
 
-@question("model", "embedder")
+@lens("model", "embedder", group="Explain", command="")
 def explain(
     database: Database,
     image: ImageLike,
@@ -74,7 +75,7 @@ def explain(
     image
         Any picture or file; it need not be in the database.
     concepts
-        Source of labels: concepts, labels from :func:`semlens.label`, or None.
+        Source of labels: concepts, labels from ``db.label``, or None.
     name
         Name of the picture; by default the name of its file.
     without

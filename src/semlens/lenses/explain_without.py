@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from semlens.lens import lens
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.query_embedding import ImageLike, open_image
@@ -16,7 +17,7 @@ from semlens.models.ablation import pruned
 from semlens.models.forward import run_scores
 from semlens.models.hooks import evaluating
 from semlens.models.subject import SubjectModel
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components
 
@@ -59,7 +60,7 @@ class PredictionWithout:
     changes: tuple[ScoreChange, ...]
 
 
-@question("model", public=False)
+@lens("model")
 def explain_without(
     database: Database,
     image: ImageLike,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -15,6 +16,7 @@ from PIL import Image
 from rich.console import Console, RenderableType
 
 from semlens.errors import StoreError
+from semlens.figures import FigureSpec
 from semlens.store.atomic_files import save_csv, save_table, save_text
 
 if TYPE_CHECKING:
@@ -31,11 +33,34 @@ TABLE_SUFFIXES = (".csv", ".parquet", ".json")
 RESULT_SUFFIXES = (*PLOT_SUFFIXES, *TABLE_SUFFIXES)
 
 
+@dataclass(frozen=True)
+class Section:
+    """What a view shows of a result: the page, a report, an agent.
+
+    Parameters
+    ----------
+    sentences
+        What was found, the answer first.
+    figure
+        What is seen.
+    table
+        The numbers.
+    limits
+        What the result does not show, in a sentence.
+    """
+
+    sentences: Sequence[str] = ()
+    figure: FigureSpec | None = None
+    table: pd.DataFrame | None = None
+    limits: str = ""
+
+
 class Result(ABC):
-    """Base class of the frozen results of questions.
+    """Base class of the frozen results of lenses.
 
     A result is available as a table (:meth:`to_pandas`), plain values (:meth:`to_json`), a plot
-    (:meth:`plot`), text (``print`` or ``repr``), or a file with any of these (:meth:`save`).
+    (:meth:`plot`), text (``print`` or ``repr``), or a file with any of these (:meth:`save`). Views
+    show its :meth:`section`.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = RESULT_SUFFIXES
@@ -52,9 +77,23 @@ class Result(ABC):
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
 
-    @abstractmethod
+    def figure(self) -> FigureSpec | None:
+        """Return what is to be seen of the result, as data that every view can draw."""
+        return None
+
+    def section(self, target: str | None = None) -> Section:
+        """Return what views show: sentences, figure and table, if given about one class."""
+        summary = str(getattr(self, "summary", ""))
+        return Section([summary] if summary else [], self.figure(), self.to_pandas())
+
     def plot(self) -> Chart | Image.Image:
         """Draw the result: a chart (``matplotlib.figure.Figure``) or a sheet of images."""
+        from semlens.draw.figures import draw_figure
+
+        figure = self.figure()
+        if figure is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither figure() nor plot()")
+        return draw_figure(figure, getattr(self, "database", None))
 
     @abstractmethod
     def __rich__(self) -> RenderableType:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from semlens.draw.text_table import rich_table
+from semlens.lens import lens
 from semlens.lenses.result import Result
-from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
@@ -211,7 +211,7 @@ class Scores(Result):
         )
 
 
-@question(panel="Search", example="scores r18.semlens --layer layer4 --save scores.csv")
+@lens(group="Search", example="scores r18.semlens --layer layer4 --save scores.csv")
 def scores(database: Database, layers: Layers = None) -> Scores:
     """Rate how interpretable components are: clarity, redundancy, polysemanticity.
 

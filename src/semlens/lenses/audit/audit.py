@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
+from semlens.lens import lens
 from semlens.lenses.audit.audit_records import LEVEL, Level, Seed, Threshold
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.class_contrast import ConceptContrasts, concept_contrasts
@@ -36,7 +37,7 @@ from semlens.lenses.resolve_concepts import (
     class_and_concepts,
 )
 from semlens.progress import report_progress
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -51,7 +52,7 @@ Background = Annotated[Concepts, setting("Concept set that random concepts are d
 Resamples = Annotated[int, setting("Bootstrap draws for the intervals; 0 for none.", ge=0)]
 
 
-@question("embedder")
+@lens("embedder", group="Audit", command="")
 def audit(
     database: Database,
     target: OwnTarget = None,

@@ -16,13 +16,14 @@ from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefac
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.errors import DataError, ModelError
+from semlens.lens import lens
 from semlens.lenses.audit.model_test_result import ModelTest, Outputs, SpuriousSet
 from semlens.lenses.auroc import auroc, auroc_interval
 from semlens.lenses.classes import class_name, class_samples, find_class, known_classes
 from semlens.lenses.correct.corrected_model import with_weights
 from semlens.models.forward import ImageReader, logits
 from semlens.models.subject import SubjectModel
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Target
 
@@ -36,7 +37,7 @@ Spurious = Annotated[
 ]
 
 
-@question("model", "images")
+@lens("model", "images", group="Audit", command="")
 def model_test(
     database: Database,
     target: Target,

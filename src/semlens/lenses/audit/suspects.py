@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
 from semlens.errors import RelevanceError
+from semlens.lens import lens
 from semlens.lenses.audit.class_contrast import (
     ConceptContrasts,
     class_excess,
@@ -36,7 +37,7 @@ from semlens.lenses.query_embedding import QueryEmbedding, alignment, embed_conc
 from semlens.lenses.resolve_concepts import ClassConcepts, class_and_concepts, concepts_by_class
 from semlens.lenses.result import Result
 from semlens.progress import report_progress
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
@@ -229,7 +230,7 @@ class Suspects(Result):
         return Group(*titled_table(self.summary, shown.loc[:, columns if several else columns[1:]]))
 
 
-@question("embedder", panel="Audit", example="suspects r18.semlens --target ox --save suspects.png")
+@lens("embedder", group="Audit", example="suspects r18.semlens --target ox --save suspects.png")
 def suspects(
     database: Database,
     target: Annotated[
@@ -265,7 +266,7 @@ def suspects(
 
     Notes
     -----
-    An addition of semlens; the contrast is that of :func:`semlens.audit`.
+    An addition of semlens; the contrast is that of ``db.audit``.
     """
     if target is None:
         resolved, _ = concepts_by_class(database, concepts)

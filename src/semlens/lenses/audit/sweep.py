@@ -13,6 +13,7 @@ from rich.text import Text
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, RelevanceError
+from semlens.lens import lens
 from semlens.lenses.audit.audit import (
     BACKGROUND,
     LEVEL,
@@ -32,7 +33,6 @@ from semlens.lenses.classes import class_name
 from semlens.lenses.resolve_concepts import ClassConcepts, concepts_by_class, no_class_error
 from semlens.lenses.result import Result
 from semlens.progress import report_progress
-from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -132,7 +132,7 @@ class Sweep(Result):
         return Group(*lines)
 
 
-@question("embedder")
+@lens("embedder", group="Audit", command="")
 def audit_all(
     database: Database,
     concepts: ClassConcepts = None,

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float32
 
 from semlens.errors import RecipeError
+from semlens.lens import lens
 from semlens.lenses.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.lenses.compare.comparison import Comparison
 from semlens.lenses.compare.component_sets import (
@@ -33,12 +34,12 @@ from semlens.lenses.compare.nearest_components import (
 )
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.query_embedding import unit
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
 
-@question("embedder")
+@lens("embedder", group="Compare", command="")
 def compare(
     databases: Database | Sequence[Database],
     *others: Database,
@@ -102,7 +103,7 @@ def compare(
     Examples
     --------
     >>> import semlens as sl
-    >>> comparison = sl.compare(sl.open("a.semlens"), sl.open("b.semlens"))  # doctest: +SKIP
+    >>> comparison = sl.open("a.semlens").compare(sl.open("b.semlens"))  # doctest: +SKIP
     >>> comparison.square()                                                  # doctest: +SKIP
     """
     compared = as_databases(databases, others)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
+from semlens.lens import lens
 from semlens.lenses.compare.component_sets import (
     ComponentSet,
     as_databases,
@@ -24,7 +25,7 @@ from semlens.lenses.compare.nearest_components import PairProgress, nearest_betw
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.result import Result
 from semlens.lenses.scores import MEASURES
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
 
@@ -215,7 +216,7 @@ class Drift(Result):
         return [*([self.mismatch] if self.mismatch else []), *self.notes]
 
 
-@question("embedder")
+@lens("embedder", group="Compare", command="")
 def drift(
     databases: Database | Sequence[Database],
     *others: Database,
@@ -251,7 +252,7 @@ def drift(
     Examples
     --------
     >>> import semlens as sl
-    >>> sl.drift([sl.open(f"step{i}.semlens") for i in (1, 2, 3)]).series  # doctest: +SKIP
+    >>> sl.open("step1.semlens").drift(*later).series  # doctest: +SKIP
     """
     checkpoints = as_databases(databases, others)
     sets = component_sets(checkpoints, layers=layers)

@@ -110,7 +110,7 @@ def _labels(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.Series:
 def joint_map(first: Database, second: Database) -> JointMap:
     """Lay out two models on a joint map, and find the nearest counterpart of each component.
 
-    The map is cached in the first database. The thresholds are those of :func:`semlens.compare`:
+    The map is cached in the first database. The thresholds are those of ``db.compare``:
     a component is unmatched if the cosine with its nearest in the other model is lower than for
     95 % of the components of its own model with their nearest in the same model.
 

@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from scipy.stats import rankdata
 
 from semlens.draw.text_table import titled_table
+from semlens.lens import lens
 from semlens.lenses.auroc import auroc_intervals
 from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name, find_class
@@ -31,7 +32,7 @@ from semlens.lenses.labelling.component_names import NAMES
 from semlens.lenses.labelling.label_source import LabelSource, as_labels, label_of
 from semlens.lenses.result import Chart, Result
 from semlens.models.forward import readouts_and_logits
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
@@ -222,8 +223,8 @@ class Contrast(Result):
         return Group(*tables, f"AUROC above 0.5: stronger in {self.a.name}.")
 
 
-@question(
-    "model", "images", "embedder", panel="Compare",
+@lens(
+    "model", "images", "embedder", group="Compare",
     example="contrast r18.semlens --errors 'tabby cat' --save contrast.png",
 )  # fmt: skip
 def contrast(

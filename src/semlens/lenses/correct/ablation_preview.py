@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
+from semlens.lens import lens
 from semlens.lenses.accuracy import check_targets
 from semlens.lenses.classes import class_samples, find_class, sample_numbers, true_classes
 from semlens.lenses.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
@@ -20,7 +21,7 @@ from semlens.models.ablation import pruned
 from semlens.models.forward import ImageReader, batches, run_scores
 from semlens.models.hooks import evaluating
 from semlens.models.subject import SubjectModel
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target
 
@@ -131,7 +132,7 @@ def preview_samples(
     return samples, logit[samples].astype(np.int64)
 
 
-@question("model", "images", public=False)
+@lens("model", "images")
 def ablation_preview(
     database: Database,
     target: Target,

@@ -15,11 +15,12 @@ from rich.console import Group, RenderableType
 from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
+from semlens.lens import lens
 from semlens.lenses.correct.cav import fit_linear_svm, standardise
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.result import Chart, Result
 from semlens.models.forward import readouts
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components
 
@@ -104,7 +105,7 @@ class AffectedSamples(Result):
         )
 
 
-@question("model", "images")
+@lens("model", "images", group="Correct", command="")
 def affected(
     database: Database,
     components: Components,

@@ -17,12 +17,13 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
+from semlens.lens import lens
 from semlens.lenses.accuracy import Evaluation, LabelledImages, evaluate_labelled, labelled_images
 from semlens.lenses.correct.corrected_model import with_weights
 from semlens.lenses.result import Chart, Result
 from semlens.models.ablation import pruned
 from semlens.models.subject import SubjectModel
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, as_components, as_list
 
@@ -91,7 +92,7 @@ ImageSets = Mapping[str, Images | str | Path] | Images | str | Path | Iterable[s
 """Sets of images: objects or SPECs by name, or SPECs ("NAME=SPEC" or "SPEC")."""
 
 
-@question("model", "images")
+@lens("model", "images", group="Correct", command="")
 def sensitivity(
     database: Database,
     artefacts: Artefacts = (),

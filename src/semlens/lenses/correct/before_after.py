@@ -14,6 +14,7 @@ from PIL import Image
 
 from semlens.data.artefact import insert_drawn
 from semlens.errors import DataError
+from semlens.lens import lens
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.correct.ablation_preview import (
     AblationPreview,
@@ -25,7 +26,6 @@ from semlens.lenses.correct.ablation_preview import (
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.correct.mark import Mark, find_mark, taken_for
 from semlens.lenses.correct.repair_selection import Step, next_components
-from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target
 
@@ -262,7 +262,7 @@ class BeforeAfter:
         return insert_drawn(image, [self.mark.pieces], self.seed, sample)
 
 
-@question("model", "images", public=False)
+@lens("model", "images")
 def before_after(
     database: Database,
     target: Target,

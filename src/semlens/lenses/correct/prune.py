@@ -18,6 +18,7 @@ from torch import Tensor
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.errors import ModelError, RelevanceError
+from semlens.lens import lens
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.correct.corrected_model import CorrectedModel
 from semlens.lenses.correct.weight_pruning import (
@@ -35,7 +36,6 @@ from semlens.models.hooks import evaluating
 from semlens.models.subject import SubjectModel
 from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepare_inputs
 from semlens.relevance.layer_nodes import layer_nodes, layer_values
-from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Components
 
@@ -73,7 +73,7 @@ class PrunedModel(CorrectedModel):
         )
 
 
-@question("model")
+@lens("model", group="Correct", command="")
 def prune(database: Database, components: Components) -> PrunedModel:
     """Remove components from the weights of a copy of the database's model.
 

@@ -18,6 +18,7 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, nearest
+from semlens.lens import lens
 from semlens.lenses.accuracy import LabelledImages, evaluate_labelled, labelled_images
 from semlens.lenses.correct.affected_samples import AffectedSamples
 from semlens.lenses.correct.component_files import read_affected
@@ -27,7 +28,7 @@ from semlens.lenses.result import Chart
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.relevance.captured_graph import in_full_precision
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 
 
@@ -87,7 +88,7 @@ class RetrainedModel(CorrectedModel):
         )
 
 
-@question("model", "images")
+@lens("model", "images", group="Correct", command="")
 def retrain(
     database: Database,
     artefacts: Artefacts,

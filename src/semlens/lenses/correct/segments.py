@@ -23,6 +23,7 @@ from semlens.data.pieces import Pieces
 from semlens.draw.heatmap_mask import project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError, StoreError
+from semlens.lens import lens
 from semlens.lenses.correct.cav import (
     ConceptActivationVector,
     cav_heatmap,
@@ -37,7 +38,7 @@ from semlens.regular_files import user_path
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.make_engine import engine_for
 from semlens.relevance.protocols import RelevanceEngine
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.atomic_files import save_text, write_atomic
 from semlens.store.reader import Database
 from semlens.types import Box, Component, Components
@@ -219,7 +220,7 @@ def rgba(image: Image.Image, mask: Float32[np.ndarray, "height width"]) -> Image
     return Image.fromarray(np.concatenate([colours, alpha], axis=2))
 
 
-@question("model", "images")
+@lens("model", "images", group="Correct", command="")
 def cut_out(
     database: Database,
     components: Components,

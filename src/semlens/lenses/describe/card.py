@@ -12,11 +12,11 @@ from rich.text import Text
 
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
+from semlens.lens import lens
 from semlens.lenses.describe import component_card
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.lenses.saved_labels import saved_labels
 from semlens.lenses.scores import scores
-from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -69,7 +69,7 @@ class Card(Result):
         return Group(*parts)
 
 
-@question()
+@lens(group="Describe", command="")
 def card(database: Database, component: Component | str) -> Card:
     """Describe one component: label, statistics, measures, and its classes.
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from semlens.draw.map_colours import Colouring, Groups
 from semlens.draw.map_labels import MapPlace
 from semlens.draw.text_table import rich_table
+from semlens.lens import lens
 from semlens.lenses.compare.component_sets import ComponentSet, as_databases, component_sets
 from semlens.lenses.compare.labels_and_scores import OptionalConcepts
 from semlens.lenses.concepts import Concepts
@@ -38,7 +39,7 @@ from semlens.lenses.labelling.chosen_method import LabelMethod
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.result import Result
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -124,7 +125,7 @@ class ConceptMap(Result):
     ) -> ConceptMap:
         """Return the same map with places and labels from another concept set.
 
-        The parameters are those of :func:`semlens.concept_map`.
+        The parameters are those of ``db.concept_map``.
         """
         positions = self.frame[["x", "y"]].to_numpy(np.float32)
         cluster = self.frame["cluster"].to_numpy(np.int64)
@@ -233,7 +234,7 @@ class ConceptMap(Result):
         return Group(table, *(Text(line) for line in lines))
 
 
-@question("embedder")
+@lens("embedder", group="Describe", command="")
 def concept_map(
     databases: Database | Sequence[Database],
     *others: Database,
@@ -288,7 +289,7 @@ def concept_map(
     Examples
     --------
     >>> import semlens as sl
-    >>> result = sl.concept_map(sl.open("demo.semlens"))                  # doctest: +SKIP
+    >>> result = sl.open("demo.semlens").concept_map()                  # doctest: +SKIP
     >>> result.coloured("query", "animal", "transport").save("map.png")  # doctest: +SKIP
     """
     sets = component_sets(as_databases(databases, others), layers=layers)

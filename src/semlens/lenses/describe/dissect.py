@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 
 from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
+from semlens.lens import lens
 from semlens.lenses.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.lenses.compare.component_sets import ComponentSet, as_databases, component_sets
 from semlens.lenses.compare.labels_and_scores import (
@@ -25,7 +26,7 @@ from semlens.lenses.labelling.confidence import UNSURE
 from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts, LabelThreshold
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.result import Result
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -190,7 +191,7 @@ class Dissection(Result):
         return Group(*renderables)
 
 
-@question("embedder")
+@lens("embedder", group="Describe", command="")
 def dissect(
     databases: Database | Sequence[Database],
     *others: Database,
@@ -240,7 +241,7 @@ def dissect(
     Examples
     --------
     >>> import semlens as sl
-    >>> result = sl.dissect(sl.open("r18.semlens"))                       # doctest: +SKIP
+    >>> result = sl.open("r18.semlens").dissect()                       # doctest: +SKIP
     >>> result.top_concepts()                                             # doctest: +SKIP
     """
     database_list = as_databases(databases, others)

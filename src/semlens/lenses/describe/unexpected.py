@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.draw.text_table import rich_table
+from semlens.lens import lens
 from semlens.lenses.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.concepts import as_concepts
@@ -29,7 +30,7 @@ from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.ranking import rank_words
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.result import Result, check_suffix
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.atomic_files import save_csv
 from semlens.store.reader import Database
 from semlens.types import Components, Layers, Target
@@ -215,7 +216,7 @@ class Unexpected(Result):
         return Group(rich_table(table), Text(self.summary()))
 
 
-@question("embedder")
+@lens("embedder", group="Describe", command="")
 def unexpected(
     database: Database,
     target: Target,

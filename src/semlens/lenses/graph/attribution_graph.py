@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from PIL import Image
 
 from semlens.errors import RelevanceError
+from semlens.lens import lens
 from semlens.lenses.classes import Pictures, Samples
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.graph.build_graph import audited_verdicts, build_graph, group_components
@@ -30,7 +31,7 @@ from semlens.lenses.labelling.label_source import (
     LabelSource,
     as_labels,
 )
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers, Target
 
@@ -38,7 +39,7 @@ MINIMUM = 0.01
 """Minimum share of a component in the graph (paper, D.5)."""
 
 
-@question("model", "images", "embedder")
+@lens("model", "images", "embedder", group="Explain", command="")
 def attribution_graph(
     database: Database,
     target: Target,
@@ -70,7 +71,7 @@ def attribution_graph(
     Parameters
     ----------
     concepts, threshold
-        Source of labels: concepts, labels from :func:`semlens.label`, or labels by component.
+        Source of labels: concepts, labels from ``db.label``, or labels by component.
         Components without a label are grouped as "?". With None, each component is a group of
         its own.
     samples, images
@@ -129,12 +130,12 @@ def prune_graph(
     verdicts: Mapping[str, str] = MappingProxyType({}),
     example: Image.Image | None = None,
 ) -> AttributionGraph:
-    """Return the graph that :func:`semlens.attribution_graph` would compute with these settings.
+    """Return the graph that ``db.attribution_graph`` would compute with these settings.
 
     Parameters
     ----------
     concepts, threshold, minimum, top
-        See :func:`semlens.attribution_graph`.
+        See ``db.attribution_graph``.
     verdicts
         Of the class's audit, by component; may be empty.
     example

@@ -1,4 +1,4 @@
-"""The result of :func:`semlens.attribution_graph`: nodes, edges, picture and tables."""
+"""The result of ``db.attribution_graph``: nodes, edges, picture and tables."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A trace of a class contains the strongest components of every layer one by one, for each sample.
 ``prune_graph`` of ``attribution_graph`` derives any smaller graph from it exactly,
-without the model. For a single graph, :func:`semlens.attribution_graph` is cheaper, because it
+without the model. For a single graph, ``db.attribution_graph`` is cheaper, because it
 propagates relevance once per group, not once per component.
 """
 
@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from semlens.errors import RelevanceError
+from semlens.lens import lens
 from semlens.lenses.classes import (
     OTHER_IMAGES,
     ClassImages,
@@ -36,7 +37,6 @@ from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
-from semlens.settings import question
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.types import Layers, Target
@@ -87,7 +87,7 @@ def make_job(
     rules: str | Rules | None = None,
     batch_size: int | None = None,
 ) -> TraceJob:
-    """Resolve images, engine and batch size; see :func:`semlens.attribution_graph`."""
+    """Resolve images, engine and batch size; see ``db.attribution_graph``."""
     names = database.layer_names(layers)
     class_data = class_images(database, target, samples, images)
     engine = class_data.engine(names, rules)
@@ -286,7 +286,7 @@ class GraphTrace:
         return cls(attrs["target"], tuple(attrs["samples"]), attrs["rules"], tuple(layers))
 
 
-@question("model", "images", public=False)
+@lens("model", "images")
 def trace_class(
     database: Database,
     target: Target,
@@ -308,7 +308,7 @@ def trace_class(
     max_components
         Number of components per layer, the strongest ones.
 
-    Other parameters and errors are those of :func:`semlens.attribution_graph`.
+    Other parameters and errors are those of ``db.attribution_graph``.
     """
     logit = find_class(database, target)
     numbers = count_or_numbers(samples)

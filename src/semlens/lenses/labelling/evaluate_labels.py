@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
 from semlens.errors import EmbedderError
+from semlens.lens import lens
 from semlens.lenses.component_readouts import by_component
 from semlens.lenses.concepts import Concepts, ConceptSet, as_concepts, concept_key
 from semlens.lenses.labelling.chosen_method import (
@@ -32,7 +33,7 @@ from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts, unit
 from semlens.lenses.result import Chart, Result
 from semlens.models.forward import readouts
 from semlens.progress import report_progress
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -117,8 +118,8 @@ class LabelEvaluation(Result):
         )
 
 
-@question(
-    "model", "embedder", panel="Search",
+@lens(
+    "model", "embedder", group="Search", 
     example="evaluate-labels r18.semlens --data classes/ --method vote --method csp",
 )  # fmt: skip
 def evaluate_labels(

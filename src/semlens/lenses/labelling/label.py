@@ -7,6 +7,7 @@ from typing import Annotated
 
 import numpy as np
 
+from semlens.lens import lens
 from semlens.lenses.concepts import Concepts, as_concepts
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.database_evidence import layer_evidence
@@ -15,7 +16,7 @@ from semlens.lenses.labelling.ranking import rank_words
 from semlens.lenses.labelling.scored_blocks import layer_places
 from semlens.lenses.labelling.stability import stability as label_stability
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -31,7 +32,7 @@ LabelThreshold = Annotated[
 """Minimum score of a label; None calibrates it."""
 
 
-@question("embedder")
+@lens("embedder", group="Search", command="")
 def label(
     database: Database,
     concepts: LabelConcepts = VOCABULARY,

@@ -40,7 +40,7 @@ def as_labels(
 ) -> ComponentLabels:
     """Return the labels of components of some layers, from any kind of source.
 
-    Concepts give the labels that :func:`semlens.label` gives by default. ``names`` are those that
+    Concepts give the labels that ``db.label`` gives by default. ``names`` are those that
     components have everywhere; with a threshold, labels of the paper's vocabulary.
 
     Raises

@@ -13,13 +13,14 @@ from rich.console import Group, RenderableType
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import LayerError
+from semlens.lens import lens
 from semlens.lenses.compare.component_sets import as_databases
 from semlens.lenses.concepts import as_concepts
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts, label
 from semlens.lenses.labelling.stability import DRAWS
 from semlens.lenses.result import Chart, Result
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -105,7 +106,7 @@ class LabelStability(Result):
         return Group(rich_table(order, "the least stable labels", list(order)), self.summary)
 
 
-@question("embedder")
+@lens("embedder", group="Search", command="")
 def label_stability(
     databases: Database | Sequence[Database],
     *others: Database,

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
+from semlens.lens import lens
 from semlens.lenses.concepts import as_concepts
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts
@@ -26,7 +27,7 @@ from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.lenses.scores import scores, two_means
 from semlens.progress import report_progress
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Components, Layers, as_components
 
@@ -256,7 +257,12 @@ class SenseTable(Result):
         return Group(rich_table(self.frame, "senses", columns), self.summary)
 
 
-@question("embedder", panel="Search", example="senses r18.semlens --layer layer4 --top 10")
+@lens(
+    "embedder",
+    group="Search",
+    command="labels senses",
+    example="labels senses r18.semlens --layer layer4 --top 10",
+)
 def senses(
     database: Database,
     *,

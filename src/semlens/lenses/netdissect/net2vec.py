@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError, RecipeError
+from semlens.lens import lens
 from semlens.lenses.netdissect.concept_probe import fit_probe
 from semlens.lenses.netdissect.input_masks import InputMasks
 from semlens.lenses.netdissect.labelled_images import LabelledImages, labelled_images
@@ -31,7 +32,7 @@ from semlens.lenses.netdissect.overlap import Overlap
 from semlens.lenses.netdissect.score_thresholds import ScoreRange, UpperQuantile
 from semlens.lenses.result import Chart, Result
 from semlens.progress import report_progress
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -115,8 +116,8 @@ class ConceptCombinations(Result):
         return Group(*tables)
 
 
-@question(
-    "model", "images", panel="Describe",
+@lens(
+    "model", "images", group="Describe",
     example="net2vec r18.semlens --masks masks/ --layer layer4 --save net2vec.png",
 )  # fmt: skip
 def net2vec(

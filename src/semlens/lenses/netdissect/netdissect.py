@@ -19,6 +19,7 @@ from scipy.stats import false_discovery_control
 from semlens.draw.netdissect_plots import DetectorImage
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
+from semlens.lens import lens
 from semlens.lenses.netdissect.labelled_images import LabelledImages, labelled_images
 from semlens.lenses.netdissect.layer_maps import layers_with_maps, stream_maps, upsampled
 from semlens.lenses.netdissect.overlap import Overlap
@@ -26,7 +27,7 @@ from semlens.lenses.netdissect.score_thresholds import UpperQuantile
 from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
 from semlens.lenses.result import Chart, Result
 from semlens.models.input_pictures import input_pictures
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
@@ -132,8 +133,8 @@ class NetDissection(Result):
         return Group(*tables, criteria)
 
 
-@question(
-    "model", "images", panel="Describe",
+@lens(
+    "model", "images", group="Describe",
     example="netdissect r18.semlens --masks masks/ --save netdissect.png",
 )  # fmt: skip
 def netdissect(

@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from semlens.data.images import Images
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
+from semlens.lens import lens
 from semlens.lenses.classes import Pictures, Samples, class_name, find_class
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.graph.graph_layers import reached_layers
@@ -28,7 +29,7 @@ from semlens.lenses.prototypes.mixture import (
     choose_mixture,
 )
 from semlens.lenses.result import Chart, Result
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Target, as_list
 
@@ -205,7 +206,7 @@ class Prototypes(Result):
         return Group(*tables)
 
 
-@question("model", "images", "embedder")
+@lens("model", "images", "embedder", group="Explain", command="")
 def prototypes(
     database: Database,
     target: Target,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pandas as pd
 from rich.console import RenderableType
 
+from semlens.lens import lens
 from semlens.lenses.audit.audit import (
     BACKGROUND,
     RESAMPLES,
@@ -24,7 +25,7 @@ from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, dat
 from semlens.lenses.report.model_card import model_card
 from semlens.lenses.resolve_concepts import ClassConcepts, OwnTarget
 from semlens.lenses.result import RESULT_SUFFIXES, Result
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 from semlens.version import __version__
@@ -75,7 +76,7 @@ class Evidence(Result):
         return self.model_card if suffix == ".md" else None
 
 
-@question("embedder")
+@lens("embedder", group="Audit", command="")
 def evidence(
     database: Database,
     target: OwnTarget = None,

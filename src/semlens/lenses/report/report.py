@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage
+from semlens.lens import lens
 from semlens.lenses.audit.audit import audit as run_audit
 from semlens.lenses.audit.audit_records import LEVEL, AuditRecord, Level, Seed, Threshold
 from semlens.lenses.audit.audit_result import Audit
@@ -78,7 +79,7 @@ from semlens.lenses.swap.kept_swaps import kept_swap
 from semlens.lenses.swap.region_swap import RegionSwap
 from semlens.lenses.swap.region_swap import region_swap as run_region_swap
 from semlens.progress import report_progress
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 from semlens.version import __version__
@@ -87,7 +88,7 @@ SHOWN = 12
 """Components that a section shows with examples."""
 
 
-@question("model", "images", "embedder")
+@lens("model", "images", "embedder", group="Audit", command="")
 def report(
     database: Database,
     target: OwnTarget = None,
@@ -154,7 +155,7 @@ def report(
     Parameters
     ----------
     target, concepts, layers, minimum, level, threshold, seed
-        As for :func:`semlens.audit`.
+        As for ``db.audit``.
     saved
         Number of a saved audit to use instead; its reviews and notes are shown as well.
     shown
@@ -162,7 +163,7 @@ def report(
     concept_map, graph, before_after
         Whether to compute them, or an existing result.
     artefacts, spurious
-        Features for the model test, as for :func:`semlens.model_test`.
+        Features for the model test, as for ``db.model_test``.
     model_test, sensitivity
         Existing results, or their files.
     border_swap, region_swap, colour_swap, contrast

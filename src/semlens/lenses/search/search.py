@@ -16,6 +16,7 @@ from rich.text import Text
 from semlens.draw.example_sheet import Meter, sheet
 from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table, text_bar
+from semlens.lens import lens
 from semlens.lenses.labelling.confidence import as_shown
 from semlens.lenses.noise import remembered
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES, ImageLike, unit
@@ -25,7 +26,7 @@ from semlens.lenses.search.made_up import made_up_thresholds
 from semlens.lenses.search.noise import search_thresholds
 from semlens.lenses.search.query import Query, make_query
 from semlens.lenses.search.scale import PICTURES, words_scale
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Layers
 
@@ -163,7 +164,7 @@ def _notebook_caption(hit: Hit) -> str:
     return ", ".join(filter(None, [f"rank {hit.rank}", hit.label, _caption(hit)]))
 
 
-@question("embedder")
+@lens("embedder", group="Search", command="")
 def search(
     database: Database,
     *texts: str,

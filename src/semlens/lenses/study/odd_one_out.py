@@ -13,11 +13,12 @@ from rich.console import Group, RenderableType
 from torch import Tensor
 
 from semlens.draw.text_table import rich_table
+from semlens.lens import lens
 from semlens.lenses.result import Chart, Result
 from semlens.lenses.study.sampling import Sampler
 from semlens.lenses.study.set_measures import set_vectors
 from semlens.progress import report_progress
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -100,7 +101,10 @@ class OddOneOut(Result):
         )
 
 
-@question(panel="Describe", example="odd-one-out r18.semlens --layer layer4 --save odd.csv")
+@lens(
+    group="Describe",
+    example="odd-one-out r18.semlens --layer layer4 --save odd.csv",
+)
 def odd_one_out(
     database: Database,
     layers: Layers = None,

@@ -187,7 +187,7 @@ def study_results(key: str | Path, answers: str | Path | Sequence[str | Path]) -
     Parameters
     ----------
     key
-        The file with all values (``.json``) of :func:`semlens.study`.
+        The file with all values (``.json``) of ``db.study``.
     answers
         CSV files that raters downloaded from the page.
 

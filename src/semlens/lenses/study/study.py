@@ -17,6 +17,7 @@ from semlens.draw.encode_images import encode_webp
 from semlens.draw.example_picture import example_crop
 from semlens.draw.study_page import StudyPage, study_page
 from semlens.draw.text_table import titled_table
+from semlens.lens import lens
 from semlens.lenses.result import TABLE_SUFFIXES, Chart, Result
 from semlens.lenses.study.raters import share_right
 from semlens.lenses.study.sampling import Question, Sampler, draw_questions, examples_needed
@@ -29,7 +30,7 @@ from semlens.lenses.study.set_measures import (
 from semlens.lenses.study.tasks import CONTROL, POINTS, PROTOCOLS, SETS, TASKS, Measure
 from semlens.progress import report_progress
 from semlens.recipe import fingerprint
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.examples import Example
 from semlens.store.reader import Database
 from semlens.types import Box, Layers
@@ -126,7 +127,7 @@ class Study(Result):
         return Group(*lines)
 
 
-@question()
+@lens(group="Study", command="")
 def study(
     database: Database,
     measure: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from semlens.lens import lens
 from semlens.lenses.swap.effect import paste
 from semlens.lenses.swap.kept_swaps import keep_swap
 from semlens.lenses.swap.measure import measure_swaps, pasted_pictures
@@ -20,7 +21,7 @@ from semlens.lenses.swap.pairs import (
 )
 from semlens.lenses.swap.regions import border_region
 from semlens.lenses.swap.swap_result import Swap
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 
 WIDTHS = (0.15, 0.25)
@@ -44,9 +45,7 @@ class BorderSwap(Swap):
     found = "their surroundings"
 
 
-@question(
-    "model", "images", panel="Audit", example="border-swap r18.semlens --save border-swap.png"
-)
+@lens("model", "images", group="Audit", example="border-swap r18.semlens --save border-swap.png")
 def border_swap(
     database: Database,
     target: TestedClasses = None,
@@ -66,7 +65,7 @@ def border_swap(
     mean rise of the class's logit over that with a border from a third class. It is tested
     against the gains of the other classes, with the heavy tail of a Student's t of 4 degrees of
     freedom. No embedder and no words are needed, so that artefacts are found which an embedder
-    does not see. For a mark in the middle of the image see :func:`semlens.region_swap`.
+    does not see. For a mark in the middle of the image see ``db.region_swap``.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from semlens.lens import lens
 from semlens.lenses.swap.kept_swaps import keep_swap
 from semlens.lenses.swap.measure import measure_swaps, pasted_pictures
 from semlens.lenses.swap.pairs import (
@@ -22,7 +23,7 @@ from semlens.lenses.swap.pairs import (
     plan_swap,
 )
 from semlens.lenses.swap.swap_result import Swap
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 
 COUNT = 64
@@ -44,9 +45,7 @@ class ColourSwap(Swap):
     found = "the colours of their images"
 
 
-@question(
-    "model", "images", panel="Audit", example="colour-swap r18.semlens --save colour-swap.png"
-)
+@lens("model", "images", group="Audit", example="colour-swap r18.semlens --save colour-swap.png")
 def colour_swap(
     database: Database,
     target: TestedClasses = None,

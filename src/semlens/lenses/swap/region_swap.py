@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float64
 
+from semlens.lens import lens
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.result import Chart
@@ -28,7 +29,7 @@ from semlens.lenses.swap.pairs import (
 from semlens.lenses.swap.regions import coverage, overlaps, relevant_regions
 from semlens.lenses.swap.swap_result import Swap
 from semlens.progress import report_progress
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.reader import Database
 
 AREA = 0.05
@@ -67,9 +68,7 @@ class RegionSwap(Swap):
         return swap_plot(self.frame, self.size, self.summary, self.pasted, self.coverage)
 
 
-@question(
-    "model", "images", panel="Audit", example="region-swap r18.semlens --save region-swap.png"
-)
+@lens("model", "images", group="Audit", example="region-swap r18.semlens --save region-swap.png")
 def region_swap(
     database: Database,
     target: TestedClasses = None,

@@ -18,6 +18,7 @@ from scipy.stats import false_discovery_control
 from semlens.dictionaries.dictionary import SEPARATOR, Dictionary, DictionaryInfo
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError, LayerError
+from semlens.lens import lens
 from semlens.lenses.classes import Samples, class_name, find_class
 from semlens.lenses.contrast.image_groups import (
     GroupLike,
@@ -33,7 +34,7 @@ from semlens.models.activations import flatten
 from semlens.models.forward import readouts
 from semlens.progress import report_progress
 from semlens.relevance.presets import GRADIENT
-from semlens.settings import question, setting
+from semlens.settings import setting
 from semlens.store.dictionary_files import save_dictionary
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
@@ -150,7 +151,7 @@ def check_one_layer(layers: Sequence[str]) -> str:
     return layers[0]
 
 
-@question("model", "images")
+@lens("model", "images", group="Explain", command="")
 def tcav(
     database: Database,
     concepts: ConceptImages,
