@@ -5,9 +5,11 @@ Each is read once, by ``@lens``, before the function runs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from semlens.lenses.classes import find_class
+from semlens.lenses.concepts import Concepts, ConceptSet, as_concepts
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.settings import Reads, setting
 from semlens.store.reader import Database
@@ -32,6 +34,18 @@ def _components(database: Database, components: ComponentsLike) -> list[Componen
     return resolve_components(components, database)
 
 
+def _some_components(database: Database, components: ComponentsLike | None) -> list[Component]:
+    return resolve_components(components, database) if components else []
+
+
+def _concepts(_: object, concepts: Concepts) -> ConceptSet:
+    return as_concepts(concepts)
+
+
+def _optional_concepts(_: object, concepts: Concepts | None) -> ConceptSet | None:
+    return None if concepts is None else as_concepts(concepts)
+
+
 Target = Annotated[int, Reads(ClassLike, find_class), setting("Class, by name or by logit index.")]
 """A class; the function gets its logit index."""
 AnyTarget = Annotated[
@@ -50,3 +64,21 @@ Components = Annotated[
     setting("Components, such as layer4:17."),
 ]
 """Components, their names, or a result with components; each is in the database, and once."""
+SomeComponents = Annotated[
+    Sequence[Component],
+    Reads(ComponentsLike | None, _some_components),
+    setting("Components, such as layer4:17."),
+]
+"""As ``Components``, or none of them."""
+LabelConcepts = Annotated[
+    ConceptSet,
+    Reads(Concepts, _concepts),
+    setting("File, folder or name of a bundled concept set; repeat to combine several."),
+]
+"""Concepts that components are labelled with; the function gets one set."""
+OptionalConcepts = Annotated[
+    ConceptSet | None,
+    Reads(Concepts | None, _optional_concepts),
+    setting("File, folder or name of a bundled concept set for labels, or none; can be repeated."),
+]
+"""Concepts, for lenses in which labels are optional."""

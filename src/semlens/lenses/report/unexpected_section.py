@@ -16,7 +16,7 @@ from semlens.draw.report_page import (
     ReportCards,
 )
 from semlens.lenses.describe.unexpected import Unexpected
-from semlens.lenses.labelling.component_names import shown_names
+from semlens.lenses.labelling.component_labels import shown_names
 from semlens.lenses.report.section_parts import percent, section, strip
 
 UNFOLDED = 2
