@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from semlens.lenses.classes import find_class
-from semlens.lenses.concepts import Concepts, ConceptSet, as_concepts
+from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, ConceptSet, as_concepts
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.settings import Reads, setting
 from semlens.store.reader import Database
-from semlens.types import Component, as_list
+from semlens.types import REMOTE_COMPONENTS, Component, as_list
 from semlens.types import Components as ComponentsLike
 
 ClassLike = int | str
@@ -61,24 +61,28 @@ Targets = Annotated[
 Components = Annotated[
     list[Component],
     Reads(ComponentsLike, _components),
+    REMOTE_COMPONENTS,
     setting("Components, such as layer4:17."),
 ]
 """Components, their names, or a result with components; each is in the database, and once."""
 SomeComponents = Annotated[
     Sequence[Component],
     Reads(ComponentsLike | None, _some_components),
+    REMOTE_COMPONENTS,
     setting("Components, such as layer4:17."),
 ]
 """As ``Components``, or none of them."""
 LabelConcepts = Annotated[
     ConceptSet,
     Reads(Concepts, _concepts),
+    REMOTE_CONCEPTS,
     setting("File, folder or name of a bundled concept set; repeat to combine several."),
 ]
 """Concepts that components are labelled with; the function gets one set."""
 OptionalConcepts = Annotated[
     ConceptSet | None,
     Reads(Concepts | None, _optional_concepts),
+    REMOTE_CONCEPTS,
     setting("File, folder or name of a bundled concept set for labels, or none; can be repeated."),
 ]
 """Concepts, for lenses in which labels are optional."""

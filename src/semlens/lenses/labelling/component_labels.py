@@ -16,12 +16,12 @@ import pandas as pd
 from jaxtyping import Int64
 
 from semlens.errors import ConceptError, StoreError, nearest
-from semlens.lenses.concepts import Concepts
+from semlens.lenses.concepts import Concepts, remote_concepts
 from semlens.lenses.labelling.confidence import as_shown, rival
 from semlens.lenses.labelling.label import VOCABULARY, label
 from semlens.lenses.labelling.labels import Labels
 from semlens.lenses.noise import remembered
-from semlens.settings import setting
+from semlens.settings import Remote, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
@@ -270,6 +270,15 @@ LabelSource = Annotated[
         "Concepts that label the components: file, folder or name of a bundled set; repeat to "
         "combine several; 'names' for the newest saved labels, or else the paper's vocabulary; "
         "'none' for no labels."
+    ),
+    Remote(
+        str | list[str],
+        "concepts",
+        lambda database, source: (
+            source if source in (NAMES, NO_LABELS) else remote_concepts(database, source)
+        ),
+        "Labels: 'names' for the newest saved ones, names of bundled concept sets, texts, or "
+        "'none'.",
     ),
 ]
 """Source of the labels that a question shows."""
