@@ -26,7 +26,7 @@ import semlens as sl
 from labelling.scenes import LabelWorld, Split, WorldImages, unlike
 from labelling.units import Kind, Units, UnseenImages
 from labelling.vectors import RememberingEmbedder, Vectors
-from semlens.data.image_sequence import ImageSequence
+from semlens.data.load import ImageSequence
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.query_embedding import QueryEmbedding
 from semlens.models.hooks import reading_layers
