@@ -193,7 +193,10 @@ def lens_result(result: Result, target: str | None = None) -> LensResult:
 def table_of(frame: pd.DataFrame) -> Table:
     """Return a table without its index."""
     rows = plain(frame.head(MAX_ROWS).astype(object).to_numpy())
-    columns = [Column(name=str(name), kind=_kind(str(name), frame[name])) for name in frame]
+    columns = [
+        Column(name=str(name), kind=_kind(str(name), values)) for name, values in frame.items()
+    ]
+    columns = [Column(name=name, kind=kind) for name, kind in kinds.items()]
     return Table(columns=columns, rows=rows, total=len(frame))
 
 
