@@ -196,7 +196,6 @@ def table_of(frame: pd.DataFrame) -> Table:
     columns = [
         Column(name=str(name), kind=_kind(str(name), values)) for name, values in frame.items()
     ]
-    columns = [Column(name=name, kind=kind) for name, kind in kinds.items()]
     return Table(columns=columns, rows=rows, total=len(frame))
 
 
