@@ -258,14 +258,14 @@ def option_kind(setting: Setting) -> OptionKind:
     members = set(_members(setting.type))
     if ConceptSet in members:
         return "concepts"
-    if Component in members or setting.name == "layers":
-        return "names"
     items = {
         item
         for member in members
         if typing.get_origin(member) in (list, Sequence, Iterable)
         for item in _members(typing.get_args(member)[0])
     }
+    if Component in members or (items and setting.remote and setting.remote.kind == "layer"):
+        return "names"
     return "several" if items & {str, Path} else "one"
 
 

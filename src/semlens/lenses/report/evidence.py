@@ -78,6 +78,7 @@ class Evidence(Result):
 
 @lens(
     "embedder", group="Audit", command="classes evidence",
+    local=True,
     example="classes evidence r50.semlens --concepts artefacts --save evidence.json --save card.md",
 )  # fmt: skip
 def evidence(
