@@ -73,7 +73,7 @@ QUERY = "written text"
 MEASURES = ("components", "explained", "clarity", "polysemanticity", "redundancy", "known",
             "label_right", "planted", "best_auroc", "search_rank", "relevance")  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--subjects": {"nargs": "+", "default": ["cnn", "untrained", "vit", "lite0"]},
+    "--subjects": {"nargs": "+", "default": ["cnn", "untrained", "vit", "lite0"]}
 }
 
 

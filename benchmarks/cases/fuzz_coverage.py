@@ -59,11 +59,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         found[name], wrong = _result(folder)
         failures += wrong
         log(f"{name}: {found[name]}")
-    result = {
-        **measurement(started, CODE),
-        "readers": found,
-        "failures": failures,
-    }
+    result = {**measurement(started, CODE), "readers": found, "failures": failures}
     if options.document:
         replace_table(options.document, "coverage", result, reader_table(found))
     return result

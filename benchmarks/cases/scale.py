@@ -26,12 +26,7 @@ import semlens as sl
 from benchmarks.harness import Clock, Measurement, benchmark, median, table
 from benchmarks.worlds.many_components import QUICK, RandomWords, Size, write
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.query_embedding import (
-    LABEL_TEMPLATES,
-    directions,
-    embed_concepts,
-    embed_texts,
-)
+from semlens.lenses.query_embedding import LABEL_TEMPLATES, directions, embed_concepts, embed_texts
 from semlens.lenses.scores import redundancy
 
 GOAL = 1.0

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semlens.lenses.audit.class_contrast import (
-    LayerExcess,
-    excess_shares,
-    remove_own,
-    standardised,
-)
+from semlens.lenses.audit.class_contrast import LayerExcess, excess_shares, remove_own, standardised
 
 VALUES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
     "normal": lambda rng, shape: rng.normal(size=shape),

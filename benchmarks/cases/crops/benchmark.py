@@ -72,9 +72,7 @@ MEASURES = (
 )
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "--crops": {"nargs": "+", "help": "only these crop methods"},
-}
+OPTIONS: dict[str, dict[str, Any]] = {"--crops": {"nargs": "+", "help": "only these crop methods"}}
 
 
 def measure_case(

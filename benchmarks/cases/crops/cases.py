@@ -13,12 +13,7 @@ from typing import Any, Literal
 
 import semlens as sl
 from demo_world.decoded import open_world
-from demo_world.nets import (
-    as_subject,
-    layers_of,
-    load_subject,
-    subject_file,
-)
+from demo_world.nets import as_subject, layers_of, load_subject, subject_file
 from semlens.demo.bundled_images import DemoWorld, MarkedWorld
 from semlens.types import Readout
 

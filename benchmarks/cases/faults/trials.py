@@ -149,10 +149,7 @@ class Bench:
         return Child(arguments, both, database=database, end_at=end_at, stop=stop)
 
     def build(
-        self,
-        path: Path,
-        prepare: Callable[[], object] = lambda: None,
-        stop: Stop | None = None,
+        self, path: Path, prepare: Callable[[], object] = lambda: None, stop: Stop | None = None
     ) -> Child:
         """Start to build the whole database, or what it lacks."""
         return self.child(self.inputs.build(path), path, prepare, stop=stop)

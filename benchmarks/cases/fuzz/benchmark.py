@@ -139,11 +139,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 log(f"{name}: {WRONG}\n{one.detail[-1500:]}")
         log(f"{name}: {time.monotonic() - started:.0f} s")
     finish_jobs()
-    result = {
-        **measurement(started, CODE),
-        "readers": found,
-        "failures": list(failures.values()),
-    }
+    result = {**measurement(started, CODE), "readers": found, "failures": list(failures.values())}
     if options.document:
         replace_table(options.document, "fuzz", result, reader_table(found))
     return result

@@ -60,10 +60,7 @@ def fit(chosen: Sequence[Labelled]) -> dict[str, Any]:
 
 
 def measured(
-    method: str,
-    embedder: str,
-    fitted_on: str,
-    parts: Sequence[tuple[Labelled, Calibration]],
+    method: str, embedder: str, fitted_on: str, parts: Sequence[tuple[Labelled, Calibration]]
 ) -> Measured:
     """Measure calibrations on labels."""
     p, null = (

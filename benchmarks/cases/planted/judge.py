@@ -81,11 +81,7 @@ def summarise(
     }
     for name, group, count in (
         ("found", worlds, sum(one["found"] for one in worlds)),
-        (
-            "with_false_alarms",
-            everything,
-            sum(one["false_alarms"] > 0 for one in everything),
-        ),
+        ("with_false_alarms", everything, sum(one["false_alarms"] > 0 for one in everything)),
     ):
         if group:
             interval = binomtest(count, len(group)).proportion_ci()
