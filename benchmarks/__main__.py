@@ -7,11 +7,13 @@ import os
 import sys
 
 from benchmarks.harness.printing import table
+from benchmarks.harness.recorded import record, write_tables
 from benchmarks.harness.registry import benchmark_names, described, load_benchmark
 
 USAGE = """usage: python -m benchmarks NAME [--quick] [--json] [--work FOLDER] [options of NAME]
        python -m benchmarks NAME --help
-       python -m benchmarks list [--json]"""
+       python -m benchmarks list [--json]
+       python -m benchmarks tables        (writes results.json to the documentation)"""
 
 
 def list_benchmarks(*, as_json: bool) -> None:
@@ -40,11 +42,16 @@ def main(arguments: list[str]) -> None:
     if name == "list":
         list_benchmarks(as_json=options == ["--json"])
         return
+    if name == "tables":
+        write_tables()
+        return
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     found = load_benchmark(name)
     found.prepare()
     parsed = found.parser().parse_args(options)
     result = found.run(parsed)
+    if found.tables is not None and parsed.record:
+        record(name, result, found.tables(result))
     if parsed.json:
         print(json.dumps(result))
     else:

@@ -18,6 +18,7 @@ from benchmarks import harness
 from benchmarks.cases import marks
 from benchmarks.cases.embedders import retrieval
 from benchmarks.cases.map import trustworthiness
+from benchmarks.harness import recorded
 from benchmarks.harness.registry import benchmark_names, load_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,10 +166,13 @@ def test_scale_quick():
 
 @pytest.mark.slow
 def test_plan_quick(tmp_path):
-    page = tmp_path / "scale.md"
-    names = ("constants", "runs", "remote", "plan")
-    page.write_text("".join(f"<!-- scale {n} -->\n<!-- end of scale {n} -->\n" for n in names))
-    printed = run("plan", "--document", str(page))
+    printed = run("plan")
+    page, marks = tmp_path / "docs" / "scale.md", load_benchmark("plan").tables(printed)
+    page.parent.mkdir()
+    page.write_text("".join(f"<!-- {mark} -->\n<!-- end of {mark} -->\n" for mark in marks))
+    (tmp_path / "benchmarks").mkdir()
+    recorded.save({mark: recorded.recorded()[mark] for mark in marks}, tmp_path)
+    recorded.record("plan", printed, marks, tmp_path)
     assert printed["merge"]["shards"] == printed["store"]["crops_files"] == 100
     assert all(value > 0 for value in printed["constants"].values())
     read, size = printed["remote"]["read"], printed["remote"]["bytes"]
@@ -443,6 +447,18 @@ def test_all_benchmarks_are_listed_with_what_they_need():
         assert one["about"].endswith((".", "?")) and one["minutes"] > 0
         assert all((ROOT / page).is_file() for page in one["quoted"])
         assert load_benchmark(one["name"]).show.__call__
+
+
+def test_the_documentation_shows_the_recorded_results():
+    results = recorded.recorded()
+    assert {entry["benchmark"] for entry in results.values()} <= set(benchmark_names())
+    for page in {entry["page"] for entry in results.values()}:
+        text = (ROOT / page).read_text()
+        assert recorded.with_tables(text, page, results) == text, "python -m benchmarks tables"
+    changed = json.loads(json.dumps(results))
+    changed["map"]["tables"][0]["rows"][0][0] += "x"
+    text = (ROOT / "docs" / "map.md").read_text()
+    assert recorded.with_tables(text, "docs/map.md", changed) != text
 
 
 def test_an_unknown_benchmark_is_an_error_that_names_all():

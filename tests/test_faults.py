@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import torch
 
 from benchmarks.cases.faults import trials
 from benchmarks.cases.faults.process import Ending
+from benchmarks.harness import recorded
 from benchmarks.harness import results as results_of_parts
 from semlens.errors import BusyError, ModelError, StoreError
 from semlens.models.hooks import call_model
@@ -32,6 +32,7 @@ from semlens.store.atomic_files import (
 from semlens.store.writer import write_lock
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORDED = recorded.recorded()
 STAGES = ("hashing", "collecting", "cropping", "embedding", "merging", "class relevance",
           "extension", "labelling")  # fmt: skip
 
@@ -260,21 +261,33 @@ def test_a_part_is_measured_once_at_each_commit_and_each_setting(monkeypatch, tm
     assert found["commit"] == f"{commits[0]} (a), {commits[1]} (b)" and len(set(commits)) == 2
     assert (found["seconds"], found["incomplete"]) == (180, ["b"])
 
-    page = tmp_path / "page.md"
+    (tmp_path / "benchmarks").mkdir()
+    page, entry = tmp_path / "page.md", {**RECORDED["faults"], "page": "page.md"}
+    recorded.save({"x": entry}, tmp_path)
     page.write_text("before\n<!-- x -->\nold\n<!-- end of x -->\nafter\n")
-    results_of_parts.replace_table(page, "x", found, "| a |")
+    machine = {"cores": 2, "cpu": "slow"}
+    markdown = "| a | b |\n| --- | --- |\n| 1 | - |"
+    recorded.record("y", {**found, "machine": machine}, {"x": markdown}, tmp_path)
     text = page.read_text()
-    assert text.startswith("before\n<!-- x -->\nMeasured on ") and text.endswith("-->\nafter\n")
+    assert text.startswith("before\n<!-- x -->\n\nMeasured on ") and text.endswith("-->\nafter\n")
     assert f"at commit {found['commit']}, in 3 minutes. Stopped before their end: b." in text
-    assert "old" not in text and "| a |" in text
+    assert "old" not in text and f"\n\n{markdown}\n\n" in text
+    (kept,) = recorded.recorded(tmp_path).values()
+    assert (kept["benchmark"], kept["machine"], kept["commit"]) == (
+        "y",
+        "2 cores, slow",
+        found["commit"],
+    )
+    assert kept["tables"] == [{"header": ["a", "b"], "rows": [["1", "-"]]}]
+    page.write_text("no place for it")
+    with pytest.raises(ValueError, match=r"page\.md has no '<!-- x -->'"):
+        recorded.write_tables(tmp_path)
 
 
 def measured(name: str) -> list[list[str]]:
-    """Return the cells of a table that a benchmark wrote, by row, the header first."""
-    text = (ROOT / "docs" / "reliability.md").read_text()
-    table = text.partition(f"<!-- {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
-    rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\|.*", table, re.MULTILINE)]
-    return [cells for cells in rows if set(cells) != {"---"}]
+    """Return the cells of the tables that a benchmark recorded, by row, each header first."""
+    tables = RECORDED[name]["tables"]
+    return [cells for one in tables for cells in (one["header"], *one["rows"])]
 
 
 def test_the_committed_counts_add_up_and_nothing_is_wrong():

@@ -6,7 +6,7 @@ bytes that libFuzzer chooses, and they are judged as in ``fuzz``.
 
     python -m benchmarks fuzz_coverage                 # ten minutes
     python -m benchmarks fuzz_coverage --minutes 60 --only manifests "shards"
-    python -m benchmarks fuzz_coverage --json --document docs/reliability.md
+    python -m benchmarks fuzz_coverage --record
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import benchmark, log, table
-from benchmarks.harness.results import measurement, replace_table
+from benchmarks.harness.results import measurement
 
 LEFT_OUT = ("HTTP requests", "SPECs of models", "SPECs of embedders", "SPECs of images")
 """Too slow for many inputs, as they load libraries or start jobs."""
@@ -35,7 +35,6 @@ LEFT_OUT = ("HTTP requests", "SPECs of models", "SPECs of embedders", "SPECs of 
     options={
         "--minutes": {"type": float, "default": 10.0, "help": "for all readers together"},
         "--only": {"nargs": "+", "help": "only these readers"},
-        "--document": {"type": Path, "help": "Markdown file whose table is replaced"},
     },
 )
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -60,8 +59,6 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         failures += wrong
         log(f"{name}: {found[name]}")
     result = {**measurement(started, CODE), "readers": found, "failures": failures}
-    if options.document:
-        replace_table(options.document, "coverage", result, reader_table(found))
     return result
 
 
@@ -121,6 +118,11 @@ def reader_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the counts as Markdown."""
     header = ["reader", *next(iter(found.values()))]
     return table(header, [[name, *row.values()] for name, row in found.items()])
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return the table of the documentation."""
+    return {"coverage": reader_table(result["readers"])}
 
 
 def show(result: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 A benchmark is a module of ``cases`` (in a folder of its own, ``benchmark.py``) with a function
 ``measure(options, work)`` that is decorated with :func:`benchmark` and returns plain values, and
-``show(result)``, which prints them.
+``show(result)``, which prints them; with ``tables(result)``, the tables of
+the documentation can be recorded (:mod:`benchmarks.harness.recorded`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,10 +34,8 @@ class Benchmark:
     """A benchmark that can be run by its name."""
 
     name: str
-    about: str
-    """Docstring of its module; the first line is the description."""
+    module: ModuleType
     measure: Measure
-    show: Callable[[dict[str, Any]], None]
     options: Mapping[str, Mapping[str, Any]]
     """Arguments for ``argparse`` by flag."""
     rounds: int | None
@@ -45,11 +45,20 @@ class Benchmark:
     problem: Callable[[dict[str, Any]], str | None]
     """What is wrong with a result, so that the command fails; None if nothing is."""
 
+    def show(self, result: dict[str, Any]) -> None:
+        """Print a result."""
+        self.module.show(result)
+
+    @property
+    def tables(self) -> Callable[[dict[str, Any]], dict[str, str]] | None:
+        """From a result to Markdown by mark, if tables of the documentation can be written."""
+        return getattr(self.module, "tables", None)
+
     def parser(self) -> argparse.ArgumentParser:
         """Return the parser of its options, and of those that all benchmarks have."""
         parser = argparse.ArgumentParser(
             f"python -m benchmarks {self.name}",
-            description=self.about,
+            description=self.module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -57,6 +66,11 @@ class Benchmark:
         parser.add_argument(
             "--work", type=Path, help="folder that keeps generated inputs for the next run"
         )
+        if self.tables is not None:
+            parser.add_argument(
+                "--record", action="store_true",
+                help="write the tables to results.json and to the documentation",
+            )  # fmt: skip
         if self.rounds is not None:
             parser.add_argument("--rounds", type=int, default=self.rounds)
         for flag, settings in self.options.items():
@@ -102,9 +116,8 @@ def benchmark(
         module = sys.modules[measure.__module__]
         name = measure.__module__.removesuffix(".benchmark").rpartition(".")[2]
         _REGISTERED[name] = Benchmark(
-            name, module.__doc__ or "", measure, lambda result: module.show(result),
-            options or {}, rounds, prepare, problem,
-        )  # fmt: skip
+            name, module, measure, options or {}, rounds, prepare, problem
+        )
         return measure
 
     return register

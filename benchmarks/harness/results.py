@@ -1,4 +1,4 @@
-"""What was measured, and at which commit: results by part, and tables in the documentation.
+"""Results by part, each with the commit at which it was measured.
 
 A part that was measured at the same commit with the same settings is not measured again: a run of
 hours can be stopped, and goes on where it was.
@@ -117,15 +117,3 @@ def together(results: Sequence[PartResult]) -> dict[str, Any]:
         "seconds": round(sum(one.seconds for one in results)),
         "incomplete": [one.part for one in results if not one.complete],
     }
-
-
-def replace_table(document: Path, name: str, result: Mapping[str, Any], text: str) -> None:
-    """Put a table between two marks in Markdown, with date, commit and duration of ``result``."""
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, _, rest = document.read_text("utf-8").partition(start)
-    _, _, after = rest.partition(end)
-    minutes = f"{result['seconds'] / 60:.0f} minutes"
-    said = f"Measured on {result['date']} at commit {result['commit']}, in {minutes}."
-    if stopped := result.get("incomplete"):
-        said += f" Stopped before their end: {', '.join(stopped)}."
-    document.write_text(f"{before}{start}\n{said}\n\n{text}\n{end}{after}", "utf-8")

@@ -20,7 +20,7 @@ clear refusal
     An error with value, expectation and remedy, exit code 1 (from a server: status 4xx), and no
     traceback.
 
-    python -m benchmarks faults --work FOLDER --document docs/reliability.md
+    python -m benchmarks faults --work FOLDER --record
     python -m benchmarks faults --parts killed files
     python -m benchmarks faults --quick          # five kills in each stage, a few of the rest
 
@@ -45,7 +45,7 @@ from benchmarks.cases.faults import builds, files, parts, stops
 from benchmarks.cases.faults.imports import import_all, settle
 from benchmarks.cases.faults.trials import OUTCOMES, QUICK, WRONG, Bench, Extent, Trial
 from benchmarks.harness import benchmark, log, table
-from benchmarks.harness.results import PartResults, replace_table, together
+from benchmarks.harness.results import PartResults, together
 from benchmarks.worlds.tiny import Inputs
 
 CODE = ("src", "benchmarks/cases/faults")
@@ -80,7 +80,6 @@ SLOW = ("lrp", "parts", "workers")
         "--jobs": {"type": int, "default": os.cpu_count(), "help": "parts at the same time"},
         "--saved": {"action": "store_true", "help": "run nothing: show what --work holds"},
         "--points": {"type": int, "help": "kills in each stage, instead of 50"},
-        "--document": {"type": Path, "help": "Markdown file whose table is replaced"},
     },
 )
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -93,14 +92,12 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     missing = [part for part in chosen if not results.has(part)]
     if missing and not options.saved:
         run_trials(missing, results, extent, work, options.jobs)
-    found = results.of(list(PARTS) if options.document else chosen)
+    found = results.of(list(PARTS) if options.record else chosen)
     result: dict[str, Any] = {
         **together(found),
         "counts": {k: Counter(v) for one in found for k, v in one.values["counts"].items()},
         "failures": [failure for one in found for failure in one.values["failures"]],
     }
-    if options.document:
-        replace_table(options.document, "faults", result, outcome_table(result["counts"]))
     return result
 
 
@@ -172,6 +169,11 @@ def outcome_table(counts: dict[str, Counter[str]]) -> str:
         for fault, found in [*counts.items(), ("**all**", total)]
     ]
     return table(["fault", "trials", *OUTCOMES], rows)
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return the table of the documentation."""
+    return {"faults": outcome_table(result["counts"])}
 
 
 def show(result: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ five CPU seconds and a bound on memory. Anything else is WRONG, and is listed.
 
     python -m benchmarks fuzz                       # 400 inputs for each reader, some minutes
     python -m benchmarks fuzz --inputs 5000 --only images manifests
-    python -m benchmarks fuzz --json --document docs/reliability.md
+    python -m benchmarks fuzz --record
     python -m benchmarks fuzz --quick
 """
 
@@ -33,7 +33,7 @@ from benchmarks.cases.faults.trials import WRONG
 from benchmarks.cases.fuzz.http import finish_jobs, request_reader
 from benchmarks.cases.fuzz.readers import Reader, database_readers, file_readers, small_database
 from benchmarks.harness import benchmark, log, peak_mib, reset_peak, table
-from benchmarks.harness.results import measurement, replace_table
+from benchmarks.harness.results import measurement
 from semlens.errors import SemlensError
 
 INPUTS, QUICK_INPUTS = 400, 20
@@ -122,7 +122,6 @@ def readers(work: Path, only: Sequence[str] = ()) -> dict[str, Reader]:
     options={
         "--inputs": {"type": int, "default": INPUTS, "help": "for each reader"},
         "--only": {"nargs": "+", "help": "only these readers"},
-        "--document": {"type": Path, "help": "Markdown file whose table is replaced"},
     },
 )
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -140,8 +139,6 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         log(f"{name}: {time.monotonic() - started:.0f} s")
     finish_jobs()
     result = {**measurement(started, CODE), "readers": found, "failures": list(failures.values())}
-    if options.document:
-        replace_table(options.document, "fuzz", result, reader_table(found))
     return result
 
 
@@ -161,6 +158,11 @@ def reader_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the counts as Markdown."""
     header = ["reader", "inputs", READ, REFUSED, WRONG, "slowest, s", "most memory, MiB"]
     return table(header, [[name, *row.values()] for name, row in found.items()], digits=1)
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return the table of the documentation."""
+    return {"fuzz": reader_table(result["readers"])}
 
 
 def show(result: dict[str, Any]) -> None:

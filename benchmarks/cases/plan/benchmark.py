@@ -7,7 +7,7 @@ the price of a core hour and the speed of the network, which are options.
 
     python -m benchmarks plan                            # ten minutes
     python -m benchmarks plan --quick
-    python -m benchmarks plan --document docs/scale.md
+    python -m benchmarks plan --record
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import torch
 
 import semlens as sl
 from benchmarks.harness import ROOT, Clock, benchmark, table
-from benchmarks.harness.results import measurement, replace_table
+from benchmarks.harness.results import measurement
 from benchmarks.worlds.build_inputs import make_images
 from semlens.models.load import load_model
 from semlens.run.plan import Execution
@@ -220,7 +219,6 @@ def apart(what: str, folder: Path, *numbers: int) -> dict[str, Any]:
     minutes=10,
     quoted=("docs/scale.md",),
     options={
-        "--document": {"type": Path, "help": "Markdown file whose tables are replaced"},
         "--shards": {"type": int, "default": 64, "help": "shards of the planned build"},
         "--memory": {"type": float, "default": 64.0, "help": "GiB of the machine that merges"},
         "--price": {"type": float, "default": 0.05, "help": "of a core hour, in any currency"},
@@ -244,16 +242,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "plan": plan(constants, options),
         "options": {k: getattr(options, k) for k in ("shards", "memory", "price", "network")},
     }
-    result |= measurement(begin, ("src", "benchmarks/plan*.py"))
-    if options.document:
-        parts = {
-            "constants": constants_table,
-            "plan": plan_tables,
-            "runs": runs_table,
-            "remote": remote_table,
-        }
-        for name, text in parts.items():
-            replace_table(options.document, f"scale {name}", result, text(result))
+    result |= measurement(begin, ("src", "benchmarks/cases/plan"))
     return result
 
 
@@ -318,9 +307,17 @@ def plan_tables(result: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of the documentation."""
+    parts = {
+        "constants": constants_table,
+        "runs": runs_table,
+        "remote": remote_table,
+        "plan": plan_tables,
+    }
+    return {f"scale {name}": text(result) for name, text in parts.items()}
+
+
 def show(result: dict[str, Any]) -> None:
     """Print all tables."""
-    shown: list[Callable[[dict[str, Any]], str]] = [
-        constants_table, runs_table, remote_table, plan_tables,
-    ]  # fmt: skip
-    print("\n\n".join(part(result) for part in shown))
+    print("\n\n".join(tables(result).values()))

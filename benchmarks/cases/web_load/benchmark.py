@@ -1,6 +1,6 @@
 """The server under load and attack: its memory, its errors, and a database that is replaced.
 
-    python -m benchmarks web_load --work FOLDER --document docs/reliability.md   # half an hour
+    python -m benchmarks web_load --work FOLDER --record # half an hour
     python -m benchmarks web_load --parts replaced --json
     python -m benchmarks web_load --quick
 
@@ -36,9 +36,9 @@ from PIL import Image
 from benchmarks.cases.web.parts import crowd
 from benchmarks.cases.web.server import Client, RunningServer, serving
 from benchmarks.cases.web_load.requests import PNG, Asker, get, picture, post, requests
-from benchmarks.cases.web_load.tables import tables
+from benchmarks.cases.web_load.tables import load_tables
 from benchmarks.harness import benchmark, log
-from benchmarks.harness.results import PartResults, replace_table, together
+from benchmarks.harness.results import PartResults, together
 from benchmarks.worlds.served import database
 
 CODE = ("src", "benchmarks/cases/web*")
@@ -261,7 +261,6 @@ PARTS = {"mixed": mixed, "clients": clients, "uploads": uploads, "replaced": rep
         "--parts": {"nargs": "+", "choices": list(PARTS), "help": "only these parts"},
         "--requests": {"type": int, "default": 10_000, "help": "of the part mixed"},
         "--minutes": {"type": float, "default": 10.0, "help": "duration of the part clients"},
-        "--document": {"type": Path, "help": "Markdown file whose table is replaced"},
     },
 )
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -278,10 +277,13 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             values = PARTS[part](work, page, options)
             results.save(part, round(time.monotonic() - begin, 1), values)
             log(f"{part} {json.dumps(values)}")
-    found = results.of(list(PARTS) if options.document else chosen)
-    if options.document:
-        replace_table(options.document, "load", together(found), tables(found))
+    found = results.of(list(PARTS) if options.record else chosen)
     return {**together(found), **{one.part: one.values for one in found}}
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of the documentation."""
+    return {"load": load_tables({part: result[part] for part in PARTS if part in result})}
 
 
 def show(result: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import table
-from benchmarks.harness.results import PartResult
 
 TITLES = {
     "mixed": "mixed requests of one client",
@@ -16,26 +15,24 @@ TITLES = {
 }
 
 
-def tables(results: Sequence[PartResult]) -> str:
+def load_tables(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the answers and the memory of every part, and the times of mixed requests."""
     rows: list[Sequence[Any]] = []
-    for one in results:
-        if one.part == "replaced":
-            rows += [_row(f"a database {name}", v["answers"]) for name, v in one.values.items()]
+    for part, values in results.items():
+        if part == "replaced":
+            rows += [_row(f"a database {name}", v["answers"]) for name, v in values.items()]
         else:
-            minutes = one.values.get("seconds", 0) / 60
-            title = TITLES[one.part].format(**one.values, minutes=minutes)
-            rows.append(_row(title, one.values["answers"], _memory(one.values)))
+            title = TITLES[part].format(**values, minutes=values.get("seconds", 0) / 60)
+            rows.append(_row(title, values["answers"], _memory(values)))
     header = ["requests", "number", "results", "clear refusals", "WRONG", "memory, MiB"]
     found = [table(header, rows)]
-    for one in results:
-        if one.part == "mixed":
-            times = [
-                (name, t["requests"], t["median_ms"], t["p95_ms"], f"{t['share_of_time']:.0%}")
-                for name, t in one.values["times"].items()
-            ]
-            header = ["mixed requests", "number", "median, ms", "95 %, ms", "share of the time"]
-            found.append(table(header, times, digits=0))
+    if "mixed" in results:
+        times = [
+            (name, t["requests"], t["median_ms"], t["p95_ms"], f"{t['share_of_time']:.0%}")
+            for name, t in results["mixed"]["times"].items()
+        ]
+        header = ["mixed requests", "number", "median, ms", "95 %, ms", "share of the time"]
+        found.append(table(header, times, digits=0))
     return "\n\n".join(found)
 
 
