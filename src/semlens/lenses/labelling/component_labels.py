@@ -169,8 +169,8 @@ class ComponentNames:
         columns = (table[name] for name in ("label", "candidates", "scores", "confidence"))
         return cls.of_rows(
             labels.database, labels.concepts.name, str(labels.chosen), labels.rows,
-            table["label"], [rival(*values) for values in zip(*columns, strict=True)],
-            table["confidence"],
+            table["label"].tolist(), [rival(*values) for values in zip(*columns, strict=True)],
+            table["confidence"].tolist(),
         )  # fmt: skip
 
     @classmethod
