@@ -17,7 +17,8 @@ from torch import Tensor
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.lens import lens
-from semlens.lenses.classes import Pictures, Samples, class_images, class_name
+from semlens.lenses.arguments import Samples, Target
+from semlens.lenses.classes import Pictures, class_images, class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.labelling.component_names import NAMES
 from semlens.lenses.labelling.label_source import (
@@ -30,9 +31,10 @@ from semlens.lenses.result import Chart, Result, plain
 from semlens.models.forward import batches, logits_without
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine
-from semlens.settings import setting
+from semlens.settings import Reads, setting
 from semlens.store.reader import Database
-from semlens.types import Component, Components, Target, as_components
+from semlens.types import Component, as_components
+from semlens.types import Components as ComponentsLike
 
 Units = Mapping[str, Sequence[Component]]
 """Components that are ablated together, by name."""
@@ -137,12 +139,32 @@ class Effects(Result):
         return Group(rich_table(frame, title, columns), self.summary())
 
 
+def _read_units(
+    database: Database, components: ComponentsLike | Mapping[str, ComponentsLike] | None
+) -> Units | None:
+    """Return components or groups by name; each component is in the database."""
+    if components is None:
+        return None
+    if not isinstance(components, Mapping):
+        components = {str(component): component for component in as_components(components)}
+    units = {str(name): as_components(unit) for name, unit in components.items()}
+    if not units or not all(units.values()):
+        raise LayerError(
+            "There is no component to ablate.",
+            "Expected at least one component, and no empty groups.",
+            "Give components as LAYER:INDEX, or leave them out for the most relevant ones.",
+        )
+    database.rows_of([component for unit in units.values() for component in unit])
+    return units
+
+
 @lens("model", "images", "embedder", group="Explain", command="")
 def effect(
     database: Database,
     target: Target,
     components: Annotated[
-        Components | Mapping[str, Components] | None,
+        Units | None,
+        Reads(ComponentsLike | Mapping[str, ComponentsLike] | None, _read_units),
         setting("Components, repeated or separated by commas [the most relevant ones]."),
     ] = None,
     *,
@@ -193,9 +215,8 @@ def effect(
         If there are no labels to group by.
     """
     class_data = class_images(database, target, samples, images)
-    units = None if components is None else _units(components)
+    units = components
     selected = [component for unit in (units or {}).values() for component in unit]
-    database.rows_of(selected)  # raises before the model is loaded
     layers = database.layer_names([c.layer for c in selected] or layer)
     engine = class_data.engine(layers, rules)
     if units is None:
@@ -250,20 +271,6 @@ def _relevance(
             if name in channels:
                 relevance[row] += channels[name][:, index].cpu().double().numpy()
     return relevance
-
-
-def _units(components: Components | Mapping[str, Components]) -> Units:
-    """Return components or groups by name."""
-    if not isinstance(components, Mapping):
-        components = {str(component): component for component in as_components(components)}
-    units = {str(name): as_components(unit) for name, unit in components.items()}
-    if not units or not all(units.values()):
-        raise LayerError(
-            "There is no component to ablate.",
-            "Expected at least one component, and no empty groups.",
-            "Give components as LAYER:INDEX, or leave them out for the most relevant ones.",
-        )
-    return units
 
 
 def _groups(components: Sequence[Component], labels: ComponentLabels) -> Units:

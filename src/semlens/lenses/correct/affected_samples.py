@@ -16,13 +16,13 @@ from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
 from semlens.lens import lens
+from semlens.lenses.arguments import Components
 from semlens.lenses.correct.cav import fit_linear_svm, standardise
-from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.result import Chart, Result
 from semlens.models.forward import readouts
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Component, Components
+from semlens.types import Component
 
 SEEDS = 30
 """Samples with the strongest readouts of the components: the positives of the classifier."""
@@ -132,9 +132,8 @@ def affected(
     >>> result = affected(db, db.search("watermark", top=8), all_data=True)   # doctest: +SKIP
     >>> result.paths                                                          # doctest: +SKIP
     """
-    selected = resolve_components(components, database)
     if not all_data:
-        return _from_examples(database, selected)
+        return _from_examples(database, components)
     usable = np.flatnonzero(database.samples["error"].isna().to_numpy())
     if len(usable) < 4:
         raise DataError(
@@ -142,10 +141,10 @@ def affected(
             "Expected at least 4.",
             "Build a database of more images.",
         )
-    score = _scores(database, selected, usable)
+    score = _scores(database, components, usable)
     frame = _table(database, usable, score, score > 0)
     return AffectedSamples(
-        tuple(selected), frame, 0.0, len(usable), True, _pictures(frame, database.images)
+        tuple(components), frame, 0.0, len(usable), True, _pictures(frame, database.images)
     )
 
 

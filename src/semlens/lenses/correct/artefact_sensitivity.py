@@ -19,13 +19,14 @@ from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
 from semlens.lens import lens
 from semlens.lenses.accuracy import Evaluation, LabelledImages, evaluate_labelled, labelled_images
+from semlens.lenses.arguments import AnyComponents
 from semlens.lenses.correct.corrected_model import with_weights
 from semlens.lenses.result import Chart, Result
 from semlens.models.ablation import pruned
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Component, Components, as_components, as_list
+from semlens.types import Component, as_list
 
 VANILLA, CLEAN, PRUNED, ALL = "vanilla", "clean", "pruned", "all"
 Z = 1.959964
@@ -97,7 +98,7 @@ def sensitivity(
     database: Database,
     artefacts: Artefacts = (),
     *,
-    prune: Components = (),
+    prune: AnyComponents = (),
     weights: Weights = (),
     images: ImageSets = (),
     only: Annotated[
@@ -132,8 +133,6 @@ def sensitivity(
     >>> result.to_pandas().query("`class` == 'all'")                   # doctest: +SKIP
     """
     inserted = as_artefacts(artefacts)
-    removed = as_components(prune)
-    database.rows_of(removed)
     models = {
         VANILLA: database.model,
         **{
@@ -146,7 +145,7 @@ def sensitivity(
         for name, value in by_name(images, first=CLEAN).items()
     } or {CLEAN: labelled_images(database, only=only)}
     return accuracies(
-        models, with_artefacts(sets, inserted, seed), prune=removed, batch_size=batch_size
+        models, with_artefacts(sets, inserted, seed), prune=prune, batch_size=batch_size
     )
 
 

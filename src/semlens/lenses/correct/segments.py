@@ -24,13 +24,13 @@ from semlens.draw.heatmap_mask import project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError, StoreError
 from semlens.lens import lens
+from semlens.lenses.arguments import Components
 from semlens.lenses.correct.cav import (
     ConceptActivationVector,
     cav_heatmap,
     concept_vector,
     soft_masks,
 )
-from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.result import Chart, Result
 from semlens.models.preprocess_geometry import Geometry
 from semlens.progress import report_progress
@@ -41,7 +41,7 @@ from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import setting
 from semlens.store.atomic_files import save_text, write_atomic
 from semlens.store.reader import Database
-from semlens.types import Box, Component, Components
+from semlens.types import Box, Component
 
 SHOWN = 6
 """Number of cut-outs in the plot."""
@@ -256,9 +256,8 @@ def cut_out(
     RelevanceError
         If no image has positive relevance for the concept vector.
     """
-    selected = resolve_components(components, database)
     layer_names = (
-        list(dict.fromkeys(component.layer for component in selected))
+        list(dict.fromkeys(component.layer for component in components))
         if layer is None
         else [database.layer(layer).name]
     )
@@ -267,7 +266,7 @@ def cut_out(
     size = model.prepare(database.images.read(readable)).shape[-2:]
     engine = engine_for(model, layer_names, rules or recipe.rules, size)
     vector = concept_vector(
-        database, selected, engine.sort_layers(layer_names)[-1],
+        database, components, engine.sort_layers(layer_names)[-1],
         positives=positives, negatives=negatives, seed=seed,
     )  # fmt: skip
     strongest = np.argsort(-vector.score, kind="stable")[:count].tolist()
@@ -280,7 +279,12 @@ def cut_out(
         )
     clean = vector.negatives[::-1][:SHOWN]  # the last ones belong to other classes
     return Segments(
-        tuple(selected), vector, engine.rules.name, segments, database.images, tuple(clean.tolist())
+        tuple(components),
+        vector,
+        engine.rules.name,
+        segments,
+        database.images,
+        tuple(clean.tolist()),
     )
 
 

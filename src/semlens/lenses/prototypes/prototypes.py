@@ -17,7 +17,8 @@ from semlens.data.images import Images
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
 from semlens.lens import lens
-from semlens.lenses.classes import Pictures, Samples, class_name, find_class
+from semlens.lenses.arguments import Samples, Target
+from semlens.lenses.classes import Pictures, class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.graph.graph_layers import reached_layers
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
@@ -31,7 +32,7 @@ from semlens.lenses.prototypes.mixture import (
 from semlens.lenses.result import Chart, Result
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Target, as_list
+from semlens.types import as_list
 
 LISTED = 10
 """Components that are listed for a prototype or an image."""
@@ -245,11 +246,10 @@ def prototypes(
     >>> result = db.prototypes("ox")                           # doctest: +SKIP
     >>> result.outliers                                        # doctest: +SKIP
     """
-    logit = find_class(database, target)
-    name = reached_layers(database, logit)[-1] if layer is None else layer
-    job = make_job(database, logit, samples, layers=name, rules=rules)
+    name = reached_layers(database, target)[-1] if layer is None else layer
+    job = make_job(database, target, samples, layers=name, rules=rules)
     numbers = np.array(job.images.samples, np.int64)
-    _check_enough(class_name(database, logit), len(numbers), number or 1)
+    _check_enough(class_name(database, target), len(numbers), number or 1)
     vectors = component_shares(job)[name].astype(np.float64)
     mixture = choose_mixture(vectors, number, most)
     groups = _Groups.of(mixture, vectors)
@@ -269,14 +269,15 @@ def prototypes(
     ).sort_values("log_likelihood", kind="stable", ignore_index=True)
     pictures, deviations = pd.DataFrame(), pd.DataFrame()
     if images is not None:
-        given = component_shares(make_job(database, logit, 1, images, name, rules))[name]
+        given = component_shares(make_job(database, target, 1, images, name, rules))[name]
         given = given.astype(np.float64)
         percentiles = ordinary.percentile(given)
         pictures, deviations = _compare(_names(images), groups, given, percentiles, components)
         pictures.insert(3, "outlier", percentiles <= quantile)
     return Prototypes(
-        database, logit, class_name(database, logit), name, job.engine.rules.name, quantile, frame,
-        of_class, characteristic, pictures, deviations, tuple(numbers[own] for own in nearest),
+        database, target, class_name(database, target), name, job.engine.rules.name, quantile,
+        frame, of_class, characteristic, pictures, deviations,
+        tuple(numbers[own] for own in nearest),
     )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from semlens.dictionaries.dictionary import SEPARATOR, Dictionary, DictionaryInf
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError, LayerError
 from semlens.lens import lens
-from semlens.lenses.classes import Samples, class_name, find_class
+from semlens.lenses.arguments import ClassLike, Samples, find_classes
+from semlens.lenses.classes import class_name
 from semlens.lenses.contrast.image_groups import (
     GroupLike,
     ImageGroup,
@@ -34,10 +35,10 @@ from semlens.models.activations import flatten
 from semlens.models.forward import readouts
 from semlens.progress import report_progress
 from semlens.relevance.presets import GRADIENT
-from semlens.settings import setting
+from semlens.settings import Reads, setting
 from semlens.store.dictionary_files import save_dictionary
 from semlens.store.reader import Database
-from semlens.types import Layers, as_list
+from semlens.types import Layers
 
 ALPHA = 0.05
 """Level at which a CAV separates, and false discovery rate of the scores."""
@@ -156,7 +157,9 @@ def tcav(
     database: Database,
     concepts: ConceptImages,
     target: Annotated[
-        int | str | Sequence[int | str], setting("Class, by name or by logit index. Repeatable.")
+        list[int],
+        Reads(ClassLike | Sequence[ClassLike], find_classes),
+        setting("Class, by name or by logit index. Repeatable."),
     ],
     *,
     random: Annotated[
@@ -198,7 +201,7 @@ def tcav(
     >>> result.significant                                                   # doctest: +SKIP
     """
     names = list(database.layer_names(layers))
-    targets = {number: class_name(database, number) for number in _classes(database, target)}
+    targets = {number: class_name(database, number) for number in target}
     groups = {name: image_group(database, given, name) for name, given in by_name(concepts).items()}
     others = _random_images(database, random, list(groups.values()), pool, seed)
     _check_sizes(groups, others)
@@ -257,11 +260,6 @@ def _row(test: ConceptTest, index: int, count: int) -> dict[str, Any]:
     }
 
 
-def _classes(database: Database, target: int | str | Sequence[int | str]) -> list[int]:
-    """Return the logits of classes, each once."""
-    return list(dict.fromkeys(find_class(database, one) for one in as_list(target)))
-
-
 def _random_images(
     database: Database,
     given: GroupLike | None,
@@ -301,7 +299,11 @@ def _readouts(
 
 
 def class_gradients(
-    database: Database, target: int, layers: Sequence[str], samples: Any, batch_size: int
+    database: Database,
+    target: int,
+    layers: Sequence[str],
+    samples: int | list[int],
+    batch_size: int,
 ) -> dict[str, Float32[np.ndarray, "n c"]]:
     """Return by layer the derivative of a class's logit by the readout of each channel.
 
