@@ -358,7 +358,7 @@ def test_the_key_can_be_saved_elsewhere(db, tmp_path):
 @pytest.fixture
 def study(db, tmp_path):
     key = tmp_path / "key.json"
-    sl.study(db, tasks=4, shown=4).save(key)
+    db.study(tasks=4, shown=4).save(key)
     values = json.loads(key.read_text())
     return key, values["study"], answered(values, careful_answer("similarity"))
 

@@ -47,6 +47,8 @@ class Lens:
         Title of its section in a report; empty if it has none.
     agents
         Whether agents get it as a tool.
+    local
+        Whether only the machine of the database may ask it: it writes files or trains.
     """
 
     needs: tuple[Source, ...] = ()
@@ -55,6 +57,7 @@ class Lens:
     example: str = ""
     report: str = ""
     agents: bool = False
+    local: bool = False
 
 
 def lens(
@@ -64,12 +67,13 @@ def lens(
     example: str = "",
     report: str = "",
     agents: bool = False,
+    local: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a lens: its arguments are checked and read, and its progress is shown.
 
     Parameters
     ----------
-    needs, group, example, report, agents
+    needs, group, example, report, agents, local
         As in :class:`Lens`.
     command
         Words of the command. None for the name of the function with dashes, if it has a group.
@@ -93,7 +97,7 @@ def lens(
                 return function(*bound.args, **bound.kwargs)
 
         words = function.__name__.replace("_", "-") if command is None and group else command or ""
-        vars(ask)["lens"] = Lens(needs, group, words, example, report, agents)
+        vars(ask)["lens"] = Lens(needs, group, words, example, report, agents, local)
         return ask
 
     return decorate

@@ -15,7 +15,7 @@ from semlens.errors import LayerError
 from semlens.lenses.classes import count_or_numbers, find_class
 from semlens.settings import Reads, setting
 from semlens.store.reader import Database
-from semlens.types import Component, as_components, as_list
+from semlens.types import REMOTE_COMPONENTS, Component, as_components, as_list
 from semlens.types import Components as ComponentsLike
 
 ClassLike = int | str
@@ -89,12 +89,14 @@ Targets = Annotated[
 Components = Annotated[
     list[Component],
     Reads(ComponentsLike, find_components),
+    REMOTE_COMPONENTS,
     setting("Components, such as layer4:17."),
 ]
 """Components, their names, or a result with components; each is in the database, and once."""
 AnyComponents = Annotated[
     Sequence[Component],
     Reads(ComponentsLike, find_any_components),
+    REMOTE_COMPONENTS,
     setting("Components, such as layer4:17 [none]."),
 ]
 """As :data:`Components`, but there may be none."""

@@ -76,7 +76,7 @@ class Evidence(Result):
         return self.model_card if suffix == ".md" else None
 
 
-@lens("embedder", group="Audit", command="")
+@lens("embedder", group="Audit", command="", local=True)
 def evidence(
     database: Database,
     target: OwnTarget = None,

@@ -88,7 +88,7 @@ SHOWN = 12
 """Components that a section shows with examples."""
 
 
-@lens("model", "images", "embedder", group="Audit", command="")
+@lens("model", "images", "embedder", group="Audit", command="", local=True)
 def report(
     database: Database,
     target: OwnTarget = None,
