@@ -12,6 +12,7 @@ from rich.console import RenderableType
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError
+from semlens.figures import ComponentRow, Components, FigureSpec
 from semlens.lens import lens
 from semlens.lenses.arguments import AnySamples, Target
 from semlens.lenses.classes import Pictures, class_name
@@ -19,7 +20,7 @@ from semlens.lenses.graph.graph_layers import reached_layers
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
 from semlens.lenses.labelling.component_names import NAMES
 from semlens.lenses.labelling.label_source import LabelSource, as_labels, label_of
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
@@ -238,6 +239,7 @@ class RelevantComponents(Result):
     name: str
     rules: str | None
     frame: pd.DataFrame
+    database: Database
 
     @property
     def components(self) -> list[Component]:
@@ -252,15 +254,19 @@ class RelevantComponents(Result):
             "components": self.frame.to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw mean shares as bars, and the largest shares as marks."""
-        from semlens.draw.component_plots import bars_plot
-
-        names = self.frame["component"]
-        if "label" in self.frame:
-            names = names + " " + self.frame["label"].fillna("?")
-        mean, peaks = self.frame["mean"].tolist(), self.frame["max"].tolist()
-        return bars_plot(names.tolist(), mean, self._title, "share of the layer's relevance", peaks)
+    def figure(self) -> FigureSpec:
+        """Return the mean share of each component, with the largest share of an image."""
+        labels = self.frame["label"] if "label" in self.frame else [None] * len(self.frame)
+        rows = [
+            ComponentRow(
+                component, float(mean), label, tone="for" if mean >= 0 else "against",
+                note=f"at most {100 * largest:.1f} %",
+            )
+            for component, mean, largest, label in zip(
+                self.components, self.frame["mean"], self.frame["max"], labels, strict=True
+            )
+        ]  # fmt: skip
+        return FigureSpec(self._title, [Components("", rows, "share of the layer's relevance")])
 
     @property
     def _title(self) -> str:
@@ -339,4 +345,4 @@ def class_relevance(
     if labels is not None:
         names = [label_of(labels, component) for component in components]
         frame["label"] = pd.Series(names, frame.index, object)  # no label stays None
-    return RelevantComponents(target, class_name(database, target), rules, frame)
+    return RelevantComponents(target, class_name(database, target), rules, frame, database)

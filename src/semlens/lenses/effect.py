@@ -16,6 +16,7 @@ from torch import Tensor
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
+from semlens.figures import FigureSpec, Point, Scatter
 from semlens.lens import lens
 from semlens.lenses.arguments import Samples, Target
 from semlens.lenses.classes import Pictures, class_images, class_name
@@ -27,7 +28,7 @@ from semlens.lenses.labelling.label_source import (
     as_labels,
     label_of,
 )
-from semlens.lenses.result import Chart, Result, plain
+from semlens.lenses.result import Result, plain
 from semlens.models.forward import batches, logits_without
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine
@@ -39,6 +40,8 @@ from semlens.types import Components as ComponentsLike
 Units = Mapping[str, Sequence[Component]]
 """Components that are ablated together, by name."""
 
+LABELLED = 8
+"""Number of the most relevant components that are labelled in the figure."""
 RESAMPLES = 1000
 """Number of bootstrap resamples of the images."""
 
@@ -112,12 +115,19 @@ class Effects(Result):
             }
         )
 
-    def plot(self) -> Chart:
-        """Draw effect against relevance, with the line on which both are equal."""
-        from semlens.draw.component_plots import effect_plot
-
-        title = f"'{self.name}', {len(self.samples)} images"
-        return effect_plot(self.to_pandas(), title, self.summary())
+    def figure(self) -> FigureSpec:
+        """Return effect against relevance, with the line on which both are equal."""
+        points = [
+            Point(
+                one["relevance"], one["effect"], one["unit"],
+                label=one["unit"] if place < LABELLED else "",
+                x_error=one["relevance_error"], y_error=one["effect_error"],
+            )
+            for place, one in enumerate(self.to_pandas().to_dict("records"))
+        ]  # fmt: skip
+        axes = "relevance, in units of the logit", "effect: logit minus logit without it"
+        panel = Scatter(self.summary(), points, *axes, diagonal=True)
+        return FigureSpec(f"'{self.name}', {len(self.samples)} images", [panel])
 
     def summary(self) -> str:
         """Return the rank correlation as a sentence."""

@@ -18,6 +18,7 @@ from scipy.stats import false_discovery_control
 from semlens.dictionaries.dictionary import SEPARATOR, Dictionary, DictionaryInfo
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError, LayerError
+from semlens.figures import FigureSpec, Series, Values
 from semlens.lens import lens
 from semlens.lenses.arguments import ClassLike, Samples, find_classes
 from semlens.lenses.classes import class_name
@@ -29,7 +30,7 @@ from semlens.lenses.contrast.image_groups import (
 )
 from semlens.lenses.correct.artefact_sensitivity import by_name, wilson_interval
 from semlens.lenses.graph.relevance_trace import make_job
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.lenses.tcav.concept_test import FOLDS, ConceptTest, concept_test
 from semlens.models.activations import flatten
 from semlens.models.forward import readouts
@@ -106,11 +107,30 @@ class Tcav(Result):
         """Return plain values for a program."""
         return {"draws": self.draws, "rows": self.frame.to_dict("records")}
 
-    def plot(self) -> Chart:
-        """Draw the scores as bars, with their intervals and the range of random concepts."""
-        from semlens.draw.tcav_plot import tcav_plot
-
-        return tcav_plot(self.frame, ALPHA)
+    def figure(self) -> FigureSpec:
+        """Return the scores of each class, with their intervals and those of random concepts."""
+        panels: list[Values] = []
+        for name, rows in self.frame.groupby("class", sort=False):
+            records = rows.to_dict("records")
+            found = [one["separates"] and one["q_value"] <= ALPHA for one in records]
+            ranges = _ranges(rows, "random_low", "random_high")
+            notes = [
+                f"q {one['q_value']:.3g}; random {random}"
+                if one["separates"]
+                else f"does not separate; random {random}"
+                for one, random in zip(records, ranges, strict=True)
+            ]
+            scores = Series(
+                *(rows["score"].tolist(), "score", rows["low"].tolist(), rows["high"].tolist()),
+                tones=["for" if one else "weak" for one in found],
+                notes=notes,
+            )
+            names = (rows["concept"] + " · " + rows["layer"]).tolist()
+            axis = "share of the class's images"
+            panels.append(Values(f"TCAV score for '{name}'", names, [scores], axis, 0.5, (0, 1)))
+        return FigureSpec(
+            f"TCAV scores; grey is not significant (q above {ALPHA})", panels, len(panels)
+        )
 
     def __rich__(self) -> RenderableType:
         """Return the table, and which concepts a layer does not separate."""
