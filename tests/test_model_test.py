@@ -274,7 +274,7 @@ def test_the_command(db, model, spurious, pictures, tmp_path) -> None:
     own = ["--model", model.spec]
 
     def semlens(*arguments, code=0):
-        ended = CliRunner().invoke(app, ["test", str(db.path), *arguments])
+        ended = CliRunner().invoke(app, ["classes", "model-test", str(db.path), *arguments])
         assert ended.exit_code == code, ended.output
         return ended
 

@@ -76,7 +76,7 @@ class BuildInputs(Settings):
         bool, setting("Also compute how much each class relies on each component.")
     ] = False
     extendable: Annotated[
-        bool, setting("Keep what 'semlens extend' needs to add images later.")
+        bool, setting("Keep what 'semlens db extend' needs to add images later.")
     ] = False
     classes: Annotated[
         Path | None,

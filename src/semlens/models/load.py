@@ -48,8 +48,9 @@ def load_model(
     random_weights
         Seed of random weights, for an untrained model.
     weights
-        File with other weights for the same architecture, as written by ``semlens prune`` and
-        ``semlens retrain``. The model's SPEC then ends in ``:weights=FILE``.
+        File with other weights for the same architecture, as written by
+        ``semlens correct prune`` and ``semlens correct retrain``. The model's SPEC
+        then ends in ``:weights=FILE``.
     device
         Device for the model.
     run_files

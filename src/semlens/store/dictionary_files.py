@@ -71,5 +71,5 @@ def _not_a_dictionary(path: str | Path, reason: str) -> RecipeError:
         f"'{shortened(str(path))}' is not a file of directions ({reason}).",
         f"Expected a file that semlens wrote, a folder of SAELens with {CONFIG}, or a state dict "
         "of overcomplete that ends in .pt.",
-        "Check the path; 'semlens fit' makes such a file.",
+        "Check the path; 'semlens db fit' makes such a file.",
     )

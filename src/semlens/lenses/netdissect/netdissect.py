@@ -134,8 +134,8 @@ class NetDissection(Result):
 
 
 @lens(
-    "model", "images", group="Describe",
-    example="netdissect r18.semlens --masks masks/ --save netdissect.png",
+    "model", "images", group="Describe", command="concepts netdissect",
+    example="concepts netdissect r18.semlens --masks masks/ --save netdissect.png",
 )  # fmt: skip
 def netdissect(
     database: Database,
