@@ -179,7 +179,7 @@ class Prototypes(Result):
         read = self.database.images.read
         panels: list[Pictures] = []
         for record, members in zip(self.frame.to_dict("records"), self.nearest, strict=True):
-            own = self.characteristic[self.characteristic["prototype"] == record["prototype"]]
+            own: Any = self.characteristic[self.characteristic["prototype"] == record["prototype"]]
             rows = [PictureRow([read(sample) for sample in members[:SHOWN].tolist()], "nearest")]
             rows += [
                 PictureRow(
