@@ -84,8 +84,7 @@ def extend(
     """
     from semlens.api import extend as extend_database
     from semlens.data.class_mapping import read_targets
-    from semlens.run.executors.parse import parse_executor
-    from semlens.run.plan import Execution
+    from semlens.run.plan import Execution, parse_executor
 
     images = load_sources(data)
     done = extend_database(
