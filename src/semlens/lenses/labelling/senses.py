@@ -19,7 +19,7 @@ from torch.nn import functional
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.lens import lens
-from semlens.lenses.arguments import LabelConcepts, SomeComponents
+from semlens.lenses.arguments import AnyComponents, LabelConcepts
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.vote import ExampleVote
@@ -267,7 +267,7 @@ def senses(
     database: Database,
     *,
     components: Annotated[
-        SomeComponents,
+        AnyComponents,
         setting("Components, repeated or separated by commas [highest polysemanticity]."),
     ] = (),
     concepts: LabelConcepts = VOCABULARY,
