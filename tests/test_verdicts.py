@@ -25,7 +25,7 @@ from semlens.lenses.audit.audit import audit
 from semlens.lenses.audit.audit_records import AuditChanges, AuditSettings
 from semlens.lenses.audit.sweep import audit_all
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
-from semlens.lenses.audit.wording import CURLY
+from semlens.wording import CURLY
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.resolve_concepts import concepts_by_class
 from semlens.models.subject import SubjectModel

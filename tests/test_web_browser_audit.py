@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 from web_browser import axe, expect, settle, still
 
-from semlens.lenses.audit.wording import CURLY
+from semlens.wording import CURLY
 from semlens.lenses.concepts import ConceptSet
 
 AUDIT = "#/m/demo/audit"

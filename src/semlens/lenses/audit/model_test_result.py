@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from semlens.draw.text_table import rich_table
-from semlens.lenses.audit.wording import STRAIGHT, percent, quoted
+from semlens.wording import STRAIGHT, percent, quoted
 from semlens.lenses.correct.artefact_sensitivity import change_interval
 from semlens.lenses.result import Result
 

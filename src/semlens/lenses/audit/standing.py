@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from scipy.stats import false_discovery_control
 
-from semlens.lenses.audit.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
+from semlens.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
 
 Kind = Literal["alarm", "suspicion", "no alarm", "no verdict"]
 """Beyond chance over all classes tested; only on its own; not beyond chance; not tested."""

@@ -26,7 +26,7 @@ from semlens.lenses.audit.class_contrast import (
     standardised,
 )
 from semlens.lenses.audit.moderated_test import LEAST_CLASSES
-from semlens.lenses.audit.wording import p_text
+from semlens.wording import p_text
 from semlens.lenses.classes import class_name
 from semlens.lenses.compare.component_sets import component_sets
 from semlens.lenses.concepts import ConceptSet, as_concepts, concept_key

@@ -25,7 +25,7 @@ from semlens.lenses.audit.audit_result import (
     verdict_keys,
 )
 from semlens.lenses.audit.standing import Experiment, Standing, overall, standings
-from semlens.lenses.audit.wording import STRAIGHT
+from semlens.wording import STRAIGHT
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.resolve_concepts import ResolvedConcepts

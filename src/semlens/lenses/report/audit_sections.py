@@ -21,7 +21,7 @@ from semlens.draw.report_page import (
 from semlens.lenses.audit.audit_records import AuditRecord, Status
 from semlens.lenses.audit.audit_result import Audit, share_range, verdict_concept
 from semlens.lenses.audit.relevance_shares import ALL
-from semlens.lenses.audit.wording import p_text
+from semlens.wording import p_text
 from semlens.lenses.labelling.component_names import shown_names
 from semlens.lenses.report.section_parts import SkippedSection, percent, section, strip
 from semlens.store.reader import Database

@@ -19,7 +19,7 @@ from semlens.draw.report_page import (
 )
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.standing import Kind
-from semlens.lenses.audit.wording import percent
+from semlens.wording import percent
 from semlens.lenses.classes import class_name
 from semlens.lenses.correct.before_after import BeforeAfter
 from semlens.lenses.report.audit_sections import VERDICT_TEXTS, component_card

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from semlens.lenses.audit.relevance_shares import VERDICTS
 from semlens.lenses.audit.standing import FLAGGED
-from semlens.lenses.audit.wording import p_text
+from semlens.wording import p_text
 from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, ShareEvidence
 
 NAMED = 4

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from semlens.lenses.audit.model_test import model_test
 from semlens.lenses.audit.model_test_result import ModelTest, Outputs
-from semlens.lenses.audit.wording import CURLY
+from semlens.wording import CURLY
 from semlens.lenses.classes import class_name, class_samples
 from semlens.lenses.result import plain
 from semlens.recipe import fingerprint

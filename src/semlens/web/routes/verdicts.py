@@ -18,7 +18,7 @@ from semlens.lenses.audit.audit_result import Audit, verdict_keys
 from semlens.lenses.audit.relevance_shares import Verdict
 from semlens.lenses.audit.saved_audits import reviews_of, with_marks
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
-from semlens.lenses.audit.wording import CURLY
+from semlens.wording import CURLY
 from semlens.lenses.classes import class_name
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.lenses.swap.experiments import edition
