@@ -75,7 +75,7 @@ def file_readers(folder: Path) -> dict[str, Reader]:
     from semlens.embedders.load import load_embedder
     from semlens.lenses.concepts import ConceptSet
     from semlens.models.load import load_model
-    from semlens.store.sealed_files import (
+    from semlens.store.atomic_files import (
         load_sealed,
         load_sealed_table,
         save_sealed,

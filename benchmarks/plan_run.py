@@ -27,9 +27,8 @@ from scale import RandomWords, Size, write
 
 import semlens as sl
 from semlens.stages.collect import Collected
-from semlens.store.sealed_files import load_sealed, save_sealed
-from semlens.streaming.reference import SampleReadouts
-from semlens.streaming.statistics import Moments, TopExamples, batch_statistics
+from semlens.store.atomic_files import load_sealed, save_sealed
+from semlens.streaming.statistics import Moments, SampleReadouts, TopExamples, batch_statistics
 
 BATCH, EXAMPLES, LAYER = 32, 30, "layer"
 REFERENCE = 2048

@@ -13,11 +13,10 @@ from sklearn.decomposition import NMF, PCA
 from torch import nn
 from torch.nn import functional
 
-from semlens.dictionaries.attention_heads import head_dictionary
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
 from semlens.dictionaries.fit import FITS, fit_directions
-from semlens.dictionaries.request import FITTED, parse_components
-from semlens.dictionaries.semi_nmf import nonnegative_least_squares
+from semlens.dictionaries.operators import nonnegative_least_squares
+from semlens.dictionaries.request import FITTED, head_dictionary, parse_components
 from semlens.errors import LayerError, RecipeError
 from semlens.models.ablation import pruned
 from semlens.models.hooks import run_layers

@@ -19,8 +19,8 @@ from semlens.models.hooks import call_model
 from semlens.models.load import load_model
 from semlens.run.plan import Execution
 from semlens.run.shards import Shards, Stage
-from semlens.store.atomic_files import damaged
-from semlens.store.sealed_files import (
+from semlens.store.atomic_files import (
+    damaged,
     load_sealed,
     load_sealed_table,
     save_sealed,

@@ -160,7 +160,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
 
 def load_sources(specs: Sequence[str]) -> Images:
     """Load the images of one or several SPECs, one after another."""
-    from semlens.data.joined_images import JoinedImages
+    from semlens.data.images import JoinedImages
     from semlens.data.load import load_images
 
     sources = [load_images(spec) for spec in specs]

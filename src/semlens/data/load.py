@@ -9,11 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from semlens.data.image_folder import ImageFolder, check_folder
+from semlens.data.image_folder import ImageFolder, RemoteImages, check_folder, read_remote
 from semlens.data.image_sequence import ImageSequence
-from semlens.data.images import Images, read_file
-from semlens.data.joined_images import JoinedImages, split_id, split_spec
-from semlens.data.remote_images import RemoteImages, read_remote
+from semlens.data.images import Images, JoinedImages, read_file, split_id, split_spec
 from semlens.errors import DataError, ImageError
 from semlens.regular_files import is_file, is_folder, user_path
 from semlens.remote_files import RemoteFolder, remote_url
@@ -83,7 +81,7 @@ def as_images(images: Images | str | Path | Sequence[Any]) -> Images:
         raise DataError(
             f"The images are a {type(images).__name__}, without a length or an index.",
             "Expected a list, a data set with both, or a SPEC.",
-            "Use semlens.data.streamed_images.StreamedImages for a datasets.IterableDataset.",
+            "Use semlens.data.huggingface.StreamedImages for a datasets.IterableDataset.",
         )
     return ImageSequence(images)
 
@@ -223,8 +221,7 @@ def load_hugging_face(spec: str, *, offline: bool = False, streaming: bool = Fal
         head, _, tail = spec.removeprefix("datasets/").rpartition(":")
         name, split = (head, tail) if head else (tail, None)
     try:
-        from semlens.data.huggingface import HuggingFaceImages
-        from semlens.data.streamed_images import StreamedImages
+        from semlens.data.huggingface import HuggingFaceImages, StreamedImages
 
         if streaming:
             return StreamedImages.load(name, split)

@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from torch._export.verifier import SpecViolationError
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from semlens.dictionaries.constant import OPERATOR as AS_CONSTANT
+from semlens.dictionaries.operators import OPERATOR as AS_CONSTANT
 from semlens.errors import RelevanceError
 from semlens.models.fitting_batches import out_of_memory
 from semlens.models.hooks import FAILURES, NamedLayers, evaluating

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from semlens.data.verified_images import stale_error
-from semlens.embedders.precision import check_precision
+from semlens.embedders.embedder import check_precision
 from semlens.embedders.precomputed import PrecomputedVectors
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout

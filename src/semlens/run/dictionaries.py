@@ -10,10 +10,8 @@ import numpy as np
 
 from semlens.data.images import Images
 from semlens.data.verified_images import content_digests
-from semlens.dictionaries.attention_heads import KIND as HEADS
-from semlens.dictionaries.attention_heads import head_dictionary
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
-from semlens.dictionaries.request import DictionaryRequest
+from semlens.dictionaries.request import HEADS, DictionaryRequest, head_dictionary
 from semlens.dictionaries.train_sae import SAE, SaeTraining, train_sae
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout

@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from semlens.data.class_mapping import UNLABELLED, TargetMap, UnmappedWarning, map_targets
-from semlens.data.images import Images
-from semlens.data.joined_images import JoinedImages
+from semlens.data.images import Images, JoinedImages
 from semlens.data.load import check_server, load_images
 from semlens.data.own_boxes import load_boxes
 from semlens.embedders.load import Embedder

@@ -28,7 +28,7 @@ from semlens.store import file_names
 from semlens.store.manifest import LayerEntry, LayerReference, Manifest
 from semlens.store.reader import Database, data_fingerprint
 from semlens.store.writer import BuildWriter
-from semlens.streaming.reference import SampleReadouts, choose_samples
+from semlens.streaming.statistics import SampleReadouts, choose_samples
 from semlens.types import Crop
 
 

@@ -17,8 +17,8 @@ from semlens.run.plan import Plan
 from semlens.run.relevance import layers_without_relevance, relate_stage
 from semlens.run.shards import Shards, Stage
 from semlens.store import file_names
+from semlens.store.atomic_files import load_sealed
 from semlens.store.reader import Database
-from semlens.store.sealed_files import load_sealed
 from semlens.store.writer import check_folder, write_lock
 
 

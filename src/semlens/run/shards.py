@@ -13,8 +13,7 @@ from torch import Tensor
 from semlens.progress import report_progress
 from semlens.run.executors.executor import Task, Workers
 from semlens.run.plan import Execution
-from semlens.store.atomic_files import load_tensors
-from semlens.store.sealed_files import load_sealed, save_sealed
+from semlens.store.atomic_files import load_sealed, load_tensors, save_sealed
 
 T = TypeVar("T")
 

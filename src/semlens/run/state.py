@@ -25,7 +25,7 @@ from semlens.store.atomic_files import load_tensors
 from semlens.store.manifest import Extendable
 from semlens.store.reader import Database
 from semlens.store.writer import BuildWriter
-from semlens.streaming.reference import SampleReadouts
+from semlens.streaming.statistics import SampleReadouts
 
 
 class RecomputeWarning(UserWarning):

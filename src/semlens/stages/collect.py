@@ -30,8 +30,13 @@ from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import explain_batch, images_per_pass
 from semlens.relevance.make_engine import EngineCache
 from semlens.stages.batches import batch_inputs, prepared_batches
-from semlens.streaming.reference import SampleReadouts
-from semlens.streaming.statistics import Moments, ReadoutBlock, TopExamples, batch_statistics
+from semlens.streaming.statistics import (
+    Moments,
+    ReadoutBlock,
+    SampleReadouts,
+    TopExamples,
+    batch_statistics,
+)
 from semlens.types import Rank, Readout, Signs
 
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from semlens.data.prefetch import prefetch
 from semlens.draw.crop_window import box_within, cut_window, window_around
 from semlens.draw.encode_images import encode_webp
-from semlens.embedders.embedder import Embedder
-from semlens.embedders.precision import embedding_in
+from semlens.embedders.embedder import Embedder, embedding_in
 from semlens.errors import EmbedderError
 from semlens.models.fitting_batches import FittingBatches
 from semlens.types import Box, Precision, Thumbnail

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float16, Float32
 from torch import Tensor
 
-from semlens.streaming.reference import SampleReadouts
+from semlens.streaming.statistics import SampleReadouts
 
 _CHUNK = 1024
 """Components that are converted at a time."""

@@ -1,12 +1,32 @@
-"""Semi-NMF: activations of any sign as nonnegative sums of directions (Ding et al. 2010)."""
+"""Operations that a captured graph has as one operator: constants, and nonnegative codes."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.cluster import KMeans
 from torch import Tensor
+
+OPERATOR = "semlens.as_constant"
+"""Its name in a captured graph."""
+
+
+@torch.library.custom_op("semlens::as_constant", mutates_args=())
+def _as_constant(value: Tensor) -> Tensor:
+    return value.clone()
+
+
+@_as_constant.register_fake
+def _(value: Tensor) -> Tensor:
+    return torch.empty_like(value)
+
+
+def as_constant(value: Tensor) -> Tensor:
+    """Return the value; neither gradients nor relevance pass through it.
+
+    ``detach`` alone does not do this in a captured graph, where it is an alias.
+    """
+    return _as_constant(value.detach())
+
 
 MAX_SWEEPS = 500
 NNLS_TOLERANCE = 1e-6
@@ -61,39 +81,3 @@ def improved_codes(
 ) -> Float[Tensor, "n k"]:
     """Return the same codes, sooner, from a start near them."""
     return _descend(x @ directions.T, directions @ directions.T, start)
-
-
-MAX_ROUNDS = 100
-TOLERANCE = 1e-5
-"""The fit ends once a round removes less than this share of the energy."""
-
-
-def semi_nmf(x: Float[Tensor, "n c"], directions: int, seed: int) -> Float[Tensor, "k c"]:
-    """Return directions D of unit length that minimise ``|x - Z D|^2`` for codes ``Z >= 0``.
-
-    Codes and directions are solved in turn, each exactly, from the centroids of k-means (Ding et
-    al. 2010, 3.3, whose multiplicative update of the codes needs more rounds).
-    """
-    solver = KMeans(directions, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]
-    centroids = solver.fit(x.numpy()).cluster_centers_
-    fitted = _unit(torch.from_numpy(centroids.astype(np.float32)))
-    codes = nonnegative_least_squares(x, fitted)
-    energy, previous = float(x.square().sum()), float("inf")
-    for _ in range(MAX_ROUNDS):
-        # a direction that no vector uses keeps its place
-        used = codes.amax(0) > 0
-        solved = torch.linalg.lstsq(codes[:, used].double(), x.double()).solution.float()
-        fitted = fitted.clone()
-        fitted[used] = solved
-        lengths = fitted.norm(dim=1)
-        fitted = _unit(fitted)
-        codes = improved_codes(x, fitted, codes * lengths)
-        left = float((x - codes @ fitted).square().sum())
-        if previous - left < TOLERANCE * energy:
-            break
-        previous = left
-    return fitted
-
-
-def _unit(directions: Tensor) -> Tensor:
-    return directions / directions.norm(dim=1, keepdim=True).clamp_min(1e-12)
