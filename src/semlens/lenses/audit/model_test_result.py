@@ -13,9 +13,9 @@ from rich.console import Group
 from rich.text import Text
 
 from semlens.draw.text_table import rich_table
-from semlens.wording import STRAIGHT, percent, quoted
 from semlens.lenses.correct.artefact_sensitivity import change_interval
 from semlens.lenses.result import Result
+from semlens.wording import STRAIGHT, percent, quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from scipy.stats import false_discovery_control
 
@@ -50,6 +50,15 @@ class Experiment:
     p_value: float
     tests: int
     experiments: int
+
+
+@runtime_checkable
+class SpeaksOfClasses(Protocol):
+    """A result of experiments without words."""
+
+    def experiments(self) -> Mapping[int, Sequence[Experiment]]:
+        """Return what was found about each class, by logit."""
+        ...
 
 
 @dataclass(frozen=True)

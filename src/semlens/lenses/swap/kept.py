@@ -7,7 +7,7 @@ with other settings is not kept, so that nobody can try settings until one finds
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,6 @@ import pandas as pd
 from semlens.draw.encode_images import decode_image, encode_webp
 from semlens.errors import StoreError
 from semlens.lenses.audit.standing import Experiment
-from semlens.lenses.swap.parts import WORDS
 from semlens.lenses.swap.swap_result import Pasted, Swap, corrected
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
@@ -51,25 +50,16 @@ def kept_swap(database: Database) -> Swap | None:
     frame, origin = saved
     first = frame.drop_duplicates("part")
     pasted = {
-        part: _pictures(origin["pasted"].get(f"{part} {logit}", ()))
+        part: _pictures(origin["pasted"].get(f"{part} {logit}", []))
         for part, logit in zip(first["part"], first["logit"], strict=True)
     }
     return Swap(frame, _components(origin), origin["images"], origin["classes"], pasted)
 
 
-def experiments(swap: Swap | None) -> dict[int, list[Experiment]]:
-    """Return what the parts of a swap say about each class, by logit, corrected for all tests."""
-    found: dict[int, list[Experiment]] = {}
-    for part in [] if swap is None else swap.parts:
-        # the smallest p-value of each class first
-        rows = swap.frame[swap.frame["part"] == part].drop_duplicates("logit")
-        words = WORDS[part]
-        for logit, p in zip(rows["logit"], rows["adjusted"], strict=True):
-            said = Experiment(
-                words.name, words.parts, words.act, float(p), len(swap.frame), len(swap.parts)
-            )
-            found.setdefault(int(logit), []).append(said)
-    return found
+def kept_experiments(database: Database) -> Mapping[int, Sequence[Experiment]]:
+    """Return what the swaps that are kept in a database say about each class, by logit."""
+    swap = kept_swap(database)
+    return {} if swap is None else swap.experiments()
 
 
 def edition(database: Database) -> float:

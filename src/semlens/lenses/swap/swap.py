@@ -14,7 +14,7 @@ from semlens.lenses.arguments import Targets
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.swap.effect import Transfers, measure_swaps, pasted_pictures
-from semlens.lenses.swap.kept import keep_swap
+from semlens.lenses.swap.kept import keep_swap, kept_swap
 from semlens.lenses.swap.pairs import REFERENCE, SEED, SwapPlan, plan_swap
 from semlens.lenses.swap.parts import (
     PARTS,
@@ -36,7 +36,7 @@ from semlens.store.reader import Database
 
 @lens(
     "model", "images", group="Audit", report="Swaps: does the class rely on parts of its images?",
-    example="swap r18.semlens --part border --save swap.png",
+    kept=kept_swap, example="swap r18.semlens --part border --save swap.png",
 )  # fmt: skip
 def swap(
     database: Database,
@@ -51,7 +51,8 @@ def swap(
         setting(
             "Size of the part: width of the border as a share of the sides [0.15 and 0.25], area "
             "of a region as a share of the image [0.05], share of the difference in colour [1].",
-            gt=0, le=1,
+            gt=0,
+            le=1,
         ),
     ] = None,
     rules: RulesLike = None,

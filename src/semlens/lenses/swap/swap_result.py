@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 
 from semlens.draw.text_table import titled_table
 from semlens.figures import FigureSpec, Panel, PictureRow, Pictures, Series, Values
+from semlens.lenses.audit.standing import Experiment
 from semlens.lenses.result import Result, Section
 from semlens.lenses.swap.effect import ALPHA
 from semlens.lenses.swap.parts import PARTS, WORDS, Part
@@ -21,7 +22,7 @@ from semlens.types import Component
 from semlens.wording import p_text
 
 LISTED = 12
-"""Classes in a terminal, and besides the class itself in a section."""
+"""Classes in a terminal."""
 SHOWN = 16
 """Classes in a figure."""
 MAPS = 6
@@ -71,13 +72,9 @@ class Swap(Result):
         moved = set(self.frame["part"])
         return [part for part in PARTS if part in moved]
 
-    def only(self, part: Part) -> Swap | None:
-        """Return what was found with one part, corrected as before; None if it was not moved."""
-        if part not in self.parts:
-            return None
-        frame = self.frame[self.frame["part"] == part].reset_index(drop=True)
-        components = self.components[self.components["part"] == part].reset_index(drop=True)
-        return replace(self, frame=frame, components=components)
+    def rows(self, part: Part) -> pd.DataFrame:
+        """Return the tests of one part."""
+        return self.frame.loc[self.frame["part"] == part]
 
     @property
     def detected(self) -> list[str]:
@@ -92,6 +89,18 @@ class Swap(Result):
     def _excited(self, row: pd.Series) -> pd.DataFrame:
         keys = ["class", "part", "size"]
         return self.components.loc[(self.components[keys] == row[keys]).all(axis=1)]
+
+    def experiments(self) -> dict[int, list[Experiment]]:
+        """Return what each part says about each class, by logit, corrected for all tests."""
+        said: dict[int, list[Experiment]] = {}
+        for part in self.parts:
+            # the smallest p-value of each class first
+            rows: Any = self.rows(part).drop_duplicates("logit")
+            words, count = WORDS[part], (len(self.frame), len(self.parts))
+            for logit, p in zip(rows["logit"], rows["adjusted"], strict=True):
+                experiment = Experiment(words.name, words.parts, words.act, float(p), *count)
+                said.setdefault(int(logit), []).append(experiment)
+        return said
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
@@ -108,7 +117,7 @@ class Swap(Result):
         return "\n".join(self._summary(part) for part in self.parts)
 
     def _summary(self, part: Part) -> str:
-        rows = self.frame[self.frame["part"] == part]
+        rows = self.rows(part)
         count = len(set(rows["class"]))
         of = f"{count}" if count == self.classes else f"{count} of the {self.classes} classes"
         named = ", ".join(dict.fromkeys(rows.loc[rows["detected"], "class"])) or "none"
@@ -119,7 +128,7 @@ class Swap(Result):
         """Return the gain of each class, where its regions lie, and what was pasted."""
         panels: list[Panel] = []
         for part in self.parts:
-            rows = self.frame[self.frame["part"] == part]
+            rows = self.rows(part)
             names = list(dict.fromkeys(rows["class"]))[:SHOWN]
             panels.append(_gains(rows, names, part, self._summary(part)))
             if part == "region" and self.coverage:
@@ -136,14 +145,14 @@ class Swap(Result):
         if target is None:
             return Section(self.summary.splitlines(), self.figure(), self.frame, limits)
         sentences = [self._sentence(part, target) for part in self.parts]
-        rank = self.frame.groupby("part").cumcount()
-        listed = self.frame[(self.frame["class"] == target) | (rank < LISTED)]
-        return Section(sentences, self.figure(), listed, limits)
+        own = self.frame["class"] == target  # the class itself comes first
+        table = pd.concat([self.frame.loc[own], self.frame.loc[~own]])
+        return Section(sentences, self.figure(), table, limits)
 
     def _sentence(self, part: Part, target: str) -> str:
         """Describe what a part of a class's images does to its logit on other images."""
         words = WORDS[part]
-        own = self.frame[(self.frame["class"] == target) & (self.frame["part"] == part)]
+        own: Any = self.rows(part).loc[lambda rows: rows["class"] == target]
         if own.empty:
             return (
                 f"'{target}' was not among the classes tested with the {words.name}. "
