@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from semlens.data.class_mapping import UNLABELLED, UnmappedWarning
 from semlens.data.images import Images, read_file
 from semlens.errors import DataError, ImageError
 from semlens.regular_files import is_folder, user_path
@@ -49,8 +51,22 @@ class ImageFolder(Images):
 
 
 def folder_classes(ids: Sequence[str]) -> list[str] | None:
-    """Return the first-level folder of each relative path; None if some are in no folder."""
-    return [name.split("/", 1)[0] for name in ids] if all("/" in name for name in ids) else None
+    """Return the first-level folder of each relative path; None if all are in no folder.
+
+    Images beside the folders have no label, which a warning says.
+    """
+    loose = [name for name in ids if "/" not in name]
+    if len(loose) == len(ids):
+        return None
+    if loose:
+        shown = ", ".join(loose[:3]) + (" ..." if len(loose) > 3 else "")
+        warnings.warn(
+            f"{len(loose)} of {len(ids)} images are in no class folder ({shown}): they have no "
+            "class. Move them into a folder of their class, or out of the data.",
+            UnmappedWarning,
+            stacklevel=3,
+        )
+    return [name.split("/", 1)[0] if "/" in name else UNLABELLED for name in ids]
 
 
 def check_folder(root: str | Path) -> None:

@@ -11,9 +11,10 @@ import json
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -74,13 +75,14 @@ def decode(data: bytes, name: str) -> Image.Image:
 def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """Apply the EXIF orientation, composite alpha over white, and convert to 8-bit RGB.
 
-    16-bit grey is scaled by 1/257, so that white stays white.
+    Grey of up to 16 bits is scaled so that white is white; what a file calls transparent is white.
 
     Raises
     ------
     ImageError
         If the pixels have no fixed mapping to 8 bits, or a lazily opened file is damaged.
     """
+    tags = dict(getattr(image, "tag_v2", {}))  # of a TIFF; turning the image loses them
     try:
         image = _apply_orientation(image)
         image.load()
@@ -89,10 +91,9 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     if image.mode == "F":
         raise _pixel_error(name, "floating-point")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        if values.min() < 0 or values.max() > 65535:
-            raise _pixel_error(name, "32-bit")
-        image = Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
+        image = _eight_bits(image, tags, name)
+    if image.mode == "RGB" and max(image.info.get("transparency", (0,))) > 255:
+        return _keyed(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -101,6 +102,33 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     except ValueError as error:  # a mode such as LAB
         raise _decode_error(name, error) from error
+
+
+_BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339
+"""Tags of a TIFF: bits per sample, what 0 means, and whether values have a sign."""
+
+
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any], name: str) -> Image.Image:
+    """Scale grey of 9 to 16 bits to 8; Pillow leaves open what 0 and the largest value mean."""
+    values = np.asarray(image).astype(np.float64)
+    bits = int(np.ravel(tags.get(_BITS, 16))[0])
+    signed = int(np.ravel(tags.get(_FORMAT, 1))[0]) == 2
+    white = 2.0**bits - 1
+    if bits > 16 or signed or values.min() < 0 or values.max() > white:
+        raise _pixel_error(name, "signed" if signed and bits <= 16 else "32-bit")
+    transparent = values == image.info.get("transparency")
+    if tags.get(_PHOTOMETRIC) == 0:  # 0 is white, as in radiographs
+        values = white - values
+    grey = np.rint(values * (255 / white)).astype(np.uint8)
+    return Image.fromarray(np.where(transparent, np.uint8(255), grey))
+
+
+def _keyed(image: Image.Image) -> Image.Image:
+    """Paint the transparent colour of a 16-bit RGB file white; Pillow has halved its pixels."""
+    key = np.array(image.info["transparency"]) >> 8
+    pixels = np.array(image)
+    pixels[(pixels == key).all(-1)] = 255
+    return Image.fromarray(pixels)
 
 
 def upright_size(content: bytes | Image.Image, name: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from semlens.lenses.statistics import leave_one_out
 from semlens.lenses.swap.pairs import Pairs, SwapPlan
 from semlens.lenses.swap.parts import Part, Transfer, model_inputs
 from semlens.models.forward import NO_LOGITS, readouts_and_logits_of
-from semlens.models.input_pictures import input_pictures
+from semlens.models.subject import input_pictures
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 
