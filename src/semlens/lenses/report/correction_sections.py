@@ -38,11 +38,11 @@ def read_model_test(path: Path, name: str) -> Mapping[str, Any]:
     DataError
         If the file is not a model test, or is of another class.
     """
-    values = read_saved(path, "test", _TEST_KEYS, "sets", _SET_KEYS)
+    values = read_saved(path, "classes model-test", _TEST_KEYS, "sets", _SET_KEYS)
     if not has_keys(values["real"], _REAL_KEYS) or None in [
         tested["auroc"] for tested in values["sets"]
     ]:
-        raise format_error(path, "test")
+        raise format_error(path, "classes model-test")
     if values["class"] != name:
         raise DataError(
             f"The model test '{path}' is of the class '{values['class']}'.",
@@ -60,13 +60,13 @@ def read_sensitivity(path: Path) -> Sensitivity:
     DataError
         If the file has another format.
     """
-    rows = read_saved(path, "evaluate", (), "rows", COLUMNS)["rows"]
+    rows = read_saved(path, "correct sensitivity", (), "rows", COLUMNS)["rows"]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     numeric = [name for name in COLUMNS if name not in ("model", "images", "class", "samples")]
     try:
         return Sensitivity(frame.astype(dict.fromkeys(numeric, float)))
     except (TypeError, ValueError) as error:
-        raise format_error(path, "evaluate") from error
+        raise format_error(path, "correct sensitivity") from error
 
 
 TestValues = Mapping[str, Any]
