@@ -203,30 +203,3 @@ def _result(inputs: Inputs, rounds: Sequence[Round]) -> dict[str, Any]:
 def _display_name(spec: str, inputs: Inputs, name: str) -> str:
     """Return a SPEC, or the name of a model whose random weights the benchmark generated."""
     return f"{name}, random weights" if inputs.work in spec else spec
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the result as tables."""
-    share = f"{result['referenced_images']} referenced ({result['referenced_share']:.0%})"
-    print(f"{result['images']} images, {share}; unique crops {result['unique_crops']}\n")
-    keys = ("seconds", "cpu_seconds", "peak_rss_mib")
-    rows = [(part, *(row[key] for key in keys)) for part, row in result["parts"].items()]
-    print(table(("part", "seconds", "CPU s", "peak MiB"), rows, digits=1), end="\n\n")
-    kinds = [
-        values[kind]
-        for kind in ("ours_over_bare", "ours_over_reference")
-        for values in (result, result["by_cpu_time"])
-    ]
-    rows = [(name, *(kind.get(name) for kind in kinds)) for name in result["ours_over_bare"]]
-    print(table(("ours", "over bare", "(by CPU)", "over reference", "(by CPU)"), rows), end="\n\n")
-    keys = ("stages", "seconds", "share", "busy", "over_bare")
-    rows = [
-        (name, *(group[key] for key in keys))
-        for name, groups in result["stages"].items()
-        for group in groups
-    ]
-    print(table(("ours", *keys), rows), end="\n\n")
-    for name, value in result["random_images_over_without"].items():
-        print(f"{name}: {value:.2f} of the time without")
-    for name, value in result.get("agreement", {}).items():
-        print(f"{name.replace('_', ' ')}: {value}")

@@ -25,15 +25,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import semlens as sl
-from benchmarks.cases.embedders.retrieval import RECALL_AT, retrieval
-from benchmarks.harness import ROOT, benchmark, table
+from benchmarks.cases.embedders.retrieval import retrieval
+from benchmarks.harness import ROOT, benchmark
 from demo_world.captions import EVALUATION, HELD_OUT, write_captions
 from demo_world.fetch import fetch
 from demo_world.photo_features import captioned, photo_workspace
@@ -129,26 +128,3 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "loading": loading(spec),
         }
     return {"embedders": result}
-
-
-def rows(result: dict[str, Any], name: str) -> Iterator[list[str]]:
-    """Yield the rows of the table of one set."""
-    for spec, figures in result["embedders"].items():
-        found = figures["sets"][name]
-        recalls = (found[f"recall@{k}"] for k in RECALL_AT)
-        cells = [f"{r['value']:.3f} ({r['low']:.2f} to {r['high']:.2f})" for r in recalls]
-        cost = f"{found['cpu ms per picture']:.0f}"
-        yield [spec, *cells, f"{found['image to text']:.3f}", cost]
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the tables."""
-    heads = ["embedder", *(f"recall@{k}" for k in RECALL_AT), "image to text", "CPU ms per picture"]
-    for name in SETS:
-        found = next(iter(result["embedders"].values()))["sets"][name]
-        print(f"\n{name}: {found['pictures']} pictures, {found['captions']} captions\n")
-        print(table(heads, list(rows(result, name))))
-    for spec, figures in result["embedders"].items():
-        print(f"\n{spec}: {figures['loading']}")
-        if figures["demo"] is not None:
-            print(f"on the demo: {figures['demo']}")

@@ -25,7 +25,7 @@ import torch
 
 import semlens as sl
 from benchmarks.cases.search.approximate import BUILD, flat, measure_indexes
-from benchmarks.harness import benchmark, log, peak_mib, table
+from benchmarks.harness import benchmark, log, peak_mib
 from benchmarks.worlds.many_components import QUICK, RandomWords, Size, random_vectors, write
 from semlens.store.examples import in_32_bits
 
@@ -126,13 +126,3 @@ def seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print a row for each figure."""
-    rows = [
-        [name.replace("_", " "), value]
-        for name, value in result.items()
-        if name not in {"quick", "machine"}
-    ]
-    print(table(["figure", "value"], rows))
