@@ -40,7 +40,7 @@ from benchmarks.cases.labels.confidence_cases import Labelled, labelled, planted
 from benchmarks.cases.labels.confidence_fit import Measured, fit, measured
 from benchmarks.harness import benchmark, log
 from benchmarks.worlds.cache import default_cache
-from benchmarks.worlds.labelled.specs import EMBEDDERS, WORLDS
+from benchmarks.worlds.labelled.scenes import EMBEDDERS, WORLDS
 from benchmarks.worlds.labelled.units import Units
 from benchmarks.worlds.labelled.worlds import GAPS, load_units, with_gap
 from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled, write_picture
@@ -66,7 +66,7 @@ def development_units(options: argparse.Namespace, work: Path) -> Iterator[Units
     if options.quick:
         yield from (planted(world, name) for world in (0, 1) for name in ("a", "b"))
     elif options.units:
-        from benchmarks.worlds.labelled.files import read_units
+        from benchmarks.worlds.labelled.units import read_units
 
         yield from (read_units(path) for path in sorted(options.units.glob("dev-*.npz")))
     else:

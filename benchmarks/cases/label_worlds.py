@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.harness import benchmark
 from benchmarks.worlds.cache import default_cache
-from benchmarks.worlds.labelled.specs import EMBEDDERS, WORLDS
+from benchmarks.worlds.labelled.scenes import EMBEDDERS, WORLDS
 from benchmarks.worlds.labelled.worlds import load_units, make_all
 
 OPTIONS: dict[str, dict[str, Any]] = {
