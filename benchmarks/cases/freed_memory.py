@@ -38,7 +38,7 @@ def run_batches(side: str, network: str, size: int) -> dict[str, Any]:
     import timm
     import torch
 
-    from semlens.run.executors.freed_memory import keep_freed_memory
+    from semlens.run.executors.executor import keep_freed_memory
 
     if side == "kept":
         keep_freed_memory()

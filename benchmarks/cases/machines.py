@@ -34,11 +34,10 @@ from semlens.run.build_database import build_database
 from semlens.run.executors.executor import Executor, Inputs, ThisProcess
 from semlens.run.executors.local_processes import LocalProcesses
 from semlens.run.executors.ray_cluster import Ray
-from semlens.run.hashing import hash_images
 from semlens.run.layer_stages import NewLayers
 from semlens.run.parts import Part, build_part, merge_parts
 from semlens.run.plan import Execution, Plan
-from semlens.run.shards import Shards
+from semlens.run.shards import Shards, hash_images
 from semlens.stages.collect import layer_layouts
 
 LAYERS, BATCH = ["0", "2"], 4

@@ -131,7 +131,15 @@ class Inputs:
             "search": ["search", database, "red", "--json"],
             "label": ["label", database, *concepts, "--rows", "0", "--json"],
             "show": ["show", database, *top, "--save", picture, "--json"],
-            "relevance": ["relevance", database, "--target", "bee", "--concepts", "none", "--json"],
+            "relevance": [
+                "class-relevance",
+                database,
+                "--target",
+                "bee",
+                "--concepts",
+                "none",
+                "--json",
+            ],
             "audit": ["audit", database, "--target", "ape", *concepts, "--json"],
         }
 
@@ -141,19 +149,19 @@ class Inputs:
         image = next(self.images.rglob("*.png"))
         model = ["--model", self.spec]
         commands: dict[str, list[str | Path]] = {
-            "verify": ["verify", database],
+            "verify": ["db", "verify", database],
             "scores": ["scores", database],
             "map": ["map", database, "--query", "red", *concepts, "--save", folder / "map.png"],
-            "dissect": ["dissect", database, *concepts],
-            "senses": ["senses", database, "--layer", "first", *concepts],
-            "label-stability": ["label-stability", database, *concepts],
-            "unexpected": ["unexpected", database, "--target", "ape", *concepts],
+            "dissect": ["concepts", "dissect", database, *concepts],
+            "senses": ["labels", "senses", database, "--layer", "first", *concepts],
+            "label-stability": ["labels", "stability", database, *concepts],
+            "unexpected": ["classes", "unexpected", database, "--target", "ape", *concepts],
             "audit --all": ["audit", database, "--all", *concepts],
             "compare": ["compare", database, "--by-layer", *concepts],
             "explain": ["explain", database, image, *concepts, *model],
             "graph": ["graph", database, "--target", "ape", *concepts, *model],
             "effect": ["effect", database, "--target", "ape", *concepts, *model],
-            "affected": ["affected", database, "first:1"],
+            "affected": ["correct", "affected", database, "first:1"],
             "report": ["report", database, "--target", "ape", *concepts, *model, "--save",
                        folder / "report.html"],
         }  # fmt: skip
