@@ -213,8 +213,9 @@ class Contrast(Result):
         """Return the most separating components, and the logits that shift most."""
         rows = [
             ComponentRow(
-                Component.parse(row["component"]), row["auroc"], row["label"] or "(no label)", row["low"],
-                row["high"], _tone(row["auroc"] - 0.5, row["p_value"]), p_text(row["p_value"]),
+                Component.parse(row["component"]), row["auroc"], row["label"] or "(no label)",
+                row["low"], row["high"], _tone(row["auroc"] - 0.5, row["p_value"]),
+                p_text(row["p_value"]),
             )
             for row in self.frame.head(SHOWN).to_dict("records")
         ]  # fmt: skip
