@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from textwrap import shorten
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled
+from semlens.draw.figure import SOFT, new_figure, styled
 from semlens.draw.palette import FOR, VERDICTS
-from semlens.draw.plot_elements import name_rows, show_square
-
-
-@styled
-def scores_plot(measures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Draw one panel per measure and one box per layer.
-
-    Parameters
-    ----------
-    measures
-        Values of the components, by measure and layer.
-    """
-    layers = list(next(iter(measures.values())))
-    figure, panels = new_figure(10.0, 1.4 + 0.42 * len(layers), 1, len(measures), sharey=True)
-    for axes, (measure, values), colour in zip(panels, measures.items(), SERIES, strict=False):
-        _draw_boxes(axes, [values[layer] for layer in layers], colour)
-        axes.set_title(measure)
-    name_rows(panels[0], layers)
-    return figure
-
-
-def _draw_boxes(axes: Axes, values: list[np.ndarray], colour: str) -> None:
-    """Draw one row per layer: components as dots, quartiles as a box."""
-    rng = np.random.default_rng(0)
-    for row, layer_values in enumerate(values):
-        jitter = rng.uniform(-0.26, 0.26, len(layer_values))
-        axes.scatter(
-            layer_values, row + jitter, s=5, color=colour, alpha=0.3, lw=0, rasterized=True
-        )
-    nonempty = [row for row, layer_values in enumerate(values) if len(layer_values)]
-    axes.boxplot(
-        [values[row] for row in nonempty], positions=nonempty, orientation="horizontal",
-        widths=0.5, showfliers=False, manage_ticks=False, medianprops={"color": INK, "lw": 1.6},
-        boxprops={"color": SOFT}, whiskerprops={"color": SOFT}, capprops={"color": SOFT},
-    )  # fmt: skip
-
+from semlens.draw.plot_elements import show_square
 
 COLUMNS = 2
 SHOWN = 6
