@@ -10,7 +10,7 @@ from semlens.lenses.describe.overview import (
     class_table,
     describe_settings,
 )
-from semlens.lenses.describe.score_distribution import Distribution, distributions
+from semlens.lenses.describe.score_distribution import MeasureDistribution, distributions
 from semlens.lenses.labelling.senses import most_polysemantic
 from semlens.lenses.scores import Scores
 from semlens.store.manifest import Source
@@ -100,7 +100,7 @@ def all_scores(context: ModelContext, state: AppState) -> Scores:
 
 
 @router.get("/scores")
-def scores(context: Context, state: State) -> list[Distribution]:
+def scores(context: Context, state: State) -> list[MeasureDistribution]:
     """Return the distribution of each measure in each layer, with its explanation."""
     frame = all_scores(context, state).frame
     return state.jobs.result(
