@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -15,11 +14,34 @@ from torch import Tensor
 from semlens.errors import LayerError
 from semlens.types import Layout, Readout
 
-Form = Literal["map", "map-last", "tokens", "units"]
-"""[b c h w], [b h w c] (Swin and similar models), [b t c] and [b c]."""
+Form = Literal["map", "map-last", "tokens", "sequence", "units"]
+"""[b c h w], [b h w c] (Swin and similar models), [b t c], [b c l] and [b c]."""
 
 ChannelOrder = Layout | Literal["unknown"]
-"""Result of :func:`semlens.models.channel_order.find_channel_orders` for a layer."""
+"""Whether the channels are the second or the last axis; ``auto`` if nothing was measured."""
+
+
+CHANNELS_FIRST: tuple[Form, ...] = ("map", "sequence", "units")
+"""Forms whose channels are the second axis."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the axes of a layer's output are; see :func:`semlens.models.axes.find_axes`.
+
+    Parameters
+    ----------
+    order
+        Place of the channels.
+    prefix, height, width
+        Of three axes, the positions: those before the grid (class token, registers), and the
+        grid; (0, 0) if there is none.
+    """
+
+    order: ChannelOrder = "auto"
+    prefix: int = 0
+    height: int = 0
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,7 @@ class LayerLayout:
     height, width
         Size of the spatial map; (0, 0) if the layer has none.
     prefix
-        Tokens before the spatial ones (class token, registers).
+        Positions before the spatial ones (class token, registers).
     """
 
     name: str
@@ -46,6 +68,11 @@ class LayerLayout:
     height: int = 0
     width: int = 0
     prefix: int = 0
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels in the output: 1 or -1."""
+        return 1 if self.form in CHANNELS_FIRST else -1
 
 
 @dataclass(frozen=True)
@@ -83,20 +110,21 @@ def replace_first_tensor(output: Any, tensor: Tensor) -> Any:
     return changed if is_mapping else type(output)(changed)
 
 
-def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto") -> LayerLayout:
+def measure_layout(name: str, output: Any, axes: Axes | None = None) -> LayerLayout:
     """Determine the layout of a layer's output.
 
     Parameters
     ----------
-    channel_order
-        Order of four axes. With ``auto``, the two axes of equal size are the map.
+    axes
+        What was measured. With None, the two axes of equal size among four are the map.
 
     Raises
     ------
     LayerError
-        If it is not a floating-point tensor with two to four axes, is empty, or the order of four
+        If it is not a floating-point tensor with two to four axes, is empty, or the order of its
         axes is not known.
     """
+    axes = axes or Axes()
     tensor = first_tensor(output)
     if tensor is None or not tensor.is_floating_point() or not 2 <= tensor.ndim <= 4:
         received = (
@@ -104,7 +132,7 @@ def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto")
         )
         raise LayerError(
             f"Layer '{name}' returns {received}.",
-            "Expected floats of shape [b c], [b t c], [b c h w] or [b h w c].",
+            "Expected floats of shape [b c], [b t c], [b c l], [b c h w] or [b h w c].",
             "Choose a layer before or after it; 'semlens layers MODEL' lists the forms.",
         )
     shape = list(tensor.shape)
@@ -116,23 +144,50 @@ def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto")
         )
     if tensor.ndim == 2:
         return LayerLayout(name, "units", shape[1])
-    if tensor.ndim == 3:
-        prefix, height, width = _token_grid(shape[1])
-        return LayerLayout(name, "tokens", shape[2], height, width, prefix)
-    order = channel_order_by_proportion(shape, 1, 1) if channel_order == "auto" else channel_order
+    order = axes.order
+    if order == "auto":
+        order = channel_order_by_proportion(shape, 1, 1) if tensor.ndim == 4 else "unknown"
     if order == "unknown":
         raise LayerError(
             f"The channels of layer '{name}', of shape {shape}, may come first or last.",
-            "Expected a layer or an input size from which the axes of the map can be determined.",
+            "Expected a layer or an input size from which the axes can be determined.",
             "Pass layout='channels_first' or 'channels_last' to build, or to SubjectModel.",
         )
-    if order == "channels_last":
+    last = order == "channels_last"
+    if tensor.ndim == 3:
+        form, (positions, channels) = "tokens" if last else "sequence", shape[1:]
+        positions, channels = (positions, channels) if last else (channels, positions)
+        has_grid = axes.height > 0 and positions == axes.prefix + axes.height * axes.width
+        grid = (axes.height, axes.width, axes.prefix) if has_grid else (0, 0, 0)
+        return LayerLayout(name, form, channels, *grid)
+    if last:
         return LayerLayout(name, "map-last", shape[3], shape[1], shape[2])
     return LayerLayout(name, "map", shape[1], shape[2], shape[3])
 
 
+def layout_of_image(name: str, output: Any, axes: Axes) -> LayerLayout:
+    """Return the layout of a layer's output for one image: what a build can read.
+
+    Raises
+    ------
+    LayerError
+        As :func:`measure_layout`; or if the first axis is not that of the images.
+    """
+    tensor = first_tensor(output)
+    if tensor is not None and tensor.ndim > 1 and len(tensor) != 1:
+        raise LayerError(
+            f"Layer '{name}' returns {list(tensor.shape)} for one image.",
+            "Expected one entry per image in the first axis.",
+            "Choose the block around it: layers that work on windows of an image, or take "
+            "positions first, mix axes.",
+        )
+    return measure_layout(name, output, axes)
+
+
 def zero_channels(layout: LayerLayout, values: Tensor, channels: Sequence[int]) -> Tensor:
-    """Return a copy of values [... c h w] or [... c] of a layer with some channels set to zero.
+    """Return a copy of a layer's values with some channels set to zero.
+
+    Values have the shape [... c h w], [... c l] or [... c].
 
     Raises
     ------
@@ -141,7 +196,8 @@ def zero_channels(layout: LayerLayout, values: Tensor, channels: Sequence[int]) 
     """
     check_channel(layout, max(channels, default=0))
     index = torch.tensor(list(channels), dtype=torch.int64, device=values.device)
-    return values.index_fill(-3 if layout.form == "map" else -1, index, 0)
+    axis = {"map": -3, "sequence": -2}.get(layout.form, -1)
+    return values.index_fill(axis, index, 0)
 
 
 def check_channel(layout: LayerLayout, index: int) -> None:
@@ -180,15 +236,6 @@ def channel_order_by_proportion(shape: Sequence[int], height: int, width: int) -
     return "channels_first" if first else "channels_last"
 
 
-def _token_grid(tokens: int) -> tuple[int, int, int]:
-    """Split a token count into as few prefix tokens as possible and a square grid."""
-    for prefix in range(min(tokens, 17)):
-        side = math.isqrt(tokens - prefix)
-        if side > 1 and side * side == tokens - prefix:
-            return prefix, side, side
-    return 0, 0, 0
-
-
 def flatten(layout: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
     """Return the output as [samples, components, positions] in float32."""
     tensor = first_tensor(output).detach()
@@ -199,6 +246,8 @@ def flatten(layout: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
             tensor = tensor.flatten(1, 2).transpose(1, 2)
         case "tokens":
             tensor = tensor.transpose(1, 2)
+        case "sequence":
+            pass
         case "units":
             tensor = tensor[:, :, None]
     return tensor.float()
@@ -226,7 +275,7 @@ def compute_readouts(layout: LayerLayout, output: Any, readout: Readout) -> Laye
     low, argmin = flat.min(dim=2)
     if readout == "max":
         value, negative = high, -low
-    elif readout == "mean" or (layout.form == "tokens" and layout.prefix > 0):
+    elif readout == "mean" or layout.prefix > 0:
         value = flat.mean(dim=2) if readout == "mean" else flat[:, :, 0].contiguous()
         negative = -value
     else:
