@@ -17,7 +17,7 @@ from semlens.errors import LayerError
 from semlens.models.forward import readouts
 from semlens.models.subject import SubjectModel
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
-from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.make_engine import GradientEngine
 
 
 def subject(module: nn.Module, height: int, width: int, **options) -> SubjectModel:

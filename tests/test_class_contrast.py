@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from scipy.stats import t as student
 from torch import nn
 
 import semlens as sl
+from benchmarks.worlds.meaningless import meaningless_world
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, RelevanceError
 from semlens.lenses.audit.class_contrast import (
@@ -37,9 +36,6 @@ from semlens.lenses.resolve_concepts import class_and_concepts
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.web.app import create_app
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from calibration_worlds import meaningless_world  # noqa: E402
 
 
 def unit(values):
@@ -343,7 +339,7 @@ def test_an_alarm_does_not_depend_on_how_the_lists_are_passed(db):
         db.audit_all([*own, SPURIOUS], **settings).audits["blue"].p_value,
         db.audit("blue", [*own, SPURIOUS], **settings).p_value,
         db.audit("blue", [own[5], SPURIOUS], **settings).p_value,
-        db.audit(5, class_and_concepts(db, "blue", [own[5], SPURIOUS])[1], **settings).p_value,
+        db.audit(5, class_and_concepts(db, 5, [own[5], SPURIOUS])[1], **settings).p_value,
     }
     assert len(p_values) == 1
 

@@ -671,7 +671,7 @@ def test_compare_on_the_command_line(on_disk, tmp_path):
 
 @pytest.mark.slow
 def test_series_on_the_command_line(on_disk):
-    done = run("compare", "--series", *on_disk, "--steps", "start,end", "--json")
+    done = run("drift", *on_disk, "--step", "start", "--step", "end", "--json")
     assert done.exit_code == 0, done.output
     values = json.loads(done.stdout)
     assert [row["step"] for row in values["series"]] == ["start", "end"]
@@ -680,10 +680,6 @@ def test_series_on_the_command_line(on_disk):
 
 def test_wrong_words_on_the_command_line(on_disk, tmp_path):
     for words, said in (
-        (("--series", "--top", "3"), "--top cannot be used with --series"),
-        (("--series", "--by-layer"), "--by-layer cannot be used with --series"),
-        (("--series", "--pairs", str(tmp_path / "p.png")), "--pairs cannot be used with --series"),
-        (("--steps", "a,b"), "Add --series"),
         (("--save", "x.doc"), "x.doc"),
         (("--pairs", "x.pdf"), "x.pdf"),
     ):
@@ -691,4 +687,13 @@ def test_wrong_words_on_the_command_line(on_disk, tmp_path):
         assert done.exit_code == 1, words
         assert said in done.stderr
     assert run("compare", on_disk[0], on_disk[0]).exit_code == 1
+    for words, said in (
+        (("--top", "3"), "--top"),
+        (("--by-layer",), "--by-layer"),
+        (("--pairs", str(tmp_path / "p.png")), "--pairs"),
+    ):
+        done = run("drift", *on_disk, *words)
+        assert done.exit_code == 2, words
+        assert said in done.stderr
+    assert run("compare", *on_disk, "--steps", "a,b").exit_code == 2
     assert StoreError.__name__ in run("compare", on_disk[0], str(tmp_path / "no")).stderr

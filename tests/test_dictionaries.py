@@ -23,8 +23,8 @@ from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
 from semlens.models.with_dictionaries import with_dictionaries
 from semlens.relevance.class_relevance import class_seed
-from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.make_engine import GradientEngine
 from semlens.relevance.protocols import OUTPUT
 from semlens.stages.collect import layer_layouts
 

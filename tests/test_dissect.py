@@ -322,7 +322,7 @@ def test_on_the_command_line(tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
     db = sl.build(tmp_path / "m", make(0), images, "semlens/demo", ["first"], examples=3)
     tree, plot = tmp_path / "t.png", tmp_path / "p.png"
-    words = ["dissect", str(db.path), "--concepts", "ox-tree", "--depth", "2"]
+    words = ["concepts", "dissect", str(db.path), "--concepts", "ox-tree", "--depth", "2"]
     done = CliRunner().invoke(app, [*words, "--tree", str(tree), "--save", str(plot), "--json"])
     assert done.exit_code == 0, done.output
     values = json.loads(done.stdout)

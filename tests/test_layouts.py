@@ -18,9 +18,8 @@ from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
 from semlens.relevance.conservation import check
-from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.make_engine import engine_for
+from semlens.relevance.make_engine import GradientEngine, engine_for
 from semlens.types import Component
 
 WIDE = (56, 48)

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.errors import StoreError
-from semlens.lenses.saved_labels import label_tables, saved_labels
+from semlens.lenses.labelling.component_labels import label_tables, saved_labels
 from semlens.web.app import create_app
 
 
@@ -144,7 +144,7 @@ def test_commands_take_a_url(url):
     run = CliRunner().invoke
     shown = run(app, ["status", url, "--json"])
     assert shown.exit_code == 0, shown.output
-    checked = run(app, ["verify", url])
+    checked = run(app, ["db", "verify", url])
     assert checked.exit_code == 0, checked.output
     assert f"no problem in '{url}'" in checked.output.replace("\n", "")
     listed = run(app, ["scores", url, "--json"])

@@ -204,7 +204,7 @@ class Paste(Artefact):
     ----------
     path
         A PNG or WebP file with an alpha channel, or a folder of them, as written by
-        ``semlens cutout``.
+        ``semlens correct cut-out``.
     where
         ``same``: at its relative position in the source image; ``random``: anywhere, scaled by a
         factor from 0.75 to 1.25.

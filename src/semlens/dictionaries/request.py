@@ -167,6 +167,6 @@ def _parse(text: str) -> DictionaryRequest:
         raise RecipeError(
             f"'{text}' gives a number of directions.",
             "Expected the file of concept activation vectors.",
-            "Write one with 'semlens tcav --save-cavs', and pass cav:FILE.",
+            "Write one with 'semlens concepts tcav --save-cavs', and pass cav:FILE.",
         )
     return DictionaryRequest(kind, directions=int(rest))

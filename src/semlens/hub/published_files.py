@@ -79,7 +79,7 @@ def published_files(
         raise StoreError(
             f"'{database.location}' is not on this machine.",
             "Expected a folder of this machine to publish.",
-            "Copy it first: semlens pull.",
+            "Copy it first: semlens db pull.",
         )
     manifest = _public_manifest(database.manifest, crops)
     files = {name: database.files.verified_path(name) for name in manifest.files}

@@ -74,7 +74,7 @@ def dataset_card(
         ),
         _relevance(manifest),
         f"Written by semlens {__version__}; format {manifest.format} of databases. "
-        "`manifest.json` has the SHA-256 of every file; `semlens verify` compares them.\n",
+        "`manifest.json` has the SHA-256 of every file; `semlens db verify` compares them.\n",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -94,7 +94,7 @@ def _usage(repository: Repository) -> str:
 pip install semlens
 semlens search {repository.url} "a red flower"
 semlens serve {repository.url}
-semlens pull {repository.url}
+semlens db pull {repository.url}
 ```
 
 ```python

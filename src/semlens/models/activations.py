@@ -1,4 +1,4 @@
-"""Layouts of layer outputs, and readouts: one number per component and sample."""
+"""Layouts of layer outputs, the order of their axes, and readouts per component and sample."""
 
 from __future__ import annotations
 

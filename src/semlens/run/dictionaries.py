@@ -130,7 +130,7 @@ def add_dictionaries(path: Path, plan: Plan, database: Database | None, *, fit: 
             raise RecipeError(
                 f"'{request}' of layer '{layer}' would be fitted by each part of the build.",
                 "Expected a file: all parts need the same directions.",
-                f"Run 'semlens fit' once, then use --components {request.kind}:FILE.",
+                f"Run 'semlens db fit' once, then use --components {request.kind}:FILE.",
             )
     return replace(plan, model=plan.model.with_dictionaries(loaded.values()))
 

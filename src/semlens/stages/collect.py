@@ -22,8 +22,7 @@ from semlens.models.activations import (
     compute_readouts,
     layout_of_image,
 )
-from semlens.models.fitting_batches import FittingBatches
-from semlens.models.hooks import run_layers
+from semlens.models.hooks import FittingBatches, run_layers
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import explain_batch, images_per_pass
 from semlens.relevance.make_engine import EngineCache
