@@ -14,7 +14,7 @@ from demo_world.captions import EVALUATION, HELD_OUT
 from demo_world.rasterise import load_pictures
 from demo_world.search import embed_images
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_towers import ImageTower, TextTower
+from semlens.embedders.demo import ImageTower, TextTower
 
 RECALL_AT = (1, 5, 10)
 

@@ -16,8 +16,8 @@ from demo_world.captions import HELD_OUT, TRAIN
 from demo_world.overlays import overlay_bank
 from demo_world.rasterise import Picture, load_pictures
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_towers import ImageTower
-from semlens.embedders.photo_towers import imagenet_classifier
+from semlens.embedders.demo import ImageTower
+from semlens.embedders.photo import imagenet_classifier
 
 PASSES = 6
 FROZEN_STAGES = 4

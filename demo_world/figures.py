@@ -15,7 +15,7 @@ from demo_world.search import embed_images, search_figures
 from demo_world.subject import as_input
 from demo_world.text_tower import text_tower_figures
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_towers import ImageTower, load_image_tower, load_text_tower
+from semlens.embedders.demo import ImageTower, load_image_tower, load_text_tower
 from semlens.models.demo import load_demo_net
 
 # Subjects to evaluate; the bundled one, world "main" with seed 0, was fixed beforehand.

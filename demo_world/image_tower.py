@@ -21,7 +21,7 @@ from demo_world.features import BANK_SIZE, FROZEN_STAGES, PASSES, pretrained_tow
 from demo_world.overlays import TEMPLATES, Overlay, overlay_bank
 from demo_world.text_space import centre
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_towers import ImageTower, load_text_tower
+from semlens.embedders.demo import ImageTower, load_text_tower
 
 
 @dataclass(frozen=True)

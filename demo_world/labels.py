@@ -15,7 +15,7 @@ from torch import Tensor
 
 from demo_world.decoded import WorldImages
 from demo_world.search import concepts, probe
-from semlens.embedders.demo_towers import TextTower
+from semlens.embedders.demo import TextTower
 from semlens.models.demo import DemoNet
 
 AGREES_FROM = 0.2

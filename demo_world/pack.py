@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from demo_world.workspace import ASSETS, Workspace
-from semlens.embedders.demo_towers import (
+from semlens.embedders.demo import (
     IMAGE_ASSET,
     TEXT_ASSET,
     VOCABULARY_ASSET,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from demo_world.wordnet import WordNet
 from demo_world.workspace import Workspace
-from semlens.embedders.photo_towers import CLASSES, SentenceEncoder
+from semlens.embedders.photo import CLASSES, SentenceEncoder
 
 DEVIATION = 7.0
 """Times the discriminant's deviation: then a class's logit is about 8 above the mean of all, as for

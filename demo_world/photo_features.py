@@ -16,8 +16,7 @@ from demo_world.features import is_subsampled, sample_kinds
 from demo_world.overlays import overlay_bank
 from demo_world.rasterise import Picture, load_pictures, rasterise
 from demo_world.workspace import Workspace
-from semlens.embedders.photo import SIDE
-from semlens.embedders.photo_towers import imagenet_classifier
+from semlens.embedders.photo import SIDE, imagenet_classifier
 
 PASSES = 1
 BANK_SIZE = 3000

@@ -14,9 +14,8 @@ from demo_world.overlays import overlay_bank
 from demo_world.photo_classes import ClassCaptions, class_captions, class_features
 from demo_world.photo_features import BANK_SIZE, PASSES, photo_workspace
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_towers import BODY_FEATURES, DIMENSION
-from semlens.embedders.photo import ASSET
-from semlens.embedders.photo_towers import CLASSES, SentenceEncoder, imagenet_classifier
+from semlens.embedders.demo import BODY_FEATURES, DIMENSION
+from semlens.embedders.photo import ASSET, CLASSES, SentenceEncoder, imagenet_classifier
 
 
 @dataclass(frozen=True)

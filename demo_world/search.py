@@ -13,7 +13,7 @@ from torch import Tensor
 
 from demo_world.decoded import WorldImages
 from demo_world.planted import planted_components, run
-from semlens.embedders.demo_towers import ImageTower, TextTower
+from semlens.embedders.demo import ImageTower, TextTower
 from semlens.models.demo import DemoNet
 
 EXAMPLES = 30

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from demo_world.captions import PICTURE_TEMPLATES
 from demo_world.wordnet import WordNet
 from demo_world.workspace import Workspace
-from semlens.embedders.photo_towers import package_folder
+from semlens.embedders.photo import package_folder
 
 MAX_TOKENS = 48
 PHRASE_TEMPLATES = (

@@ -15,7 +15,7 @@ from torch import Tensor
 from demo_world.captions import TRAIN
 from demo_world.text_space import centre
 from demo_world.workspace import Workspace
-from semlens.embedders.demo_towers import (
+from semlens.embedders.demo import (
     TEXT_ASSET,
     UNKNOWN,
     VOCABULARY_ASSET,

@@ -104,7 +104,11 @@ def _placeholder(type_: Any, info: OptionInfo) -> str:
 
 
 def page(text: str) -> str:
-    """Return the page with current tables in the sections of all commands."""
+    """Return the page with current tables in the sections of all commands, in their order."""
+    head, *sections = re.split(r"^(?=## semlens [a-z])", text, flags=re.M)
+    order = list(commands())
+    sections.sort(key=lambda section: order.index(section.partition("\n")[0][len("## semlens ") :]))
+    text = "".join([head, *(section.rstrip() + "\n\n" for section in sections)]).rstrip() + "\n"
     for name, command in commands().items():
         pattern = rf"(^## semlens {name}\n(?:(?!^## ).*\n)*?)\| option \|.*\n(?:\|.*\n)+"
         match = re.search(pattern, text, re.M)

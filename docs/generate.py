@@ -126,16 +126,17 @@ def summary(documented: Any) -> str:
 
 def outlines() -> str:
     """Return the outline of each command."""
-    asked = {name: q for name, q in questions().items() if lens_of(q).command}
-    for name, question in asked.items():
+    asked = {lens_of(q).command: (name, q) for name, q in questions().items()}
+    asked.pop("", None)  # no command, or one that is written by hand
+    for name, question in asked.values():
         _check_command(name, question)
-    commands = {name: app.function_of(name) for names in app.COMMANDS.values() for name in names}
-    commands |= {name.replace("_", "-"): question_command(q) for name, q in asked.items()}
+    commands = {words: app.function_of(words) for names in app.COMMANDS.values() for words in names}
+    commands |= {words: question_command(question) for words, (_, question) in asked.items()}
     written: dict[str, Any] = {}
-    for name, function in commands.items():
-        written[name] = {"summary": summary(function), "options": list(_options(function))}
-    for name, question in asked.items():
-        written[name.replace("_", "-")] |= {"lens": name, "panel": lens_of(question).group}
+    for words, function in commands.items():
+        written[words] = {"summary": summary(function), "options": list(_options(function))}
+    for words, (name, question) in asked.items():
+        written[words] |= {"lens": name, "panel": lens_of(question).group}
     return "{\n" + ",\n".join(_outline_text(*item) for item in written.items()) + "\n}\n"
 
 
@@ -145,7 +146,10 @@ def _check_command(name: str, question: Callable[..., Any]) -> None:
     if panel not in app.COMMANDS:
         raise SystemExit(f"Unknown panel '{panel}' of '{name}': choose {', '.join(app.COMMANDS)}.")
     for parameter in list(inspect.signature(question).parameters.values())[1:]:
-        if parameter.default is parameter.empty and parameter.name not in settings:
+        required = (
+            parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
+        )
+        if required and parameter.name not in settings:
             raise SystemExit(
                 f"The parameter '{parameter.name}' of '{name}' is not a setting: annotate it with "
                 "setting(...), or leave out the panel and write the command in semlens/cli/."

@@ -106,7 +106,7 @@ def main() -> None:
     """Make everything."""
     db, out = sl.open(sys.argv[1]), Path(sys.argv[2]).resolve()
     for measure in ("similarity", "clarity", "polysemanticity"):
-        study = sl.study(db, measure)
+        study = db.study(measure)
         (out / measure).mkdir(parents=True, exist_ok=True)
         study.save(out / f"{measure}.html")
         study.save(out / f"{measure}.key.json")
@@ -117,7 +117,7 @@ def main() -> None:
             file = out / measure / f"{rater}.csv"
             write_answers(file, study, rater, partial(answer, rng=rng))
     page, key = out / "similarity.html", out / "similarity.key.json"
-    right = sl.study(db, "similarity").frame["right"].tolist()[:SHOWN]
+    right = db.study("similarity").frame["right"].tolist()[:SHOWN]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]

@@ -181,16 +181,18 @@ def test_results_can_be_saved_and_read_back(db, tmp_path):
 
 def test_the_command(db, planted, tmp_path):
     runner = CliRunner()
-    result = runner.invoke(app, ["affected", str(db.path), "eyes:0", "eyes:3", "--json"])
+    result = runner.invoke(app, ["correct", "affected", str(db.path), "eyes:0", "eyes:3", "--json"])
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert said["components"] == ["eyes:0", "eyes:3"]
     assert not said["from_model"]
     assert [row["path"] for row in said["flagged"]] == affected(db, RED).paths
     table = tmp_path / "out.csv"
-    result = runner.invoke(app, ["affected", str(db.path), "eyes:0", "--save", str(table)])
+    result = runner.invoke(
+        app, ["correct", "affected", str(db.path), "eyes:0", "--save", str(table)]
+    )
     assert result.exit_code == 0, result.output
     assert set(pd.read_csv(table)["path"]) == set(affected(db, RED[:1]).frame["path"])
-    result = runner.invoke(app, ["affected", str(db.path), "eyes:0", "--save", "x.txt"])
+    result = runner.invoke(app, ["correct", "affected", str(db.path), "eyes:0", "--save", "x.txt"])
     assert result.exit_code == 1
     assert ".csv" in result.stderr

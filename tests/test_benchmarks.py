@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -15,18 +14,17 @@ import pytest
 from PIL import Image
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
+from benchmarks import harness
+from benchmarks.cases import marks
+from benchmarks.cases.embedders import retrieval
+from benchmarks.cases.map import trustworthiness
+from benchmarks.harness import recorded
+from benchmarks.harness.registry import benchmark_names, load_benchmark
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def harness(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return __import__("harness")
-
-
-def test_recall_counts_captions_with_a_picture_among_the_first(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    retrieval = __import__("retrieval")
+def test_recall_counts_captions_with_a_picture_among_the_first():
     rng = np.random.default_rng(3)
     concept = np.concatenate([np.arange(40), rng.integers(0, 40, 80)])
     similarity = rng.normal(size=(40, 120)) + 1.5 * (np.arange(40)[:, None] == concept)
@@ -41,7 +39,7 @@ def test_recall_counts_captions_with_a_picture_among_the_first(monkeypatch):
     assert 0 < found["recall@1"]["value"] < found["recall@50"]["value"]
 
 
-def test_parts_take_turns_and_ratios_are_taken_within_a_round(harness, capsys):
+def test_parts_take_turns_and_ratios_are_taken_within_a_round(capsys):
     order, speeds = [], {"ours": [1.0, 2.0, 9.0], "bare": [2.0, 2.0, 3.0], "crops": [2.0, 2.0, 6.0]}
 
     def run(name):
@@ -56,26 +54,26 @@ def test_parts_take_turns_and_ratios_are_taken_within_a_round(harness, capsys):
     assert "round 3" in capsys.readouterr().err
 
 
-def test_a_worker_answers_apart_and_its_prints_are_no_answers(harness, tmp_path):
-    script = tmp_path / "side.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
-        "import harness, os\n"
+def test_a_worker_answers_apart_and_its_prints_are_no_answers(tmp_path, monkeypatch):
+    (tmp_path / "side.py").write_text(
+        "import os\n"
+        "from benchmarks import harness\n"
         "def double(value):\n"
         "    print('a library says something')\n"
         "    return {'value': 2 * value, 'pid': os.getpid(), 'peak': harness.peak_mib()}\n"
         "harness.serve({'double': double})\n"
     )
-    with harness.Worker(script) as worker:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with harness.Worker("side") as worker:
         first, second = (worker.ask("double", value=value) for value in (3, 4))
         assert (first["value"], second["value"]) == (6, 8)
         assert first["pid"] == second["pid"] == worker.pid != os.getpid()
         assert 1 < first["peak"] < 1000
-    with pytest.raises(SystemExit, match="side.py ended at 'nothing'"), harness.Worker(script) as w:
+    with pytest.raises(SystemExit, match="side ended at 'nothing'"), harness.Worker("side") as w:
         w.ask("nothing")
 
 
-def test_a_clock_sums_and_a_table_is_markdown(harness):
+def test_a_clock_sums_and_a_table_is_markdown():
     clock = harness.Clock()
     with clock:
         sum(range(1000))
@@ -89,19 +87,15 @@ def test_a_clock_sums_and_a_table_is_markdown(harness):
 
 
 def run(name: str, *options: str):
-    """Return what a benchmark's smoke run prints."""
-    ended = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / name, "--quick", "--json", *options],
-        capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    return json.loads(ended.stdout)
+    """Return what a benchmark's smoke run prints as JSON, run in this process."""
+    found = load_benchmark(name)
+    parsed = found.parser().parse_args(["--quick", "--json", *options])
+    return json.loads(json.dumps(found.run(parsed)))
 
 
 @pytest.mark.slow
 def test_build_quick():
-    printed = run("build.py")
+    printed = run("build")
     assert {"none", "activation"} <= set(printed["ours_over_bare"])
     assert all(ratio > 0 for ratio in printed["ours_over_bare"].values())
     assert printed["random_images_over_without"].keys() == {"none+random-images"}
@@ -113,7 +107,7 @@ def test_build_quick():
 
 @pytest.mark.slow
 def test_relevance_quick():
-    printed = run("relevance.py")
+    printed = run("relevance")
     assert printed["bound"]["last"] > 0
     (vit,) = printed["vit"]["layers"].values()
     for network in (printed, printed["vit"]):
@@ -127,14 +121,14 @@ def test_relevance_quick():
 
 @pytest.mark.slow
 def test_freed_memory_quick():
-    (values,) = run("freed_memory.py")["networks"].values()
+    (values,) = run("freed_memory")["networks"].values()
     assert values["by_cpu_time"] > 0
     assert values["default_peak_mib"] > 100 < values["kept_peak_mib"]
 
 
 @pytest.mark.slow
 def test_precomputed_quick():
-    with_thumbnails, without = run("precomputed.py", "--embedder", "semlens/demo")["cases"]
+    with_thumbnails, without = run("precomputed", "--embedder", "semlens/demo")["cases"]
     assert with_thumbnails["vectors"] == without["vectors"] > 10
     for case in (with_thumbnails, without):
         assert min(case["embedded"], case["from the file"]) > 0
@@ -143,7 +137,7 @@ def test_precomputed_quick():
 
 @pytest.mark.slow
 def test_crops_quick():
-    (case,) = run("crops.py", "--crops", "activation", "crp")["cases"]
+    (case,) = run("crops", "--crops", "activation", "crp")["cases"]
     assert set(case["variants"]) == {"activation", "crp"}
     for found in case["variants"].values():
         assert 0 <= found["found_at_1"] <= found["found_at_3"] <= 1
@@ -153,7 +147,7 @@ def test_crops_quick():
 
 @pytest.mark.slow
 def test_scale_quick():
-    printed = run("scale.py")
+    printed = run("scale")
     assert printed["size"]["layers"] * printed["size"]["rows"] == 180
     questions = {
         "bare product",
@@ -172,10 +166,13 @@ def test_scale_quick():
 
 @pytest.mark.slow
 def test_plan_quick(tmp_path):
-    page = tmp_path / "scale.md"
-    names = ("constants", "runs", "remote", "plan")
-    page.write_text("".join(f"<!-- scale {n} -->\n<!-- end of scale {n} -->\n" for n in names))
-    printed = run("plan.py", "--document", str(page))
+    printed = run("plan")
+    page, marks = tmp_path / "docs" / "scale.md", load_benchmark("plan").tables(printed)
+    page.parent.mkdir()
+    page.write_text("".join(f"<!-- {mark} -->\n<!-- end of {mark} -->\n" for mark in marks))
+    (tmp_path / "benchmarks").mkdir()
+    recorded.save({mark: recorded.recorded()[mark] for mark in marks}, tmp_path)
+    recorded.record("plan", printed, marks, tmp_path)
     assert printed["merge"]["shards"] == printed["store"]["crops_files"] == 100
     assert all(value > 0 for value in printed["constants"].values())
     read, size = printed["remote"]["read"], printed["remote"]["bytes"]
@@ -190,7 +187,7 @@ def test_plan_quick(tmp_path):
 
 @pytest.mark.slow
 def test_web_quick():
-    printed = run("web.py", "--parts", "search", "memory", "clients", "page")
+    printed = run("web", "--parts", "search", "memory", "clients", "page")
     assert [one["components"] for one in printed["search"].values()] == [200, 2000]
     for one in printed["search"].values():
         assert 0 < one["median_ms"] <= one["p95_ms"] <= one["max_ms"]
@@ -207,7 +204,7 @@ def test_web_quick():
 
 @pytest.mark.slow
 def test_web_load_quick():
-    printed = run("web_load.py")
+    printed = run("web_load")
     changes = printed["replaced"].values()
     parts = [printed[part]["answers"] for part in ("mixed", "clients", "uploads")]
     for answers in (*parts, *(change["before"] for change in changes)):
@@ -225,7 +222,7 @@ def test_web_load_quick():
 
 @pytest.mark.slow
 def test_planted_quick(tmp_path):
-    printed = run("planted.py", "--work", str(tmp_path))
+    printed = run("planted", "--work", str(tmp_path))
     (world,), (control,) = printed["worlds"], printed["controls"]
     assert (world["name"], world["target"]) == ("border-smiling-face", "smiling face")
     assert (world["null_classes"], control["null_classes"]) == (11, 12)
@@ -237,7 +234,7 @@ def test_planted_quick(tmp_path):
     assert world["rank"] is None or world["rank"] >= 1
     assert {"found", "drop_removed"} <= set(world)
     assert printed["summary"]["found"]["of"] == 1
-    again = run("planted.py", "--work", str(tmp_path))
+    again = run("planted", "--work", str(tmp_path))
     assert (again["worlds"], again["controls"]) == (printed["worlds"], printed["controls"])
 
 
@@ -245,7 +242,7 @@ def test_planted_quick(tmp_path):
 def test_calibration_quick(tmp_path, demo):
     shutil.copytree(demo, tmp_path / "demo.semlens")  # it would build one
     figure = ["--figure", str(tmp_path / "figure.png")]
-    printed = run("calibration.py", "--work", str(tmp_path), *figure)
+    printed = run("calibration", "--work", str(tmp_path), *figure)
     nulls = {(one["name"], one["null"]) for one in printed["tests"]}
     assert len(nulls) == len(printed["tests"]) > 40
     for one in [*printed["tests"], *printed["rates"]]:
@@ -259,7 +256,7 @@ def test_calibration_quick(tmp_path, demo):
 
 @pytest.mark.slow
 def test_labellers_quick():
-    printed = run("labellers.py")
+    printed = run("labellers")
     found = {one["name"]: one for one in printed["methods"]}
     assert found["semantic-lens"]["over_baseline"] == 1
     assert all(one["seconds"] > 0 for one in found.values())
@@ -272,7 +269,7 @@ def test_labellers_quick():
 @pytest.mark.slow
 def test_labels_quick(tmp_path):
     options = ["--work", str(tmp_path), "--plot", str(tmp_path / "labels.png")]
-    printed = run("labels.py", *options)
+    printed = run("labels", *options)
     found = {one["name"]: one for one in printed["methods"]}
     assert found.keys() >= {printed["default"], "semantic-lens", "csp", "random"}
     for one in found.values():
@@ -283,13 +280,13 @@ def test_labels_quick(tmp_path):
     assert printed["judged_on"] == "opened once"
     assert {"worlds", "ceiling", "secondary", "faithfulness", "regimes"} <= set(printed)
     assert (tmp_path / "labels.png").is_file()
-    again = run("labels.py", *options)  # labels and their cost are remembered
+    again = run("labels", *options)  # labels and their cost are remembered
     assert (again["methods"], again["worlds"]) == (printed["methods"], printed["worlds"])
 
 
 @pytest.mark.slow
 def test_label_confidence_quick(tmp_path):
-    printed = run("label_confidence.py", "--figure", str(tmp_path / "figure.png"))
+    printed = run("label_confidence", "--figure", str(tmp_path / "figure.png"))
     assert len(printed["calibrations"]) == 6
     assert {one["fitted_on"] for one in printed["figures"]} == {"other world", "other embedder"}
     for one in printed["figures"]:
@@ -299,7 +296,7 @@ def test_label_confidence_quick(tmp_path):
 
 
 def test_installed_size_quick():
-    parts = run("installed_size.py")["parts"]
+    parts = run("installed_size")["parts"]
     assert parts["semlens"]["semlens"] > 0
     assert "torch" in parts["the other packages it needs"]
     assert "ray" in parts["`semlens[ray]` adds"]
@@ -310,7 +307,7 @@ def test_installed_size_quick():
 
 @pytest.mark.slow
 def test_search_quick():
-    printed = run("search.py", "--index", "none", "--mapped", "1000")
+    printed = run("search", "--index", "none", "--mapped", "1000")
     assert printed["components"] == 180 and printed["hits"] == 10
     assert 0 < printed["bare_float16_p50_ms"] < printed["exact_p50_ms"] <= printed["exact_p95_ms"]
     assert printed["ann_p50_ms"] is None and printed["recall_at_10"] is None
@@ -319,25 +316,23 @@ def test_search_quick():
 
 @pytest.mark.slow
 def test_map_quick():
-    printed = run("map.py")
+    printed = run("map")
     assert printed["maps"].keys() == {"UMAP, 300", "semlens, 300", "semlens, 400"}
     assert printed["trustworthiness_lost"] < 0.02
 
 
-def test_trustworthiness_is_that_of_scikit_learn(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    measured = __import__("map").trustworthiness
+def test_trustworthiness_is_that_of_scikit_learn():
     rng = np.random.default_rng(2)
     units = rng.normal(size=(120, 8))
     units /= np.linalg.norm(units, axis=1, keepdims=True)
     for positions in (units[:, :2], rng.normal(size=(120, 2))):
         expected = sklearn_trustworthiness(units, positions, n_neighbors=15)
-        assert measured(units, positions) == pytest.approx(expected)
+        assert trustworthiness(units, positions) == pytest.approx(expected)
 
 
 @pytest.mark.slow
 def test_gpu_quick():
-    (built,) = run("gpu.py", "--device", "cpu")["models"].values()
+    (built,) = run("gpu", "--device", "cpu")["models"].values()
     stages = built["stages"]
     assert stages.keys() == {"hash", "forward", "relevance and crops", "embed", "write"}
     assert sum(stages.values()) == pytest.approx(built["seconds"])
@@ -347,7 +342,7 @@ def test_gpu_quick():
 @pytest.mark.slow
 def test_start_quick(tmp_path, demo):
     shutil.copytree(demo, tmp_path / "demo" / "demo.semlens")  # it would build one
-    printed = run("start.py", "--work", str(tmp_path))
+    printed = run("start", "--work", str(tmp_path))
     assert {"import torch and pandas", "semlens --help", "semlens search"} < set(printed["parts"])
     assert all(one["cpu_seconds"] > 0 for one in printed["parts"].values())
     assert printed["search_over_bare"] > 0
@@ -356,7 +351,7 @@ def test_start_quick(tmp_path, demo):
 @pytest.mark.slow
 def test_defect_query_quick(tmp_path, demo):
     shutil.copytree(demo, tmp_path / "demo" / "demo.semlens")  # it would build one
-    printed = run("defect_query.py", "--work", str(tmp_path))
+    printed = run("defect_query", "--work", str(tmp_path))
     assert printed["planted"] == 12
     assert printed["images"] == 11
     for ranks in printed["ranks"].values():
@@ -369,7 +364,7 @@ def test_defect_query_quick(tmp_path, demo):
 @pytest.mark.slow
 def test_tcav_quick(tmp_path, demo):
     (tmp_path / "demo").symlink_to(demo.parent)
-    rates = run("tcav.py", "--work", str(tmp_path))["rates"]
+    rates = run("tcav", "--work", str(tmp_path))["rates"]
     assert [(one["name"], one["null"]) for one in rates] == [
         ("semlens", "layer3"), ("t-test", "layer3")
     ]  # fmt: skip
@@ -379,7 +374,7 @@ def test_tcav_quick(tmp_path, demo):
 @pytest.mark.slow
 def test_prototypes_quick(tmp_path, demo):
     (tmp_path / "demo").symlink_to(demo.parent)
-    printed = run("prototypes.py", "--work", str(tmp_path))
+    printed = run("prototypes", "--work", str(tmp_path))
     marked, plain = printed["demo"]
     assert (marked["class"], marked["layer"], marked["prototypes"]) == ("vegetable", "layer3", 2)
     assert marked["rand"] > 0.9
@@ -390,7 +385,7 @@ def test_prototypes_quick(tmp_path, demo):
 
 @pytest.mark.slow
 def test_autoencoders_quick():
-    neurons, nmf, sae = run("autoencoders.py")["rows"]
+    neurons, nmf, sae = run("autoencoders")["rows"]
     assert (neurons["directions"], nmf["directions"], sae["directions"]) == (128, 16, 64)
     for row in (neurons, nmf):
         assert row["held_out"] > 0.95 and row["components"] >= 1
@@ -399,7 +394,7 @@ def test_autoencoders_quick():
 
 @pytest.mark.slow
 def test_components_quick():
-    printed = run("components.py", "--subjects", "cnn", "vit", "--rounds", "1")
+    printed = run("components", "--subjects", "cnn", "vit", "--rounds", "1")
     cnn, vit = printed["subjects"]["cnn"], printed["subjects"]["vit"]
     assert list(cnn["kinds"]) == ["channels", "nmf", "pca"]
     assert list(vit["kinds"]) == ["channels", "pca", "heads"]  # token features have both signs
@@ -412,9 +407,7 @@ def test_components_quick():
     assert all(printed["cost"]["nmf"][key] > 0 for key in keys)
 
 
-def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    marks = importlib.import_module("marks")
+def test_a_cutout_is_compared_with_the_mask_that_was_planted():
     truth = np.zeros((96, 96), bool)
     truth[10:30, 10:30] = True
     cutout = np.zeros((48, 48, 4), np.uint8)  # of half the size, half of it beside the mask
@@ -432,7 +425,7 @@ def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
 
 @pytest.mark.slow
 def test_extend_quick():
-    printed = run("extend.py")
+    printed = run("extend")
     found = printed["extension"]
     assert found["identical"]
     assert (found["extension"]["samples_before"], found["extension"]["samples"]) == (36, 44)
@@ -440,3 +433,34 @@ def test_extend_quick():
     assert 0 < found["state_bytes"] < found["other_bytes"]
     for shares in printed["bits"].values():
         assert all(0 <= share <= 1 for share in shares.values())
+
+
+def test_all_benchmarks_are_listed_with_what_they_need():
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "list", "--json"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    listed = {one["name"]: one for one in json.loads(ended.stdout)["benchmarks"]}
+    assert list(listed) == benchmark_names()
+    assert {"relevance", "search", "planted", "labels", "faults", "web"} <= set(listed)
+    for one in listed.values():
+        assert one["about"].endswith((".", "?")) and one["minutes"] > 0
+        assert all((ROOT / page).is_file() for page in one["quoted"])
+        assert load_benchmark(one["name"]).show.__call__
+
+
+def test_the_documentation_shows_the_recorded_results():
+    results = recorded.recorded()
+    assert {entry["benchmark"] for entry in results.values()} <= set(benchmark_names())
+    for page in {entry["page"] for entry in results.values()}:
+        text = (ROOT / page).read_text()
+        assert recorded.with_tables(text, page, results) == text, "python -m benchmarks tables"
+    changed = json.loads(json.dumps(results))
+    changed["map"]["tables"][0]["rows"][0][0] += "x"
+    text = (ROOT / "docs" / "map.md").read_text()
+    assert recorded.with_tables(text, "docs/map.md", changed) != text
+
+
+def test_an_unknown_benchmark_is_an_error_that_names_all():
+    with pytest.raises(SystemExit, match="no benchmark 'serch'. Expected one of .*search"):
+        load_benchmark("serch")

@@ -22,8 +22,7 @@ from semlens.lenses.swap.border_swap import border_swap
 from semlens.lenses.swap.outlier_test import leave_one_out
 from semlens.lenses.swap.pairs import draw_pairs, plan_swap
 from semlens.lenses.swap.regions import border_region
-from semlens.models.input_pictures import input_pictures
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, input_pictures
 
 CLASSES = [f"class{i}" for i in range(7)]
 MODEL = """

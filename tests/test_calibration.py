@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import calibration_tests as simulated  # noqa: E402
-from calibration import draw_histograms, show, shown  # noqa: E402
-from calibration_demo import rotated  # noqa: E402
-from calibration_rates import Rate, Simulation, any_alarm, rate  # noqa: E402
-from calibration_worlds import meaningless_world  # noqa: E402
+from benchmarks.cases.calibration import tests as simulated
+from benchmarks.cases.calibration.benchmark import draw_histograms, show, shown
+from benchmarks.cases.calibration.demo import rotated
+from benchmarks.cases.calibration.rates import Rate, Simulation, any_alarm, rate
+from benchmarks.worlds.meaningless import meaningless_world
 
 
 @pytest.mark.parametrize("hits", [0, 1, 37, 200])

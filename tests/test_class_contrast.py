@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from scipy.stats import t as student
 from torch import nn
 
 import semlens as sl
+from benchmarks.worlds.meaningless import meaningless_world
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, RelevanceError
 from semlens.lenses.audit.class_contrast import (
@@ -37,9 +36,6 @@ from semlens.lenses.resolve_concepts import class_and_concepts
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.web.app import create_app
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from calibration_worlds import meaningless_world  # noqa: E402
 
 
 def unit(values):

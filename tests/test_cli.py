@@ -96,7 +96,7 @@ def test_label_scores_show_and_status(built):
     shown = json.loads(semlens("show", "db", "0:1", "0:-1", "--json", cwd=folder)[0])
     assert Path(shown["picture"]).name == "examples.png"
     assert len(shown["examples"]["0:-1"]) == 4
-    verified = json.loads(semlens("verify", "db", "--json", cwd=folder)[0])
+    verified = json.loads(semlens("db", "verify", "db", "--json", cwd=folder)[0])
     assert (verified["sound"], verified["problems"]) == (True, [])
     status = json.loads(semlens("status", "db", "--json", cwd=folder)[0])
     assert status["recipe"]["examples"] == 4

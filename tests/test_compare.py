@@ -217,7 +217,7 @@ def test_layers_of_several_models_are_named_by_both(databases):
 
 def test_only_components_that_matter_for_a_class(databases):
     pair = [databases["one"], databases["two"]]
-    found = pair.compare(target="a", minimum=0.05, layers=["second"], scores=False)
+    found = compare(pair, target="a", minimum=0.05, layers=["second"], scores=False)
     rows = []
     for db in pair:
         table = db.relevance(0, ["second"])
@@ -301,7 +301,7 @@ def test_a_threshold_can_be_given(databases):
 
 def test_labels_are_those_of_the_databases(databases):
     pair = [databases["one"], databases["two"]]
-    found = pair.compare(concepts=WORDS, label_threshold=LEAST)
+    found = compare(pair, concepts=WORDS, label_threshold=LEAST)
     for db, name in zip(pair, ("one", "two"), strict=True):
         frame = db.label(WORDS, threshold=LEAST).to_pandas()
         mine = found.labels[found.labels["set"] == name].set_index("label")["count"]
@@ -328,7 +328,7 @@ def test_labels_are_those_of_the_databases(databases):
 
 def test_sets_without_any_label_are_drawn(databases):
     two = [databases["one"], databases["two"]]
-    found = two.compare(concepts=WORDS, label_threshold=9.0)
+    found = compare(two, concepts=WORDS, label_threshold=9.0)
     assert found.labels is not None
     assert found.labels.empty
     assert len(found.plot().axes) == 2  # the matrix and the scores
@@ -339,7 +339,7 @@ def test_a_concept_of_two_categories_is_one_label(databases):
         (Concept("dog", ("Animals",)), Concept("cat", ("Animals",)), Concept("dog", ("Pets",)))
     )
     pair = [databases["one"], databases["two"]]
-    found = pair.compare(concepts=twice, scores=False, label_threshold=-9.0)
+    found = compare(pair, concepts=twice, scores=False, label_threshold=-9.0)
     assert found.labels.groupby("label")["category"].first().get("dog") == "Animals"
     assert not found.labels.duplicated(["set", "label"]).any()
 
@@ -456,7 +456,7 @@ def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
 
 def test_many_sets_stay_a_list(databases, tmp_path):
     several = [copied(databases["one"], tmp_path / f"c{i}") for i in range(5)]
-    found = several.compare(by_layer=True, scores=False)
+    found = compare(several, by_layer=True, scores=False)
     assert len(found.sets) == 10
     assert cell(found, "c0/first", "c1/first") == pytest.approx(1, abs=1e-6)
     assert "most similar" in repr(found)
@@ -494,7 +494,7 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
         ([one, again], "given twice", RecipeError),
     ):
         with pytest.raises(kind, match=what):
-            given.compare()
+            compare(given)
     with pytest.raises(LayerError) as error:
         one.compare(wide, layers=["first"])
     assert_says(error.value, "wide", "none of the layers first", "It has second")
@@ -560,7 +560,7 @@ def checkpoints(tmp_path_factory, databases):
 
 @pytest.mark.slow
 def test_drift_follows_each_component(checkpoints):
-    found = checkpoints.drift(concepts=WORDS, label_threshold=LEAST)
+    found = drift(checkpoints, concepts=WORDS, label_threshold=LEAST)
     series = found.series.set_index("step")
     assert series.index.tolist() == ["at0", "at40", "at100"]
     vectors = [units(db, living(db)) for db in checkpoints]
@@ -615,7 +615,7 @@ def test_drift_of_other_shapes_follows_the_sets_only(databases):
 
 @pytest.mark.slow
 def test_drift_is_text_values_plot_and_files(checkpoints, tmp_path):
-    found = checkpoints.drift(steps=["0", "40", "100"], concepts=WORDS)
+    found = drift(checkpoints, steps=["0", "40", "100"], concepts=WORDS)
     for part in ("set similarity", "movement", "moved farthest", "relabelled"):
         assert part in repr(found)
     assert len(found.plot().axes) == 4
@@ -627,7 +627,7 @@ def test_drift_is_text_values_plot_and_files(checkpoints, tmp_path):
     assert values["series"][0]["moved"] is None
     for steps in (["a"], ["a", "a", "b"]):
         with pytest.raises(RecipeError, match="3 different names"):
-            checkpoints.drift(steps=steps)
+            drift(checkpoints, steps=steps)
     with pytest.raises(RecipeError, match="only one checkpoint"):
         drift(checkpoints[:1])
 
@@ -671,7 +671,7 @@ def test_compare_on_the_command_line(on_disk, tmp_path):
 
 @pytest.mark.slow
 def test_series_on_the_command_line(on_disk):
-    done = run("compare", "--series", *on_disk, "--steps", "start,end", "--json")
+    done = run("drift", *on_disk, "--step", "start", "--step", "end", "--json")
     assert done.exit_code == 0, done.output
     values = json.loads(done.stdout)
     assert [row["step"] for row in values["series"]] == ["start", "end"]
@@ -680,10 +680,6 @@ def test_series_on_the_command_line(on_disk):
 
 def test_wrong_words_on_the_command_line(on_disk, tmp_path):
     for words, said in (
-        (("--series", "--top", "3"), "--top cannot be used with --series"),
-        (("--series", "--by-layer"), "--by-layer cannot be used with --series"),
-        (("--series", "--pairs", str(tmp_path / "p.png")), "--pairs cannot be used with --series"),
-        (("--steps", "a,b"), "Add --series"),
         (("--save", "x.doc"), "x.doc"),
         (("--pairs", "x.pdf"), "x.pdf"),
     ):
@@ -691,4 +687,13 @@ def test_wrong_words_on_the_command_line(on_disk, tmp_path):
         assert done.exit_code == 1, words
         assert said in done.stderr
     assert run("compare", on_disk[0], on_disk[0]).exit_code == 1
+    for words, said in (
+        (("--top", "3"), "--top"),
+        (("--by-layer",), "--by-layer"),
+        (("--pairs", str(tmp_path / "p.png")), "--pairs"),
+    ):
+        done = run("drift", *on_disk, *words)
+        assert done.exit_code == 2, words
+        assert said in done.stderr
+    assert run("compare", *on_disk, "--steps", "a,b").exit_code == 2
     assert StoreError.__name__ in run("compare", on_disk[0], str(tmp_path / "no")).stderr

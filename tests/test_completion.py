@@ -47,9 +47,12 @@ def test_commands_are_completed():
     [
         ("semlens search r18.semlens dog --wi", {"--without", "--without-image"}),
         ("semlens scores r18.semlens --l", {"--layer", "--layers"}),
-        ("semlens verify r18.semlens --j", {"--json"}),
+        ("semlens db verify r18.semlens --j", {"--json"}),
         ("semlens build r18.semlens --crop ", {"auto", "none", "activation", "crp", "boxes"}),
         ("semlens effect r18.semlens --with m", {"mean"}),
+        ("semlens db v", {"verify"}),
+        ("semlens db ex", {"extend", "export"}),
+        ("semlens labels evaluate r18.semlens --me", {"--method", "--methods"}),
         ("semlens audit r18", set()),  # file names: the shell completes them by itself
     ],
 )

@@ -15,9 +15,8 @@ from torch.nn import functional
 
 from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.conservation import KINDS, absorbed_relevance, check, conserved_shares
-from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.make_engine import make_engine
+from semlens.relevance.make_engine import GradientEngine, make_engine
 from semlens.relevance.protocols import OUTPUT
 
 

@@ -55,9 +55,8 @@ def image(tmp_path):
 
 
 def questions():
-    return {
-        n: q for n in dir(ConceptDatabase) if hasattr(q := getattr(ConceptDatabase, n), "needs")
-    }
+    methods = {name: getattr(ConceptDatabase, name) for name in dir(ConceptDatabase)}
+    return {name: method for name, method in methods.items() if lens_of(method) is not None}
 
 
 def test_every_question_is_a_function_and_a_method_of_the_same_name_and_parameters():

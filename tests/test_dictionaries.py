@@ -13,19 +13,18 @@ from sklearn.decomposition import NMF, PCA
 from torch import nn
 from torch.nn import functional
 
-from semlens.dictionaries.attention_heads import head_dictionary
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
 from semlens.dictionaries.fit import FITS, fit_directions
-from semlens.dictionaries.request import FITTED, parse_components
-from semlens.dictionaries.semi_nmf import nonnegative_least_squares
+from semlens.dictionaries.operators import nonnegative_least_squares
+from semlens.dictionaries.request import FITTED, head_dictionary, parse_components
 from semlens.errors import LayerError, RecipeError
 from semlens.models.ablation import pruned
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
 from semlens.models.with_dictionaries import with_dictionaries
 from semlens.relevance.class_relevance import class_seed
-from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.make_engine import GradientEngine
 from semlens.relevance.protocols import OUTPUT
 from semlens.stages.collect import layer_layouts
 

@@ -191,7 +191,7 @@ def test_a_pickled_autoencoder_is_refused_and_its_code_is_not_run(tmp_path):
 def test_files_of_overcomplete_that_do_not_say_enough_are_refused(tmp_path):
     file = tmp_path / "sae.pt"
     for name, more, parts in (
-        ("MpSAE", {}, ("a MpSAE", "TopKSAE", "semlens fit")),
+        ("MpSAE", {}, ("a MpSAE", "TopKSAE", "semlens db fit")),
         ("TopKSAE", {}, ("lacks 'top_k'",)),
         ("BatchTopKSAE", {"top_k": 9}, ("lacks 'top_k', or the threshold",)),
         ("SAE", {"encoder.final_block.1.running_mean": X}, ("running_mean", "one linear layer")),

@@ -24,6 +24,7 @@ from semlens.data.image_folder import ImageFolder
 from semlens.errors import EmbedderError, RecipeError, RelevanceError, StaleError
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.describe.category_nodes import concept_nodes, recurring
+from semlens.lenses.describe.dissect import dissect
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.models.subject import SubjectModel
 
@@ -158,7 +159,7 @@ def test_a_name_of_two_categories_counts_once_under_the_first(planted):
 
 
 def test_counts_are_those_of_the_labels(databases):
-    found = databases.dissect(concepts=NESTED, confidence=0.0)
+    found = dissect(databases, concepts=NESTED, confidence=0.0)
     assert found.method == "vote-examples"  # of six images
     for db, name in zip(databases, ("m0", "m1"), strict=True):
         frame = db.label(NESTED).to_pandas()
@@ -273,7 +274,7 @@ def test_the_ox_tree_nests_the_concepts_of_the_graph():
 
 
 def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
-    found = databases.dissect(concepts=NESTED, depth=3, top=3)
+    found = dissect(databases, concepts=NESTED, depth=3, top=3)
     text = repr(found)
     for part in ("Physical", "    Head", "most frequent concepts of m0", "gaps of m1"):
         assert part in text
@@ -284,7 +285,7 @@ def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
     found.save(tmp_path / "d.csv")
     assert len(pd.read_csv(tmp_path / "d.csv")) == len(found.counts)
     assert len(found.plot().axes) == 2
-    assert len(databases.dissect(concepts=ConceptSet.of(["dog", "cat"])).plot().axes) == 1
+    assert len(dissect(databases, concepts=ConceptSet.of(["dog", "cat"])).plot().axes) == 1
     said = [text.get_text() for text in found.plot_tree("m1").axes[0].texts]
     total = row_of(found.totals, database="m1", path="Physical")["count"]
     assert f"Physical ({total})" in said
@@ -321,7 +322,7 @@ def test_on_the_command_line(tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
     db = sl.build(tmp_path / "m", make(0), images, "semlens/demo", ["first"], examples=3)
     tree, plot = tmp_path / "t.png", tmp_path / "p.png"
-    words = ["dissect", str(db.path), "--concepts", "ox-tree", "--depth", "2"]
+    words = ["concepts", "dissect", str(db.path), "--concepts", "ox-tree", "--depth", "2"]
     done = CliRunner().invoke(app, [*words, "--tree", str(tree), "--save", str(plot), "--json"])
     assert done.exit_code == 0, done.output
     values = json.loads(done.stdout)

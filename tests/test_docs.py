@@ -16,7 +16,7 @@ from conftest import ColourEmbedder
 
 import semlens
 from semlens import errors
-from semlens.cli.app import app
+from semlens.cli.app import EVERYDAY, FIRST, app
 from semlens.data.image_folder import ImageFolder
 from semlens.lenses.concepts import ConceptSet, bundled_names
 from semlens.models.subject import SubjectModel
@@ -28,9 +28,22 @@ PAGES = [*(ROOT / name for name in TOP), *sorted(DOCS.glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 ROOT_COMMAND: Any = typer.main.get_command(app)
 _CONTEXT = typer.Context(ROOT_COMMAND)
-COMMANDS: dict[str, Any] = {
-    name: ROOT_COMMAND.get_command(_CONTEXT, name) for name in ROOT_COMMAND.list_commands(_CONTEXT)
-}
+
+
+def commands_below(group: Any, words: str = "") -> dict[str, Any]:
+    """Every command by its words."""
+    found: dict[str, Any] = {}
+    for name in group.list_commands(_CONTEXT):
+        command = group.get_command(_CONTEXT, name)
+        if hasattr(command, "list_commands"):
+            found |= commands_below(command, f"{name} ")
+        else:
+            found[words + name] = command
+    return found
+
+
+COMMANDS = commands_below(ROOT_COMMAND)
+NOUNS = {words.split()[0] for words in COMMANDS if " " in words}
 
 
 def page(name: str) -> str:
@@ -71,6 +84,15 @@ def command_lines(text: str) -> list[list[str]]:
     return found
 
 
+def test_the_top_level_is_small_and_starts_with_the_everyday_commands() -> None:
+    names = ROOT_COMMAND.list_commands(_CONTEXT)
+    assert names[: len(EVERYDAY)] == list(EVERYDAY)
+    assert len(names) <= 30
+    listed = [ROOT_COMMAND.get_command(_CONTEXT, name) for name in names]
+    assert {command.rich_help_panel for command in listed[: len(EVERYDAY)]} == {FIRST}
+    assert not any(command.hidden for command in listed)
+
+
 def test_every_command_has_a_heading_and_no_other() -> None:
     titles = {title for title in sections(page("cli.md")) if title.startswith("semlens")}
     assert titles == {"semlens", *(f"semlens {name}" for name in COMMANDS)}
@@ -96,11 +118,13 @@ def test_command_lines_parse(path: Path) -> None:
         if words[1].startswith("-"):
             assert words[1] in options(ROOT_COMMAND) | {"--help"}, words
             continue
-        assert words[1] in COMMANDS, words
+        end = 3 if words[1] in NOUNS else 2
+        name = " ".join(words[1:end])
+        assert name in {*COMMANDS, *NOUNS}, words
         if "--help" in words:
             continue
         # parses values and types too, and runs nothing
-        COMMANDS[words[1]].make_context(words[1], words[2:])
+        COMMANDS[name].make_context(name, words[end:])
 
 
 def test_the_parser_of_this_test_can_fail() -> None:

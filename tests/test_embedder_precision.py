@@ -11,8 +11,7 @@ from torch import nn
 from torch.backends.mha import get_fastpath_enabled
 
 import semlens as sl
-from semlens.embedders.embedder import Embedder
-from semlens.embedders.precision import LEAST_COSINE, check_precision, embedding_in
+from semlens.embedders.embedder import LEAST_COSINE, Embedder, check_precision, embedding_in
 from semlens.errors import EmbedderError, RecipeError
 from semlens.lenses.describe.overview import describe_settings
 

@@ -11,10 +11,10 @@ from emulated_accelerator import emulated_accelerator
 from test_embedders import KINDS
 
 from semlens.errors import ModelError
-from semlens.models.fitting_batches import FittingBatches, SmallerBatchWarning
+from semlens.models.hooks import FittingBatches, SmallerBatchWarning
 from semlens.models.subject import SubjectModel
 from semlens.relevance.make_engine import EngineCache
-from semlens.stages.class_relevance import collect_class_relevance
+from semlens.run.relevance import collect_class_relevance
 from semlens.stages.collect import collect, layer_layouts
 from semlens.stages.embed import CropRef, embed
 from semlens.types import Box

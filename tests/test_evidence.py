@@ -126,7 +126,7 @@ def test_the_command_writes_both_files(db: sl.ConceptDatabase, tmp_path: Path) -
     assert_says(error.value, "evidence.json", "semlens-evidence/1", "Write it again")
     with pytest.raises(RecipeError, match="YYYY-MM-DD"):
         db.evidence("ox", LISTS, date="tomorrow", **SETTINGS)
-    refused = CliRunner().invoke(app, ["evidence", str(db.path), "--save", "card.txt"])
+    refused = CliRunner().invoke(app, ["classes", "evidence", str(db.path), "--save", "card.txt"])
     assert refused.exit_code == 1
     assert ".md" in refused.output
 
@@ -134,7 +134,7 @@ def test_the_command_writes_both_files(db: sl.ConceptDatabase, tmp_path: Path) -
 @pytest.mark.slow
 def test_the_command_on_the_demo(demo: Path, tmp_path: Path) -> None:
     files = [tmp_path / "evidence.json", tmp_path / "card.md"]
-    arguments = ["evidence", str(demo), "--target", "vegetable"]
+    arguments = ["classes", "evidence", str(demo), "--target", "vegetable"]
     arguments += ["--concepts", "demo-world", "--concepts", "artefacts", "--resamples", "20"]
     for file in files:
         arguments += ["--save", str(file)]

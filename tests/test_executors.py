@@ -27,10 +27,9 @@ from semlens.models.subject import SubjectModel
 from semlens.run.executors import ray_cluster
 from semlens.run.executors.executor import Inputs
 from semlens.run.executors.local_processes import LocalProcesses, visible_gpus
-from semlens.run.executors.parse import parse_executor
 from semlens.run.executors.ray_cluster import Ray
 from semlens.run.parts import Part, build_part, merge_parts
-from semlens.run.plan import Execution
+from semlens.run.plan import Execution, parse_executor
 
 LAYERS = ["first", "second"]
 

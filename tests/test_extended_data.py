@@ -158,12 +158,12 @@ def test_the_command(tmp_path, folders):
 
     data, new = ["--data", folders["7"]], ["--data", folders["3"]]
     semlens("build", tmp_path / "db", *build_options, *data, "--extendable")
-    said = json.loads(semlens("extend", tmp_path / "db", *new, "--model", model, "--json"))
+    said = json.loads(semlens("db", "extend", tmp_path / "db", *new, "--model", model, "--json"))
     assert (said["samples_before"], said["samples"], said["batches_reused"]) == (7, 10, 3)
     before = contents(tmp_path / "db")
     semlens("build", tmp_path / "db", *build_options, *data, *new)  # the same data: nothing to do
     assert contents(tmp_path / "db") == before
-    text = semlens("extend", tmp_path / "db", *new, "--model", model)
+    text = semlens("db", "extend", tmp_path / "db", *new, "--model", model)
     assert "already; nothing was changed" in text
     status = json.loads(semlens("status", tmp_path / "db", "--json"))
     assert status["extendable"] == {"batch_size": 2, "device": "cpu"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -14,13 +13,17 @@ import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks.cases.faults import trials
+from benchmarks.cases.faults.process import Ending
+from benchmarks.harness import recorded
+from benchmarks.harness import results as results_of_parts
 from semlens.errors import BusyError, ModelError, StoreError
 from semlens.models.hooks import call_model
 from semlens.models.load import load_model
 from semlens.run.plan import Execution
 from semlens.run.shards import Shards, Stage
-from semlens.store.atomic_files import damaged
-from semlens.store.sealed_files import (
+from semlens.store.atomic_files import (
+    damaged,
     load_sealed,
     load_sealed_table,
     save_sealed,
@@ -29,14 +32,9 @@ from semlens.store.sealed_files import (
 from semlens.store.writer import write_lock
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORDED = recorded.recorded()
 STAGES = ("hashing", "collecting", "cropping", "embedding", "merging", "class relevance",
           "extension", "labelling")  # fmt: skip
-
-
-@pytest.fixture
-def harness(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return __import__
 
 
 # -- files with a digest of their own ------------------------------------------------------------
@@ -191,33 +189,31 @@ def test_a_worker_ends_with_its_parent_and_removes_what_it_left(tmp_path):
 # -- the harness, and its committed counts ---------------------------------------------------------
 
 
-def test_only_three_parts_and_code_1_are_a_refusal(harness):
-    ending = harness("fault_process").Ending
+def test_only_three_parts_and_code_1_are_a_refusal():
     message = "Notice: x\nStoreError: 'a' is not a database.\n  Expected a folder.\n  Check it.\n"
-    assert ending(1, "hash", "", message).refused
-    assert not ending(2, "hash", "", message).refused
-    assert not ending(1, "hash", "", message.rpartition("  Check")[0]).refused
-    assert not ending(1, "hash", "", "Traceback (most recent call last):\n" + message).refused
-    assert not ending(0, "hash", "", "Traceback (most recent call last):\n").finished
-    assert ending(130, "", "", "Interrupted.\n").interrupted
-    assert not ending(130, "", "", "Traceback (most recent call last):\n").interrupted
-    assert not ending(-6, "", "", message).refused
+    assert Ending(1, "hash", "", message).refused
+    assert not Ending(2, "hash", "", message).refused
+    assert not Ending(1, "hash", "", message.rpartition("  Check")[0]).refused
+    assert not Ending(1, "hash", "", "Traceback (most recent call last):\n" + message).refused
+    assert not Ending(0, "hash", "", "Traceback (most recent call last):\n").finished
+    assert Ending(130, "", "", "Interrupted.\n").interrupted
+    assert not Ending(130, "", "", "Traceback (most recent call last):\n").interrupted
+    assert not Ending(-6, "", "", message).refused
 
 
-def test_other_answers_are_wrong_and_the_order_of_keys_is_not(harness):
-    trials, ending = harness("fault_trials"), harness("fault_process").Ending
-    right = ending(0, "", '{"a": 1, "b": 2}', "")
+def test_other_answers_are_wrong_and_the_order_of_keys_is_not():
+    right = Ending(0, "", '{"a": 1, "b": 2}', "")
     found = {
-        output: trials.judge("f", "w", ending(0, "", output, ""), right).outcome
+        output: trials.judge("f", "w", Ending(0, "", output, ""), right).outcome
         for output in ('{"b": 2, "a": 1}', '{"a": 1}', "")
     }
     assert list(found.values()) == [trials.RIGHT, trials.WRONG, trials.WRONG]
-    hung = ending(None, "", "", "")
+    hung = Ending(None, "", "", "")
     assert trials.judge("f", "w", hung, right).outcome == trials.WRONG
 
 
-def test_changes_are_undone(harness, tmp_path):
-    trials, file = harness("fault_trials"), tmp_path / "a"
+def test_changes_are_undone(tmp_path):
+    file = tmp_path / "a"
     file.write_bytes(b"content")
     for change in (Path.unlink, lambda p: (p.unlink(), p.mkdir()), lambda p: p.write_bytes(b"")):
         with trials.changed(file, change):
@@ -225,8 +221,7 @@ def test_changes_are_undone(harness, tmp_path):
         assert file.read_bytes() == b"content"
 
 
-def test_a_part_is_measured_once_at_each_commit_and_each_setting(harness, monkeypatch, tmp_path):
-    module = harness("measured")
+def test_a_part_is_measured_once_at_each_commit_and_each_setting(monkeypatch, tmp_path):
     code = tmp_path / "code"
     code.mkdir()
 
@@ -241,9 +236,9 @@ def test_a_part_is_measured_once_at_each_commit_and_each_setting(harness, monkey
         git("commit", "-m", text)
 
     def results(**settings):
-        return module.PartResults(tmp_path / "results", settings, ["*.py"])
+        return results_of_parts.PartResults(tmp_path / "results", settings, ["*.py"])
 
-    monkeypatch.setattr(module, "ROOT", code)
+    monkeypatch.setattr(results_of_parts, "ROOT", code)
     git("init")
     commit("one")
     first = results(points=5)
@@ -261,26 +256,38 @@ def test_a_part_is_measured_once_at_each_commit_and_each_setting(harness, monkey
     second = results(points=5)
     assert not second.has("a")
     second.save("b", 120, {"n": 3}, complete=False)
-    found = module.together(second.of(["a", "b", "c"]))
+    found = results_of_parts.together(second.of(["a", "b", "c"]))
     commits = [one.commit for one in second.of(["a", "b"])]
     assert found["commit"] == f"{commits[0]} (a), {commits[1]} (b)" and len(set(commits)) == 2
     assert (found["seconds"], found["incomplete"]) == (180, ["b"])
 
-    page = tmp_path / "page.md"
+    (tmp_path / "benchmarks").mkdir()
+    page, entry = tmp_path / "page.md", {**RECORDED["faults"], "page": "page.md"}
+    recorded.save({"x": entry}, tmp_path)
     page.write_text("before\n<!-- x -->\nold\n<!-- end of x -->\nafter\n")
-    module.replace_table(page, "x", found, "| a |")
+    machine = {"cores": 2, "cpu": "slow"}
+    markdown = "| a | b |\n| --- | --- |\n| 1 | - |"
+    recorded.record("y", {**found, "machine": machine}, {"x": markdown}, tmp_path)
     text = page.read_text()
-    assert text.startswith("before\n<!-- x -->\nMeasured on ") and text.endswith("-->\nafter\n")
+    assert text.startswith("before\n<!-- x -->\n\nMeasured on ") and text.endswith("-->\nafter\n")
     assert f"at commit {found['commit']}, in 3 minutes. Stopped before their end: b." in text
-    assert "old" not in text and "| a |" in text
+    assert "old" not in text and f"\n\n{markdown}\n\n" in text
+    (kept,) = recorded.recorded(tmp_path).values()
+    assert (kept["benchmark"], kept["machine"], kept["commit"]) == (
+        "y",
+        "2 cores, slow",
+        found["commit"],
+    )
+    assert kept["tables"] == [{"header": ["a", "b"], "rows": [["1", "-"]]}]
+    page.write_text("no place for it")
+    with pytest.raises(ValueError, match=r"page\.md has no '<!-- x -->'"):
+        recorded.write_tables(tmp_path)
 
 
 def measured(name: str) -> list[list[str]]:
-    """Return the cells of a table that a benchmark wrote, by row, the header first."""
-    text = (ROOT / "docs" / "reliability.md").read_text()
-    table = text.partition(f"<!-- {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
-    rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\|.*", table, re.MULTILINE)]
-    return [cells for cells in rows if set(cells) != {"---"}]
+    """Return the cells of the tables that a benchmark recorded, by row, each header first."""
+    tables = RECORDED[name]["tables"]
+    return [cells for one in tables for cells in (one["header"], *one["rows"])]
 
 
 def test_the_committed_counts_add_up_and_nothing_is_wrong():
@@ -288,14 +295,14 @@ def test_the_committed_counts_add_up_and_nothing_is_wrong():
     assert header == ["fault", "trials", "identical database", "right answer", "clear refusal",
                       "WRONG"]  # fmt: skip
     numbers = {row[0]: [0 if cell == "-" else int(cell) for cell in row[1:]] for row in rows}
-    for trials, *outcomes, wrong in numbers.values():
-        assert sum(outcomes) + wrong == trials
+    for of_fault, *outcomes, wrong in numbers.values():
+        assert sum(outcomes) + wrong == of_fault
         assert wrong == 0
     sums = [sum(column) for column in zip(*numbers.values(), strict=True)]
     assert sums == [0 if cell == "-" else int(cell) for cell in total[1:]]
     for stage in STAGES:
         killed = [n for name, n in numbers.items() if name.startswith("killed") and stage in name]
-        assert sum(trials for trials, *_ in killed) >= 50
+        assert sum(of_fault for of_fault, *_ in killed) >= 50
     for row in measured("fuzz")[1:]:
         assert row[4] == "0"
     # the times of mixed requests have five columns
@@ -307,8 +314,8 @@ def test_the_committed_counts_add_up_and_nothing_is_wrong():
 @pytest.mark.slow
 def test_faults_quick():
     ended = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "faults.py", "--quick", "--json"],
-        capture_output=True, text=True, check=False, env=dict(os.environ),
+        [sys.executable, "-m", "benchmarks", "faults", "--quick", "--json"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-2000:]
     printed = json.loads(ended.stdout)

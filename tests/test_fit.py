@@ -1,4 +1,4 @@
-"""``semlens fit``: the stream of activations, the file, and the databases that take it."""
+"""``semlens db fit``: the stream of activations, the file, and the databases that take it."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_a_build_trains_once_even_if_it_is_interrupted(few, tmp_path, monkeypatc
 
 
 def command(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["fit", *map(str, arguments)])
+    return CliRunner().invoke(app, ["db", "fit", *map(str, arguments)])
 
 
 def test_the_command_writes_a_file_and_says_what_is_in_it(few, tmp_path):

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semlens.run.executors.executor import Inputs, ThisProcess
-from semlens.run.executors.freed_memory import freed_memory_kept
+from semlens.run.executors.executor import Inputs, ThisProcess, freed_memory_kept
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 SIZE = 64 * 2**20

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from conftest import VEGETABLES, LittleNet, WordEmbedder, build_vegetables, to_tensor
 
 import semlens as sl
+from benchmarks.cases.fuzz import benchmark as fuzz
+from benchmarks.cases.fuzz.http import finish_jobs, request_reader
+from benchmarks.cases.fuzz.readers import Reader, database_readers, file_readers
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.models.subject import SubjectModel
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import fuzz
-from fuzz_http import finish_jobs, request_reader
-from fuzz_readers import Reader, database_readers, file_readers
 
 FILES = [
     "images", "concept sets, TOML", "concept sets, JSON", "concept sets, CSV",

@@ -204,7 +204,7 @@ def test_errors_say_what_to_do(local: Path, hub: Hub, monkeypatch: pytest.Monkey
 
 def test_commands_push_and_pull(local: Path, hub: Hub, tmp_path: Path) -> None:  # noqa: F811
     run = CliRunner().invoke
-    arguments = ["push", str(local), NAME, "--license", "mit"]
+    arguments = ["db", "push", str(local), NAME, "--license", "mit"]
     asked = run(app, [*arguments, "--no-map"])
     assert asked.exit_code == 1
     assert "--no-crops" in asked.output
@@ -212,7 +212,7 @@ def test_commands_push_and_pull(local: Path, hub: Hub, tmp_path: Path) -> None: 
     pushed = run(app, [*arguments, "--no-crops", "--no-map", "--public"])
     assert pushed.exit_code == 0, pushed.output
     assert not hub.repositories[NAME].private
-    pulled = run(app, ["pull", URL, "--out", str(tmp_path / "copy"), "--json"])
+    pulled = run(app, ["db", "pull", URL, "--out", str(tmp_path / "copy"), "--json"])
     assert pulled.exit_code == 0, pulled.output
-    assert run(app, ["verify", str(tmp_path / "copy")]).exit_code == 0
+    assert run(app, ["db", "verify", str(tmp_path / "copy")]).exit_code == 0
     assert run(app, ["status", URL]).exit_code == 0

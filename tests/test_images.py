@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from conftest import assert_says, colours, encoded
 from PIL import Image
 
+from semlens.data.class_mapping import UNLABELLED, UnmappedWarning, map_targets
 from semlens.data.image_folder import ImageFolder
 from semlens.data.images import decode, upright_rgb
 from semlens.data.prefetch import prefetch
@@ -109,6 +112,76 @@ def test_pixels_without_a_known_white_are_refused():
         upright_rgb(Image.new("La", (3, 3)), "premultiplied")
 
 
+def grey_tiff(pixels: bytes, bits: int, photometric: int, sample_format: int = 1) -> bytes:
+    """Return a TIFF of 8 by 2 pixels in one strip (TIFF 6.0, section 3)."""
+    tags = [
+        (256, 3, 8), (257, 3, 2), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8),
+        (277, 3, 1), (278, 3, 2), (279, 4, len(pixels)), (339, 3, sample_format),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHII" if kind == 4 else "<HHIHxx", tag, kind, 1, value)
+        for tag, kind, value in tags
+    )
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + bytes(4)
+
+
+def packed(values: np.ndarray, bits: int) -> bytes:
+    """Return whole rows of samples of some bits, the most significant first."""
+    rows = ("".join(f"{v:0{bits}b}" for v in row) for row in values.tolist())
+    return b"".join(int(row, 2).to_bytes(len(row) // 8) for row in rows)
+
+
+GREY = np.array([[0, 1, 2, 7, 8, 11, 14, 15], [15, 9, 6, 5, 4, 3, 2, 0]])
+"""Fifteenths of white."""
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [4, 8, 12, 16])
+def test_grey_of_any_depth_whichever_end_is_white(bits, photometric):
+    values = GREY * ((2**bits - 1) // 15)
+    pixels = values.astype("<u2").tobytes() if bits == 16 else packed(values, bits)
+    right = 17 * (GREY if photometric else 15 - GREY)
+    if bits == 12 and photometric == 0:  # a kind that Pillow does not open
+        with pytest.raises(ImageError, match="cannot identify"):
+            decode(grey_tiff(pixels, bits, photometric), "x")
+        return
+    found = np.asarray(decode(grey_tiff(pixels, bits, photometric), "x"))
+    np.testing.assert_array_equal(found, np.repeat(right[..., None], 3, 2))
+
+
+@pytest.mark.parametrize(("bits", "sample_format"), [(32, 1), (32, 2), (16, 2), (32, 3)])
+def test_grey_whose_white_is_unknown_is_refused(bits, sample_format):
+    kind = {1: "<u4", 2: f"<i{bits // 8}", 3: "<f4"}[sample_format]
+    with pytest.raises(ImageError, match="which have a defined white"):
+        decode(grey_tiff((GREY * 3).astype(kind).tobytes(), bits, 1, sample_format), "x")
+
+
+def sixteen_bit_png(values: np.ndarray, transparent: list[int]) -> bytes:
+    """Return a PNG [h w] or [h w 3] of 16 bits with a transparent colour (PNG, 11.3.2.1)."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        sealed = name + body
+        return struct.pack(">I", len(body)) + sealed + struct.pack(">I", zlib.crc32(sealed))
+
+    size = struct.pack(">IIBBBBB", *values.shape[1::-1], 16, 2 if values.ndim == 3 else 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size)
+        + chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("level", [0, 4369, 30583, 65535])
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_transparent_colour_of_16_bits_is_white(level, colour):
+    values = GREY * 4369
+    right = np.where(values == level, 255, 17 * GREY)
+    pixels = np.repeat(values[..., None], 3, 2) if colour else values
+    found = np.asarray(decode(sixteen_bit_png(pixels, [level] * (3 if colour else 1)), "x"))
+    np.testing.assert_array_equal(found, np.repeat(right[..., None], 3, 2))
+
+
 def test_truncated_empty_and_foreign_files():
     png = encoded(Image.fromarray(colours(40, 40)), "PNG")
     jpeg = encoded(Image.fromarray(colours(64, 64)), "JPEG")
@@ -152,7 +225,20 @@ def test_a_folder_is_read_in_the_order_of_its_posix_paths(tmp_path):
     assert images.spec == str(tmp_path.resolve())
     np.testing.assert_array_equal(np.asarray(images.read(3)), colours())
     assert images.digest(2) == images.digest(3) != images.digest(1)
-    save(tmp_path / "0.png")
+
+
+def test_a_stray_file_beside_the_class_folders_has_no_class(tmp_path):
+    for name in ("cat/1.png", "dog/1.png", "preview.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    with pytest.warns(UnmappedWarning, match=r"1 of 3 images .*\(preview.png\)"):
+        found = ImageFolder(tmp_path)
+    assert found.targets == ["cat", "dog", UNLABELLED]
+    mapped = map_targets(found.targets, 3, ["cat", "dog"], None)
+    assert mapped.logits == (0, 1, None)
+    assert not mapped.notice
+    for folder in ("cat", "dog"):
+        (tmp_path / folder / "1.png").unlink()
     assert ImageFolder(tmp_path).targets is None
 
 

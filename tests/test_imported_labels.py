@@ -74,7 +74,14 @@ def test_every_unit_gets_the_description_of_clip_dissect(db, tmp_path):
 
 def test_imported_labels_are_the_names_everywhere_and_said_to_be_imported(db, tmp_path):
     clip_dissect(tmp_path / "descriptions.csv", {"first": 6})
-    arguments = ["import-labels", db.path, tmp_path / "descriptions.csv", "--keep", "clip-dissect"]
+    arguments = [
+        "labels",
+        "import",
+        db.path,
+        tmp_path / "descriptions.csv",
+        "--keep",
+        "clip-dissect",
+    ]
     ended = CliRunner().invoke(app, [*map(str, arguments)])
     assert ended.exit_code == 0, ended.output
     assert "6 of 26 labelled, imported: CLIP-Dissect, descriptions.csv" in ended.output

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import labels  # noqa: E402
-from labelling import cells as label_cells  # noqa: E402
-from labelling import scores as label_scores  # noqa: E402
-from labelling import worlds as label_worlds  # noqa: E402
-from labelling.cells import GAPS, Job, Source, measure_world  # noqa: E402
-from labelling.hits import judged  # noqa: E402
-from labelling.plot import draw_methods  # noqa: E402
-from labelling.references import REFERENCES, ceiling  # noqa: E402
-from labelling.specs import WORLDS  # noqa: E402
-from labelling.study import STUDY  # noqa: E402
-from labelling.synthetic import EMBEDDERS, sources, synthetic_units  # noqa: E402
-
-from semlens.lenses.labelling.registry import BUILT_IN, make_labeller  # noqa: E402
+from benchmarks.cases.labels import benchmark as labels
+from benchmarks.cases.labels import cells as label_cells
+from benchmarks.cases.labels import scores as label_scores
+from benchmarks.cases.labels.cells import GAPS, Job, Source, measure_world
+from benchmarks.cases.labels.hits import judged
+from benchmarks.cases.labels.plot import draw_methods
+from benchmarks.cases.labels.references import REFERENCES, ceiling
+from benchmarks.cases.labels.study import STUDY
+from benchmarks.worlds.labelled import worlds as label_worlds
+from benchmarks.worlds.labelled.specs import WORLDS
+from benchmarks.worlds.labelled.synthetic import EMBEDDERS, sources, synthetic_units
+from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
 
 NAMES = ("vote", "semantic-lens", "semantic-lens-centred")
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import labelling_oracles as oracle
 import numpy as np
 import pytest
 
 import semlens as sl
+from benchmarks.cases.labels.confidence_cases import (
+    FAMILIES,
+    Labelled,
+    labelled,
+    planted,
+    vocabularies,
+)
+from benchmarks.cases.labels.confidence_fit import bins, fit, measured
 from semlens.lenses.labelling import confidence
 from semlens.lenses.labelling.confidence import (
     ANY,
@@ -25,10 +31,6 @@ from semlens.lenses.labelling.confidence import (
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.meaningless import meaningless
 from semlens.lenses.labelling.registry import BUILT_IN
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from labelling.confidence_cases import FAMILIES, Labelled, labelled, planted, vocabularies  # noqa: E402
-from labelling.confidence_fit import bins, fit, measured  # noqa: E402
 
 
 def slow_features(scores, evidence, noise):

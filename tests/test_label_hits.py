@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-from labelling.hits import Bootstrap, Estimate, best_words, find_hits, judged, truths  # noqa: E402
-from labelling.synthetic import KINDS, synthetic_units  # noqa: E402
+from benchmarks.cases.labels.hits import Bootstrap, Estimate, best_words, find_hits, judged, truths
+from benchmarks.worlds.labelled.synthetic import KINDS, synthetic_units
 
 
 @pytest.fixture(scope="module")

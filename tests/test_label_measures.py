@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-from labelling.measures import OF_EXTENTS, SHARE, Phi, pearson, strongest  # noqa: E402
-from labelling.sanity import as_similarity, degraded, drops  # noqa: E402
-from labelling.secondary import (  # noqa: E402
+from benchmarks.cases.labels.measures import OF_EXTENTS, SHARE, Phi, pearson, strongest
+from benchmarks.cases.labels.sanity import as_similarity, degraded, drops
+from benchmarks.cases.labels.secondary import (
     Scored,
     of_extents,
     of_similarities,
     prefers_right,
     sanity,
 )
-from labelling.synthetic import synthetic_units  # noqa: E402
+from benchmarks.worlds.labelled.synthetic import synthetic_units
 
 
 def mean(values):

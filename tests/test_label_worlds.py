@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,19 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-from labelling.concepts import GENERAL, SYNONYMS, side, simplified, words_of  # noqa: E402
-from labelling.detectors import HandBuilt, draw_units, hand_built_units, readouts  # noqa: E402
-from labelling.files import read_units, save_units  # noqa: E402
-from labelling.scenes import LabelWorld, WorldImages, draw_images  # noqa: E402
-from labelling.specs import WORLDS  # noqa: E402
-from labelling.vectors import Vectors  # noqa: E402
-from labelling.worlds import with_gap  # noqa: E402
-
-from demo_world.rasterise import Picture  # noqa: E402
-from demo_world.scenes import BACKGROUNDS, COLOURS, OVERLAYS, SceneStyle, draw_scenes  # noqa: E402
+from benchmarks.worlds.labelled.concepts import GENERAL, SYNONYMS, side, simplified, words_of
+from benchmarks.worlds.labelled.detectors import HandBuilt, draw_units, hand_built_units, readouts
+from benchmarks.worlds.labelled.files import read_units, save_units
+from benchmarks.worlds.labelled.scenes import LabelWorld, WorldImages, draw_images
+from benchmarks.worlds.labelled.specs import WORLDS
+from benchmarks.worlds.labelled.vectors import Vectors
+from benchmarks.worlds.labelled.worlds import with_gap
+from demo_world.rasterise import Picture
+from demo_world.scenes import BACKGROUNDS, COLOURS, OVERLAYS, SceneStyle, draw_scenes
 
 LABELS = {
     "animal-mammal": "dog|dog face|cat|fox|wolf|tiger|lion|rabbit|otter|camel|two-hump camel",

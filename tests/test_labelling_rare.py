@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from benchmarks.cases.labellers import rare_world
 from semlens.lenses.labelling.meaningless import meaningless
 from semlens.lenses.labelling.vote import Vote
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "benchmarks")]
-
-from labellers import rare_world  # noqa: E402
 
 
 def hits(method, leak: float) -> np.ndarray:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from benchmarks.cases.labels_originals import benchmark as compared
 from semlens.lenses.labelling.registry import make_labeller
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import labels_originals as compared  # noqa: E402
 
 
 @pytest.fixture(scope="module")

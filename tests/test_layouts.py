@@ -11,16 +11,14 @@ from torch import nn
 import semlens as sl
 from semlens.errors import LayerError, ModelError, RelevanceError
 from semlens.models.ablation import pruned
-from semlens.models.activations import measure_layout
-from semlens.models.channel_order import find_channel_orders
+from semlens.models.activations import find_channel_orders, measure_layout
 from semlens.models.forward import class_scores, logits, readouts
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
 from semlens.relevance.conservation import check
-from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.make_engine import engine_for
+from semlens.relevance.make_engine import GradientEngine, engine_for
 from semlens.types import Component
 
 WIDE = (56, 48)

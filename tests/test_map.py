@@ -34,7 +34,7 @@ from semlens.lenses.describe.clusters import (
     vote_clusters,
 )
 from semlens.lenses.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES
-from semlens.store.sealed_files import save_sealed_table
+from semlens.store.atomic_files import save_sealed_table
 
 LAYERS = ["first", "second"]
 NAMES = ["dog", "green frog", "car", "tree", "sea", "dog"]

@@ -15,7 +15,7 @@ import semlens as sl
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, artefact_seed
 from semlens.data.image_folder import ImageFolder
-from semlens.data.image_sequence import ImageSequence
+from semlens.data.load import ImageSequence
 from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
 from semlens.lenses.audit.model_test import _outputs
 from semlens.lenses.auroc import auroc, auroc_interval
@@ -274,7 +274,7 @@ def test_the_command(db, model, spurious, pictures, tmp_path) -> None:
     own = ["--model", model.spec]
 
     def semlens(*arguments, code=0):
-        ended = CliRunner().invoke(app, ["test", str(db.path), *arguments])
+        ended = CliRunner().invoke(app, ["classes", "model-test", str(db.path), *arguments])
         assert ended.exit_code == code, ended.output
         return ended
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from scipy import stats
 from scipy.stats import binomtest, ks_2samp
 
 import semlens as sl
+from benchmarks.worlds.many_components import RandomWords, Size, write
 from semlens.lenses.compare.component_sets import component_sets
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe.clusters import find_clusters
@@ -44,19 +44,13 @@ WORDS = ConceptSet.of([f"{i:03d}word" for i in range(60)], name="words")
 
 
 @pytest.fixture
-def scale(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-    return __import__("scale")
-
-
-@pytest.fixture
-def make(scale, tmp_path):
+def make(tmp_path):
     """Make a database of two layers; the first components of layer1 stand for a word."""
 
     def make(aggregate="mean", crops_drawn=CROPS_WITHOUT, counts=EXAMPLES, word="007word"):
         path, rng = tmp_path / "db.semlens", np.random.default_rng(5)
-        embedder = scale.RandomWords(DIM)
-        scale.write(path, scale.Size(2, ROWS, DIM, 2, 50, CROPS, EXAMPLES, 3), embedder)
+        embedder = RandomWords(DIM)
+        write(path, Size(2, ROWS, DIM, 2, 50, CROPS, EXAMPLES, 3), embedder)
         vectors = rng.normal(size=(CROPS, DIM)) + 2 * rng.normal(size=DIM)
         vectors[:40] += 20 * embed_texts(embedder, [word], ["{}", "a {}", "{}-like"])[0]
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -261,10 +255,10 @@ def test_one_in_twenty_hits_is_false_where_components_of_a_word_are_among_others
     assert np.mean(found) > 0.95
 
 
-def test_hits_say_whether_they_are_above_noise(make, scale, monkeypatch):
+def test_hits_say_whether_they_are_above_noise(make, monkeypatch):
     # no made-up word has a digit: then mixtures alone decide
     known = lambda self, text: any(letter.isdigit() for letter in text)  # noqa: E731
-    monkeypatch.setattr(scale.RandomWords, "understands", known)
+    monkeypatch.setattr(RandomWords, "understands", known)
     db = make()
     hits = db.search("007word", top=30)
     assert all(hit.above_noise for hit in hits.hits[:PLANTED])

@@ -16,7 +16,7 @@ import semlens as sl
 from semlens.draw.example_picture import example_webp
 from semlens.errors import ConceptError, LayerError, RecipeError, ServeError
 from semlens.models.subject import SubjectModel
-from semlens.notebook.widget_parts import MOST
+from semlens.notebook.card_widget import MOST
 from semlens.types import Component
 
 

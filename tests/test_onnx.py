@@ -416,7 +416,7 @@ def test_settings_of_timm_and_transformers_are_read(cnn: Path, tmp_path: Path) -
 
 
 def test_random_weights_and_missing_packages(cnn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from semlens.models.onnx_files import load
+    from semlens.models import load
 
     with pytest.raises(ModelError) as raised:
         sl.load_model(f"onnx/{cnn}", random_weights=1)

@@ -26,9 +26,8 @@ from semlens.lenses.describe.database_warnings import build_command
 from semlens.models.activations import LayerLayout
 from semlens.models.subject import SubjectModel
 from semlens.run.executors.local_processes import LocalProcesses
-from semlens.run.own_boxes import BoxesWarning
 from semlens.run.plan import Execution
-from semlens.stages.own_box_regions import cell_centre
+from semlens.stages.own_boxes import BoxesWarning, cell_centre
 from semlens.types import Box
 
 pytestmark = pytest.mark.filterwarnings("ignore::semlens.data.class_mapping.UnmappedWarning")
@@ -175,7 +174,7 @@ def images(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::semlens.run.own_boxes.BoxesWarning")  # peaks in the padding
+@pytest.mark.filterwarnings("ignore::semlens.stages.own_boxes.BoxesWarning")  # peaks in the padding
 @pytest.mark.parametrize("prepare", [squash, letterbox, centre_crop])
 def test_the_region_is_the_smallest_box_around_the_peak(tmp_path, images, prepare):
     rows = random_boxes(images)

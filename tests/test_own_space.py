@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
-from semlens.embedders.own_space import OwnSpace
+from semlens.embedders.load import OwnSpace
 from semlens.errors import ConceptError, EmbedderError, LayerError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.run.executors.local_processes import LocalProcesses

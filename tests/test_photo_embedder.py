@@ -13,8 +13,7 @@ import semlens as sl
 from semlens.demo.bundled_images import DemoWorld
 from semlens.embedders import load
 from semlens.embedders.load import embeds_texts, load_embedder
-from semlens.embedders.photo import SIDE
-from semlens.embedders.photo_towers import TEMPERATURE
+from semlens.embedders.photo import SIDE, TEMPERATURE
 from semlens.errors import EmbedderError
 
 TEXTS = ["a dog", "", "a photograph of a red sports car on a road", "Wörter 猫", "word " * 400]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-import planted_cache  # noqa: E402
-import planted_detectors as detectors  # noqa: E402
-import planted_retraining as retraining  # noqa: E402
-import planted_worlds as worlds  # noqa: E402
-from planted_judge import holm, judge, summarise  # noqa: E402
-
-from demo_world.marks import MarkSpec, draw_marks  # noqa: E402
-from semlens.data.artefact import load_artefact  # noqa: E402
-from semlens.lenses.concepts import load_sets  # noqa: E402
-from semlens.lenses.swap.regions import border_region  # noqa: E402
+from benchmarks.cases.planted import detectors, retraining
+from benchmarks.cases.planted.judge import holm, judge, summarise
+from benchmarks.worlds import cache as planted_cache
+from benchmarks.worlds import planted as worlds
+from demo_world.marks import MarkSpec, draw_marks
+from semlens.data.artefact import load_artefact
+from semlens.lenses.concepts import load_sets
+from semlens.lenses.swap.regions import border_region
 
 ALL = (*worlds.DEVELOPMENT, *worlds.HELD_OUT)
 

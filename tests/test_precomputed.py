@@ -26,7 +26,7 @@ from semlens.errors import EmbedderError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.run.executors.local_processes import LocalProcesses
 from semlens.run.plan import Execution
-from semlens.store.public_spec import public_spec
+from semlens.store.manifest import public_spec
 from semlens.types import Box
 
 pytestmark = pytest.mark.filterwarnings("ignore::semlens.data.class_mapping.UnmappedWarning")

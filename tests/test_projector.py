@@ -75,7 +75,17 @@ def test_tensorboard_serves_vectors_labels_and_crops(db, tmp_path):
 
 def test_the_command_writes_some_layers_without_crops(db, tmp_path):
     folder = tmp_path / "board"
-    arguments = ["projector", db.path, "--out", folder, "--layer", "first", "--no-crops", "--json"]
+    arguments = [
+        "db",
+        "projector",
+        db.path,
+        "--out",
+        folder,
+        "--layer",
+        "first",
+        "--no-crops",
+        "--json",
+    ]
     ended = CliRunner().invoke(app, [*map(str, arguments)])
     assert ended.exit_code == 0, ended.output
     printed = json.loads(ended.stdout)

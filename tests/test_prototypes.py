@@ -229,7 +229,8 @@ def test_what_cannot_be_asked(db):
 def test_command(demo, tmp_path):
     image = str(demo.parent / "images" / "clock" / "test-0003.webp")
     ended = CliRunner().invoke(app, [
-        "prototypes", str(demo), "--target", "vegetable", "--image", image, "--concepts", "none",
+        "classes", "prototypes", str(demo), "--target", "vegetable", "--image", image,
+        "--concepts", "none",
         "--json", "--save", str(tmp_path / "a.png"),
     ])  # fmt: skip
     assert ended.exit_code == 0, ended.output

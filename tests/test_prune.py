@@ -347,7 +347,17 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
     out = tmp_path / "pruned.safetensors"
     result = CliRunner().invoke(
         app,
-        ["prune", str(db.path), "first:2", "first:3", "--save", str(out), "--model", code]
+        [
+            "correct",
+            "prune",
+            str(db.path),
+            "first:2",
+            "first:3",
+            "--save",
+            str(out),
+            "--model",
+            code,
+        ]
         + ["--json"],
     )
     assert result.exit_code == 0, result.output
@@ -360,7 +370,14 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
     assert again.spec == f"{code}:weights={out}"
     assert sl.load_model(code, weights=out).fingerprint == again.fingerprint != model.fingerprint
     second = sl.build(tmp_path / "second", again, images, words, ["first"], examples=4)
-    more = ["prune", str(second.path), "first:1", "--save", str(tmp_path / "b.safetensors")]
+    more = [
+        "correct",
+        "prune",
+        str(second.path),
+        "first:1",
+        "--save",
+        str(tmp_path / "b.safetensors"),
+    ]
     result = CliRunner().invoke(app, [*more, "--model", said["model"], "--json"])
     assert result.exit_code == 0, result.output
     assert sl.load_model(json.loads(result.stdout)["model"]).spec == (
@@ -369,11 +386,11 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
     batch = torch.randn(2, 3, 32, 32)
     with torch.no_grad(), sl.pruned(model, [Component("first", 2), Component("first", 3)]):
         np.testing.assert_allclose(again.module(batch), model.module(batch), atol=1e-6)
-    result = CliRunner().invoke(app, ["prune", str(db.path), "--model", code])
+    result = CliRunner().invoke(app, ["correct", "prune", str(db.path), "--model", code])
     assert result.exit_code == 1
     assert "No component is given" in result.stderr
     result = CliRunner().invoke(
-        app, ["prune", str(db.path), "first:1", "--save", "x.pt", "--model", code]
+        app, ["correct", "prune", str(db.path), "first:1", "--save", "x.pt", "--model", code]
     )
     assert result.exit_code == 1
     assert ".safetensors" in result.stderr

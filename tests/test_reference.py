@@ -22,9 +22,9 @@ from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RecipeError
 from semlens.models.subject import SubjectModel
 from semlens.run import layer_stages
+from semlens.run.layer_stages import reference_readouts, scale_to_half
 from semlens.run.plan import Execution
-from semlens.stages.reference import reference_readouts, scale_to_half
-from semlens.streaming.reference import SampleReadouts, choose_samples
+from semlens.streaming.statistics import SampleReadouts, choose_samples
 
 LAYERS = ["first", "second"]
 

@@ -13,9 +13,8 @@ from semlens.errors import RelevanceError
 from semlens.relevance.assign_rules import nonnegative_nodes
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
-from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.make_engine import FallbackWarning, make_engine
+from semlens.relevance.make_engine import FallbackWarning, GradientEngine, make_engine
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

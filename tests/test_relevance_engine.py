@@ -30,18 +30,18 @@ from semlens.models.subject import SubjectModel
 from semlens.relevance.assign_rules import PRODUCTS, SOFTMAX, WEIGHTED_SUMS
 from semlens.relevance.class_relevance import class_relevance, class_seed
 from semlens.relevance.conservation import check, conserved_shares
-from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import (
     ConservationWarning,
     EngineCache,
     FallbackWarning,
+    GradientEngine,
     engine_for,
     make_engine,
 )
 from semlens.relevance.presets import AUTO, PRESETS, Rules, preset
 from semlens.relevance.protocols import OUTPUT
-from semlens.relevance.rules.activation import SHARES
+from semlens.relevance.rules.base import SHARES
 from semlens.relevance.rules.structure import LINEAR, MAXIMUM
 
 

@@ -22,8 +22,8 @@ from semlens.relevance.class_relevance import (
     shares,
 )
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
-from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.make_engine import GradientEngine
 from semlens.relevance.protocols import OUTPUT
 
 

@@ -25,8 +25,8 @@ from conftest import assert_says, write_pictures
 from object_store import BUCKET, ObjectStore, object_store  # noqa: F401  # a fixture
 
 import semlens as sl
+from semlens.data.huggingface import StreamedImages
 from semlens.data.load import load_images
-from semlens.data.streamed_images import StreamedImages
 from semlens.data.verified_images import content_digests
 from semlens.errors import DataError, StaleError
 from semlens.remote_files import remote_url

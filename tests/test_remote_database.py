@@ -144,7 +144,7 @@ def test_commands_take_a_url(url):
     run = CliRunner().invoke
     shown = run(app, ["status", url, "--json"])
     assert shown.exit_code == 0, shown.output
-    checked = run(app, ["verify", url])
+    checked = run(app, ["db", "verify", url])
     assert checked.exit_code == 0, checked.output
     assert f"no problem in '{url}'" in checked.output.replace("\n", "")
     listed = run(app, ["scores", url, "--json"])

@@ -393,10 +393,10 @@ def test_saved_results_of_another_kind_are_refused(tmp_path, text):
     (tmp_path / "wrong.json").write_text(text)
     with pytest.raises(DataError) as error:
         read_model_test(tmp_path / "wrong.json", "b")
-    assert_says(error.value, "wrong.json", "semlens test")
+    assert_says(error.value, "wrong.json", "semlens classes model-test")
     with pytest.raises(DataError) as error:
         read_sensitivity(tmp_path / "wrong.json")
-    assert_says(error.value, "wrong.json", "semlens evaluate")
+    assert_says(error.value, "wrong.json", "semlens correct sensitivity")
     with pytest.raises(DataError, match=r"none\.json"):
         read_sensitivity(tmp_path / "none.json")
 
@@ -600,7 +600,7 @@ def test_wrong_commands_end_before_the_work(built):
     assert ".html" in run(path, *concepts, "--save", "report.pdf", check=1).stderr
     assert "Unknown class" in run(path, *concepts, "--target", "ox", check=1).stderr
     assert "Unknown artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
-    assert "none.json" in run(path, *concepts, "--tested", "none.json", check=1).stderr
+    assert "none.json" in run(path, *concepts, "--model-test", "none.json", check=1).stderr
     assert "layer9" in run(path, *concepts, "--layer", "layer9", check=1).stderr
     (built / "any.toml").write_text('valid = ["bottle"]\nspurious = ["letters"]\n')
     assert "name no class" in run(path, "--concepts", built / "any.toml", check=1).stderr

@@ -351,7 +351,8 @@ def test_the_command(tmp_path):
     names = sl.ImageFolder(folder).ids
     drop.write_text(f"path,flagged\n{names[0]},True\n{names[1]},False\n")
     out = tmp_path / "better.safetensors"
-    line = ["retrain", str(db.path), "--artefact", "patch:red", "--artefact", "hue", "--drop",
+    line = ["correct", "retrain", str(db.path), "--artefact", "patch:red", "--artefact", "hue",
+            "--drop",
             str(drop), "--epochs", "1", "--save", str(out), "--model", spec, "--json"]  # fmt: skip
     result = CliRunner().invoke(app, [*line, "--save", str(tmp_path / "history.png")])
     assert result.exit_code == 0, result.output

@@ -273,7 +273,7 @@ def test_the_command(images, tmp_path):
     from semlens.lenses.correct.corrected_model import save_weights
 
     better = save_weights(tmp_path / "better.safetensors", Brightness(0.0).state_dict())
-    line = ["evaluate", str(db.path), "--model", spec, "--json"]
+    line = ["correct", "sensitivity", str(db.path), "--model", spec, "--json"]
     result = CliRunner().invoke(
         app,
         [*line, "--artefact", "hue", "--prune", "eyes:1", "--weights", str(better)]

@@ -15,8 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
-from semlens.dictionaries.sparse_autoencoder import SparseAutoencoder
-from semlens.dictionaries.train_sae import SHRINKAGE, SaeTraining, resample, train_sae
+from semlens.dictionaries.train_sae import (
+    SHRINKAGE,
+    SaeTraining,
+    SparseAutoencoder,
+    resample,
+    train_sae,
+)
 from semlens.errors import RecipeError
 from semlens.models.with_dictionaries import with_dictionaries
 from semlens.relevance.class_relevance import class_seed, component_relevance

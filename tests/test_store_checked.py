@@ -266,7 +266,7 @@ def test_verify_lists_all_damage_of_a_database_that_cannot_be_opened(copy):
     flip(copy / CROPS)
     (copy / FIRST).unlink()
     for extra in ([], ["--json"]):
-        ended = CliRunner().invoke(app, ["verify", str(copy), *extra], env={"COLUMNS": "300"})
+        ended = CliRunner().invoke(app, ["db", "verify", str(copy), *extra], env={"COLUMNS": "300"})
         assert ended.exit_code == 1
         assert CROPS in ended.stdout
         assert FIRST in ended.stdout

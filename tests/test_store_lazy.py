@@ -38,7 +38,7 @@ def subject_model():
 def built(tmp_path_factory, pictures):
     path = tmp_path_factory.mktemp("lazy") / "db"
     with pytest.MonkeyPatch.context() as patch:  # several files
-        patch.setattr("semlens.run.index.CROPS_PER_FILE", 20)
+        patch.setattr("semlens.run.crops.CROPS_PER_FILE", 20)
         return sl.build(path, subject_model(), ImageFolder(pictures), WordEmbedder(), LAYERS,
                         examples=6, execution=Execution(8, 0, 16))  # fmt: skip
 

@@ -321,7 +321,7 @@ def semlens(*words):
 def test_commands_make_a_study_and_read_its_answers(db, measure, tmp_path):
     page, key = tmp_path / "s.html", tmp_path / "s.key.json"
     options = ["--measure", measure, "--tasks", 6, "--shown", 4, "--save", page]
-    made = semlens("study", db.path, *options, "--json")
+    made = semlens("study", "make", db.path, *options, "--json")
     assert made.exit_code == 0, made.output
     values = json.loads(key.read_text())
     assert json.loads(made.stdout) == values
@@ -330,7 +330,7 @@ def test_commands_make_a_study_and_read_its_answers(db, measure, tmp_path):
     files = [write_answers(tmp_path / f"{n}.csv", values["study"], n, rows) for n in ("a", "b")]
     saved = [tmp_path / f"r{end}" for end in (".csv", ".parquet", ".json", ".png")]
     saves = [word for path in saved for word in ("--save", path)]
-    read = semlens("study-results", key, *files, "--json", *saves)
+    read = semlens("study", "results", key, *files, "--json", *saves)
     assert read.exit_code == 0, read.output
     results = json.loads(read.stdout)
     assert (results["raters"], results["kept"], results["accuracy"]) == (2, 2, 1)
@@ -341,13 +341,15 @@ def test_commands_make_a_study_and_read_its_answers(db, measure, tmp_path):
     assert len(table) == len(values["questions"])
     assert (table["raters"] == 2).all()
     assert all(path.stat().st_size for path in saved)
-    shown = semlens("study-results", key, *files)
+    shown = semlens("study", "results", key, *files)
     assert "2 of 2 raters kept" in shown.stdout
 
 
 def test_the_key_can_be_saved_elsewhere(db, tmp_path):
     page, key = tmp_path / "s.html", tmp_path / "keys.json"
-    made = semlens("study", db.path, "--tasks", 4, "--shown", 4, "--save", page, "--save", key)
+    made = semlens(
+        "study", "make", db.path, "--tasks", 4, "--shown", 4, "--save", page, "--save", key
+    )
     assert made.exit_code == 0, made.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["keys.json", "s.html"]
 
@@ -358,7 +360,7 @@ def test_the_key_can_be_saved_elsewhere(db, tmp_path):
 @pytest.fixture
 def study(db, tmp_path):
     key = tmp_path / "key.json"
-    sl.study(db, tasks=4, shown=4).save(key)
+    db.study(tasks=4, shown=4).save(key)
     values = json.loads(key.read_text())
     return key, values["study"], answered(values, careful_answer("similarity"))
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
-from semlens.data.class_mapping import map_targets, name_targets, read_classes, read_targets
+from semlens.data.class_mapping import (
+    UNLABELLED,
+    map_targets,
+    name_targets,
+    read_classes,
+    read_targets,
+)
 from semlens.errors import DataError
 from semlens.models.model_libraries import imagenet_classes, imagenet_synsets
 
@@ -74,6 +82,9 @@ def test_labels_to_names():
         ("a.txt", "cat\nwild ox\n", {"cat": 0, "wild ox": 1}),
         ("a.txt", "crane, bird\ncrane, machine\n", {"crane, bird": 0, "crane, machine": 1}),
         ("a.txt", "crane\nox\ncrane\n", {"ox": 1}),
+        ("a.txt", "cat\nox\n\n\n", {"cat": 0, "ox": 1}),
+        ("a.json", '["cat", "", "dog", ""]', {"cat": 0, "dog": 2}),
+        ("a.csv", "ox,1\nOx,1\n", {"ox": 1, "Ox": 1}),
     ],
 )
 def test_class_files(tmp_path, name, text, expected):
@@ -102,6 +113,51 @@ def test_wrong_class_files(tmp_path, name, text):
     assert "Fix the file" in str(caught.value)
     with pytest.raises(DataError, match="No such file"):
         read_classes(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.txt", "red\n\ngreen\n", "Line 2 of .* is empty"),
+        ("a.txt", "\nred\n", "Line 1 of .* is empty"),
+        ("a.txt", "# fruit\nred\n", "Line 1 of .* looks like a comment: # fruit"),
+        ("a.txt", "red\n// rest\nblue", "Line 2 of .* looks like a comment"),
+        ("a.csv", "caf\u00e9;0\nox;1\n", "Line 1 of .* separates by ';'"),
+        ("a.csv", "ox,1\nOx,2\n", "maps 'Ox' to the logits 1 and 2"),
+        ("a.csv", "wild-ox,1\nwild_ox,0\n", "maps 'wild_ox' to the logits 1 and 0"),
+        ("a.json", '{"ox": 1, "ox": 2}', "maps 'ox' to the logits 1 and 2"),
+        ("a.json", '{"\u00e9": 1, "e\u0301": 2}', "to the logits 1 and 2"),
+        ("a.csv", "0,cat\n", "it maps no class"),
+        ("a.json", "{}", "it maps no class"),
+    ],
+)
+def test_class_files_that_leave_a_logit_open_are_refused(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(DataError, match=said):
+        read_classes(tmp_path / name)
+
+
+def test_composed_and_decomposed_letters_are_the_same():
+    composed = ["caf\u00e9", "\u00c4pfel", "\uac00"]
+    decomposed = [unicodedata.normalize("NFD", name) for name in composed]
+    assert decomposed != composed
+    for names, classes in ((composed, decomposed), (decomposed, composed)):
+        assert map_targets(names, 3, classes, None).logits == (0, 1, 2)
+        assert map_targets(names, 3, None, None, {n: 5 for n in classes}).logits == (5, 5, 5)
+
+
+def test_a_class_with_two_logits_is_refused():
+    with pytest.raises(DataError, match="to the logits 1 and 2"):
+        map_targets(["ox"], 1, None, None, {"ox": 1, "OX": 2})
+
+
+def test_target_files_that_contradict_themselves_are_refused(tmp_path):
+    path = tmp_path / "targets.csv"
+    path.write_text("e\u0301.png,cat\na.png,\n\u00e9.png,cat\n", "utf-8")
+    assert read_targets(path, ["\u00e9.png", "a.png", "e\u0301.png"]) == ["cat", UNLABELLED, "cat"]
+    path.write_text("a.png,cat\na.png,dog\n")
+    with pytest.raises(DataError, match="Line 2 of .* says that 'a.png' is 'dog'.* 'cat'"):
+        read_targets(path, ["a.png"])
 
 
 def test_target_files(tmp_path):

@@ -312,7 +312,8 @@ def test_command(pictures, tmp_path):
     spec, cavs = f"{tmp_path / 'model.py'}:make", tmp_path / "cavs.safetensors"
     db = sl.build(tmp_path / "db", spec, pictures / "data", "semlens/demo", ["first"], crop="none")
     ended = CliRunner().invoke(app, [
-        "tcav", str(db.path), "--concept", f"square={pictures / 'red'}", "--target", "red",
+        "concepts", "tcav", str(db.path), "--concept", f"square={pictures / 'red'}", "--target",
+        "red",
         "--model", spec, "--samples", "9", "--draws", "39", "--save-cavs", str(cavs), "--json",
     ])  # fmt: skip
     assert ended.exit_code == 0, ended.output

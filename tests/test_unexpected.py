@@ -296,7 +296,7 @@ def test_the_command(tmp_path):
     concepts = tmp_path / "set.toml"
     concepts.write_text(f"concepts = {NAMES}")
     arguments = [
-        "unexpected", str(db.path), "--target", "drink", "--concepts", str(concepts),
+        "classes", "unexpected", str(db.path), "--target", "drink", "--concepts", str(concepts),
         "--threshold", "9", "--files", str(tmp_path / "files.csv"),
     ]  # fmt: skip
     run = CliRunner().invoke(app, [*arguments, "--json"])

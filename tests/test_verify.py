@@ -1,4 +1,4 @@
-"""What ``semlens verify`` finds: every kind of damage, by the name of the file."""
+"""What ``semlens db verify`` finds: every kind of damage, by the name of the file."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_all_damage_is_listed_at_once_with_what_to_do(copy: Path) -> None:
     table.write_bytes(b"PAR1")
     audit = copy / "analysis" / "audits" / "1.json"
     audit.write_text("{")
-    ended = CliRunner().invoke(app, ["verify", str(copy), "--json"])
+    ended = CliRunner().invoke(app, ["db", "verify", str(copy), "--json"])
     assert ended.exit_code == 1
     told = json.loads(ended.stdout)
     remedies = {one["file"]: one["remedy"] for one in told["problems"]}
@@ -193,14 +193,14 @@ def test_all_damage_is_listed_at_once_with_what_to_do(copy: Path) -> None:
     assert remedies[f"analysis/{table.name}"].startswith("Delete it")
     assert "cannot be computed again" in remedies["analysis/audits/1.json"]
     assert not told["sound"]
-    text = CliRunner().invoke(app, ["verify", str(copy)], env={"COLUMNS": "300"})
+    text = CliRunner().invoke(app, ["db", "verify", str(copy)], env={"COLUMNS": "300"})
     assert text.exit_code == 1
     assert "4 problems" in text.stdout
     assert all(name in text.stdout for name in remedies)
 
 
 def test_the_command_says_that_nothing_is_wrong(built: Path) -> None:
-    ended = CliRunner().invoke(app, ["verify", str(built)], env={"COLUMNS": "300"})
+    ended = CliRunner().invoke(app, ["db", "verify", str(built)], env={"COLUMNS": "300"})
     assert ended.exit_code == 0
     assert ended.stdout.startswith("no problem in ")
 
@@ -232,7 +232,7 @@ def test_what_the_manifest_says_is_checked(copy: Path) -> None:
 
 def test_a_folder_that_is_no_database_is_told_so(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none", Path("x" * 5000)):
-        ended = CliRunner().invoke(app, ["verify", str(path)], env={"COLUMNS": "300"})
+        ended = CliRunner().invoke(app, ["db", "verify", str(path)], env={"COLUMNS": "300"})
         assert ended.exit_code == 1
         assert "StoreError" in ended.stderr
         assert len(ended.stderr) < 800

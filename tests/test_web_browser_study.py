@@ -24,7 +24,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = ["first", "second"]
     db = sl.build(folder / "db", model, images, ColourEmbedder(), layers, examples=8)
     for measure in ("similarity", "clarity", "polysemanticity"):
-        study = sl.study(db, measure, tasks=TASKS, shown=4)
+        study = db.study(measure, tasks=TASKS, shown=4)
         study.save(folder / f"{measure}.html")
         study.save(folder / f"{measure}.json")
     return folder

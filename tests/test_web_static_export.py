@@ -195,14 +195,14 @@ def test_a_class_of_a_graph_is_found_in_each_database_by_its_name(db, tmp_path):
 def test_on_the_command_line(tmp_path):
     copy = tmp_path / "little.semlens"
     little(copy, write_pictures(tmp_path / "images", 24), sl.load_embedder("semlens/demo"))
-    words = ["export", str(copy), "--out", str(tmp_path / "site"), "--cards", "3", "--json"]
+    words = ["db", "export", str(copy), "--out", str(tmp_path / "site"), "--cards", "3", "--json"]
     ended = CliRunner().invoke(cli, words)
     assert ended.exit_code == 0, ended.output
     told = json.loads(ended.stdout)
     assert told["cards"] >= 3
     assert told["bytes"] > 100_000
     assert told["left_out"] == {}
-    wrong = CliRunner().invoke(cli, ["export", str(copy), "--graph", "unicorn"])
+    wrong = CliRunner().invoke(cli, ["db", "export", str(copy), "--graph", "unicorn"])
     assert wrong.exit_code == 1
     assert "unicorn" in wrong.output
 

@@ -3,7 +3,7 @@
 The last layers of the network are a mean over the map of ``bn2`` and one linear layer. So the
 logits are linear in the 1,280 means, and setting a channel to zero in ``bn2`` changes them by
 exactly its mean times its weights: all pruning below is arithmetic on stored means. (``run.py``
-checks it against the weights that ``semlens prune`` writes.)
+checks it against the weights that ``semlens correct prune`` writes.)
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def pruned_difference(
     """Prune by the command, and return the largest difference to the arithmetic on means."""
     weights = folder / "pruned.safetensors"
     source = ("--from", folder / "contrast.json", "--auroc", SEPARATES, "--save", weights)
-    print(semlens("prune", database, *source, "--model", MODEL))
+    print(semlens("correct", "prune", database, *source, "--model", MODEL))
     model = sl.load_model(f"{ROOT / MODEL}:weights={weights}")
     images = sl.load_images(folder / "measure" / "plain")
     shown = list(range(0, len(images), 20))

@@ -7,8 +7,8 @@ from .data.artefact import WithArtefact as WithArtefact
 from .data.artefact import load_artefact as load_artefact
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages
 from .data.image_folder import ImageFolder as ImageFolder
-from .data.image_sequence import ImageSequence as ImageSequence
-from .data.joined_images import JoinedImages as JoinedImages
+from .data.images import JoinedImages as JoinedImages
+from .data.load import ImageSequence as ImageSequence
 from .data.load import load_images as load_images
 from .dictionaries.train_sae import SaeTraining as SaeTraining
 from .embedders.embedder import Embedder as Embedder

@@ -23,10 +23,9 @@ from semlens.recipe import Recipe, RecipeSettings
 from semlens.regular_files import user_path
 from semlens.run.build_database import build_database
 from semlens.run.executors.executor import Executor
-from semlens.run.executors.parse import parse_executor
 from semlens.run.extend import Addition, Extension, extend_database
-from semlens.run.own_boxes import check_boxes
-from semlens.run.plan import Execution, Plan
+from semlens.run.plan import Execution, Plan, parse_executor
+from semlens.stages.own_boxes import check_boxes
 
 
 def build(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from PIL import Image
 
 from semlens.draw.example_sheet import sheet
+from semlens.errors import ServeError
 from semlens.lenses.lazy_method import LazyMethod
 from semlens.lenses.questions import Questions
-from semlens.notebook.extra import check_extra
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.types import Component, Components, Layers
 
@@ -80,7 +81,7 @@ class ConceptDatabase(Questions):
         ServeError
             If the extra ``notebook`` is not installed.
         """
-        check_extra()
+        _check_notebook_extra()
         from semlens.notebook.map_widget import MapWidget
 
         return MapWidget(self.concept_map(layers=layers, **settings), colour=colour, height=height)
@@ -95,7 +96,7 @@ class ConceptDatabase(Questions):
         LayerError
             If there is no such component.
         """
-        check_extra()
+        _check_notebook_extra()
         from semlens.notebook.card_widget import CardWidget
 
         return CardWidget(self, component)
@@ -138,3 +139,12 @@ class ConceptDatabase(Questions):
         from semlens.draw.notebook_html import database_html, guarded_html
 
         return guarded_html(lambda: database_html(self, self.summary()), self)
+
+
+def _check_notebook_extra() -> None:
+    if find_spec("anywidget") is None:
+        raise ServeError(
+            "Widgets need the package 'anywidget'.",
+            "It is not installed.",
+            "Run: pip install 'semlens[notebook]' and restart the kernel.",
+        )

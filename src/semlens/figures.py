@@ -17,8 +17,8 @@ from pydantic import ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from semlens.types import Component
 
-Tone = Literal["neutral", "for", "against", "weak"]
-"""Colour by meaning: neither, speaks for, speaks against, not significant."""
+Tone = Literal["neutral", "for", "against", "weak", "valid", "spurious", "both", "unexpected"]
+"""Colour by meaning: neither, speaks for, speaks against, not significant; verdicts of an audit."""
 
 
 def _data_url(picture: Image.Image) -> str:
@@ -82,6 +82,8 @@ class Values:
     axis: str
     reference: float | None = None
     limits: tuple[float, float] | None = None
+    stacked: bool = False
+    """Whether the series are parts of one bar per name, such as shares."""
     form: Literal["values"] = "values"
 
 
@@ -93,9 +95,15 @@ class Point:
     y: float
     name: str = ""
     group: str = ""
+    """Points of a group share a colour; a group that is called as a tone has its colour."""
     size: float = 1.0
     """Area, relative to the other points."""
     component: Component | None = None
+    label: str = ""
+    """Written beside the point; ``name`` is shown on request."""
+    x_error: float = 0.0
+    y_error: float = 0.0
+    """Half the length of the interval around the point."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,10 @@ class Scatter:
     y_axis: str
     x_reference: float | None = None
     y_reference: float | None = None
+    diagonal: bool = False
+    """Whether to draw the line where both values are equal."""
+    joined: bool = False
+    """Whether the points of a group are joined in their order, as a curve."""
     form: Literal["scatter"] = "scatter"
 
 
@@ -132,6 +144,9 @@ class Distribution:
     edges: Sequence[float]
     counts: Sequence[int]
     """One less than ``edges``."""
+    median: float | None = None
+    tone: Tone = "neutral"
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,6 +198,8 @@ class PictureRow:
     pictures: Sequence[Picture]
     name: str = ""
     text: str = ""
+    captions: Sequence[str] = ()
+    """Below each image."""
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
 
 
@@ -207,6 +224,8 @@ class FigureSpec:
 
     title: str
     panels: Sequence[Panel] = field(default=())
+    columns: int = 1
+    """Panels side by side, where there is room."""
 
 
 _FIGURE = TypeAdapter(FigureSpec)

@@ -47,6 +47,8 @@ class Lens:
         Title of its section in a report; empty if it has none.
     agents
         Whether agents get it as a tool.
+    local
+        Whether only the machine of the database may ask it: it writes files or trains.
     """
 
     needs: tuple[Source, ...] = ()
@@ -55,6 +57,7 @@ class Lens:
     example: str = ""
     report: str = ""
     agents: bool = False
+    local: bool = False
 
 
 def lens(
@@ -64,12 +67,13 @@ def lens(
     example: str = "",
     report: str = "",
     agents: bool = False,
+    local: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a lens: its arguments are checked and read, and its progress is shown.
 
     Parameters
     ----------
-    needs, group, example, report, agents
+    needs, group, example, report, agents, local
         As in :class:`Lens`.
     command
         Words of the command. None for the name of the function with dashes, if it has a group.
@@ -93,7 +97,7 @@ def lens(
                 return function(*bound.args, **bound.kwargs)
 
         words = function.__name__.replace("_", "-") if command is None and group else command or ""
-        vars(ask)["lens"] = Lens(needs, group, words, example, report, agents)
+        vars(ask)["lens"] = Lens(needs, group, words, example, report, agents, local)
         return ask
 
     return decorate
@@ -117,23 +121,25 @@ def result_of(function: Callable[..., Any]) -> Any:
 
 @functools.cache
 def registered() -> Mapping[str, EntryPoint]:
-    """Return the entry points of all lenses by name; nothing is imported.
+    """Return the entry points of all lenses by name; nothing is imported."""
+    return {point.name: point for point in reversed(plug_ins(LENSES))}
 
-    Raises
-    ------
-    LensError
-        If several packages provide a lens of the same name.
-    """
-    points: dict[str, EntryPoint] = {}
-    for point in plug_ins(LENSES):
-        other = points.setdefault(point.name, point)
-        if other.value != point.value:
-            raise LensError(
-                f"The lens '{point.name}' is provided by {owner(other)} and {owner(point)}.",
-                "Expected one provider of each name.",
-                "Uninstall one of them.",
-            )
-    return points
+
+@functools.cache
+def foreign() -> Mapping[str, Callable[..., Any] | LensError]:
+    """Import the lenses of other packages, by the words of their command; an error if it fails."""
+    found: dict[str, Callable[..., Any] | LensError] = {}
+    for name, point in registered().items():
+        if point.value.startswith("semlens."):
+            continue
+        try:
+            function = load_lens(name)
+        except LensError as error:
+            found[name.replace("_", "-")] = error
+        else:
+            found[function.lens.command] = function  # pyright: ignore[reportFunctionMemberAccess]
+    found.pop("", None)  # lenses without a command
+    return found
 
 
 def load_lens(name: str) -> Callable[..., Any]:
@@ -142,13 +148,20 @@ def load_lens(name: str) -> Callable[..., Any]:
     Raises
     ------
     LensError
-        If there is no such lens, or its package cannot be imported.
+        If there is no such lens, several packages provide it, or its package cannot be imported.
     """
     if name not in registered():
         raise LensError(
             f"There is no lens '{name}'.",
             f"The nearest are {nearest(name, registered())}.",
             "Correct the name, or install the package that provides it.",
+        )
+    owners = {owner(point) for point in plug_ins(LENSES) if point.name == name}
+    if len(owners) > 1:
+        raise LensError(
+            f"The lens '{name}' is provided by {' and '.join(sorted(owners))}.",
+            "Expected one provider of each name.",
+            "Uninstall one of them.",
         )
     point = registered()[name]
     try:

@@ -11,9 +11,10 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -33,11 +34,20 @@ from semlens.errors import RecipeError, SemlensError, shortened
 T = TypeVar("T")
 Items = Annotated[tuple[T, ...], Strict(False)]
 """A tuple that a strict model also takes as a list: JSON has no tuples."""
+Kind = Literal["class", "component", "layer", "concepts", "image"]
+"""What of a database an argument names, if not a number or a word."""
 
 
-def setting(help: str, **bounds: Any) -> Any:
-    """Annotate a parameter as a setting with help text and pydantic bounds (``ge=0``, ...)."""
-    return Field(description=help, **bounds)
+def setting(help: str, *, local: bool = False, **bounds: Any) -> Any:
+    """Annotate a parameter as a setting with help text and pydantic bounds (``ge=0``, ...).
+
+    Parameters
+    ----------
+    local
+        Whether only somebody at the machine of the database may give it, since it names files
+        there. Types that take a ``Path`` are local without saying so, unless :class:`Remote` is.
+    """
+    return Field(description=help, json_schema_extra={"local": True} if local else None, **bounds)
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,31 @@ class Reads:
 
 
 @dataclass(frozen=True)
+class Remote:
+    """How an argument is given by somebody elsewhere, who may not name files of this machine.
+
+    Written beside the setting: ``Annotated[Concepts, setting("..."), Remote(list[str], read)]``.
+
+    Parameters
+    ----------
+    accepts
+        Type of what a page or an agent may give.
+    kind
+        What is chosen, so that a page can offer what there is.
+    read
+        Called with the database (or databases) and the argument; returns what callers in Python
+        would give. None if it is the same.
+    help
+        The setting's text for such callers, if it has another one.
+    """
+
+    accepts: Any
+    kind: Kind | None = None
+    read: Callable[[Any, Any], Any] | None = None
+    help: str = ""
+
+
+@dataclass(frozen=True)
 class Setting:
     """One setting of a lens."""
 
@@ -71,6 +106,8 @@ class Setting:
     """``inspect.Parameter.empty`` if the setting is required."""
     reads: Callable[[Any, Any], Any] | None = None
     """Turns a database and an argument into what the function gets."""
+    remote: Remote | None = None
+    """How a page or an agent gives it; None if only the machine of the database may."""
 
     @functools.cached_property
     def expected(self) -> str:
@@ -157,8 +194,89 @@ def settings_of(question: Callable[..., Any]) -> Mapping[str, Setting]:
         if field is not None:
             type_ = hints[name].__origin__ if reads is None else reads.accepts
             read = None if reads is None else reads.read
-            settings[name] = Setting(name, type_, field, parameter.default, read)
+            remote = next((m for m in metadata if isinstance(m, Remote)), None)
+            if (field.json_schema_extra or {}) == {"local": True}:
+                remote = None
+            elif remote is None:
+                remote = _remote(type_, field)
+            settings[name] = Setting(name, type_, field, parameter.default, read, remote)
     return settings
+
+
+def remote_settings(question: Callable[..., Any]) -> dict[str, Setting] | None:
+    """Return the settings that a page or an agent may give; None if it cannot ask the question.
+
+    It cannot if a parameter without a default is no setting, or is given locally only.
+    """
+    settings = settings_of(question)
+    _, *parameters = inspect.signature(question).parameters.values()
+    for parameter in parameters:
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        given = settings.get(parameter.name)
+        if parameter.default is parameter.empty and not variadic:
+            if given is None or given.remote is None:
+                return None
+    return {name: setting for name, setting in settings.items() if setting.remote is not None}
+
+
+def remote_request(question: Callable[..., Any]) -> type[BaseModel]:
+    """Make a pydantic model of what a page or an agent gives: the settings in :class:`Remote`."""
+    fields: dict[str, Any] = {}
+    for name, setting in (remote_settings(question) or {}).items():
+        remote = cast(Remote, setting.remote)
+        field: Any = Field(
+            description=remote.help or setting.field.description,
+            json_schema_extra={"kind": remote.kind} if remote.kind else None,
+        )
+        field.metadata = [*setting.field.metadata]
+        required = setting.default is inspect.Parameter.empty
+        accepts = remote.accepts if required else remote.accepts | None
+        fields[name] = (Annotated[accepts, field], ... if required else setting.default)
+    config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    return create_model(question.__name__, __config__=config, **fields)
+
+
+def read_remote(question: Callable[..., Any], database: Any, given: BaseModel) -> dict[str, Any]:
+    """Return the arguments of a question from a :func:`remote_request`; others keep their default.
+
+    Parameters
+    ----------
+    database
+        The database, or the databases of a question about several.
+    """
+    arguments: dict[str, Any] = {}
+    for name in given.model_fields_set:
+        remote, value = settings_of(question)[name].remote, getattr(given, name)
+        if value is not None or settings_of(question)[name].default is None:
+            read = None if remote is None else remote.read
+            arguments[name] = value if read is None else read(database, value)
+    return arguments
+
+
+def _remote(type_: Any, field: FieldInfo) -> Remote | None:
+    """Return the part of a type that JSON can give.
+
+    A text may be a path where a path is taken; a number or a name is a class.
+    """
+    members = _alternatives(type_)
+    takes_path = any(Path in (member, *typing.get_args(member)) for member in members)
+    bounded = any(type(limit).__name__ in ("Ge", "Gt", "Le", "Lt") for limit in field.metadata)
+    kept: list[Any] = []
+    for member in members:
+        plain = unannotated(member)
+        items = typing.get_args(plain)
+        if plain in (int, float, bool, type(None)) or typing.get_origin(plain) is Literal:
+            kept.append(member)
+        elif takes_path or (bounded and plain not in (int, float)):
+            continue
+        elif plain is str or (typing.get_origin(plain) is tuple and Any not in items):
+            kept.append(member)
+        elif typing.get_origin(plain) in (list, Sequence) and _remote(items[0], field) is not None:
+            kept.append(list[items[0]])
+    if not any(member is not type(None) for member in kept):
+        return None
+    is_class = {int, str}.issubset(kept)
+    return Remote(typing.Union[tuple(kept)], "class" if is_class else None)  # noqa: UP007
 
 
 def request_model(

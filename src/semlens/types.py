@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Protocol, TypeVar, runtime_checkable
 from pydantic_core import CoreSchema, core_schema
 
 from semlens.errors import LayerError, shortened
-from semlens.settings import setting
+from semlens.settings import Remote, setting
 
 T = TypeVar("T")
 
@@ -118,9 +118,13 @@ class HasComponents(Protocol):
 Components = Component | str | HasComponents | Iterable[Component | str]
 """Parameter type of questions: a component, a name, a result with components, or several."""
 Layers = Annotated[
-    str | Sequence[str] | None, setting("Layers to include, repeated or separated by commas.")
+    str | Sequence[str] | None,
+    setting("Layers to include, repeated or separated by commas."),
+    Remote(list[str] | None, "layer", help="Layers to include [all]."),
 ]
 """Parameter type of questions: one layer, several, or None for all."""
+REMOTE_COMPONENTS = Remote(list[str], "component", help="Components, such as layer4:17.")
+"""How a page or an agent gives components."""
 Target = Annotated[int | str, setting("Class, by name or by logit index.")]
 """Parameter type of questions: a class, by name or logit."""
 

@@ -1,4 +1,4 @@
-"""``semlens audit``, ``test`` and ``report``."""
+"""``semlens audit``, ``classes model-test`` and ``report``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from semlens.errors import RecipeError
 from semlens.lenses.audit.audit import audit as ask_audit
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.ci_gate import Check, Condition, check_conditions, save_junit
-from semlens.lenses.audit.model_test import model_test
-from semlens.lenses.audit.model_test_result import ModelTest
 from semlens.lenses.audit.sweep import Sweep, audit_all
-from semlens.lenses.report.evidence import Evidence
-from semlens.lenses.report.evidence import evidence as ask_evidence
 from semlens.lenses.report.report import Report
 from semlens.lenses.report.report import report as ask_report
 
@@ -122,26 +118,7 @@ def _print_checks(checks: Sequence[Check], as_json: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-@command(model_test)
-def test(ask: QuestionContext) -> ModelTest:
-    """Test whether the model takes images with only spurious features for a class.
-
-    Reports the AUROC of the class's logit on real images against those: 1 is safe, 0.5 is unsafe.
-    With `--artefact`, the same images without the artefact are tested too.
-
-    Examples:
-
-    semlens test r18.semlens --target ox --spurious generated/
-
-    semlens test r18.semlens --target ox --artefact "text:© stock" --artefact hue --save test.png
-    """
-    return ask()
-
-
-@command(
-    ask_report,
-    saved="a page (.html) [report.html], a table (.csv, .parquet) or all values (.json)",
-)
+@command(ask_report, written="report.html")
 def report(
     ask: QuestionContext,
     context: typer.Context,
@@ -156,7 +133,7 @@ def report(
     semlens report r18.semlens --target ox --concepts paper-ox --save ox.html
 
     semlens report r18.semlens --target ox --concepts ox.toml --artefact "text:© stock"
-    --evaluated evaluated.json
+    --sensitivity sensitivity.json
 
     semlens report r18.semlens --saved 3 --save ox.html
     """
@@ -165,28 +142,6 @@ def report(
     if "saved" in ask.settings:
         check_saved(context)
     return replace(ask(command=["semlens", *sys.argv[1:]]), file=str(file))
-
-
-@command(
-    ask_evidence,
-    saved="all values (.json), sections of a model card (.md), a table (.csv, .parquet) or a plot "
-    "(.png, .svg, .pdf)",
-)
-def evidence(ask: QuestionContext) -> Evidence:
-    """Audit classes for a compliance file: JSON with a schema, and sections for a model card.
-
-    Without `--target`, all classes are audited. The JSON has every value with fingerprints of the
-    model, the data and the embedder; the Markdown has the sections "Bias, Risks, and Limitations"
-    and "Evaluation".
-
-    Examples:
-
-    semlens evidence r50.semlens --concepts artefacts --save evidence.json --save card.md
-
-    semlens evidence r50.semlens --target ox --concepts paper-ox --author "A. Lovelace"
-    --save ox.json
-    """
-    return ask()
 
 
 _SAVED_SETTINGS = {

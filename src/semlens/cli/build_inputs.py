@@ -76,7 +76,7 @@ class BuildInputs(Settings):
         bool, setting("Also compute how much each class relies on each component.")
     ] = False
     extendable: Annotated[
-        bool, setting("Keep what 'semlens extend' needs to add images later.")
+        bool, setting("Keep what 'semlens db extend' needs to add images later.")
     ] = False
     classes: Annotated[
         Path | None,
@@ -127,8 +127,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
     from semlens.data.class_mapping import read_targets
     from semlens.embedders.load import DEFAULT_EMBEDDER, load_embedder, needs_model
     from semlens.models.load import load_model
-    from semlens.run.executors.parse import parse_executor
-    from semlens.run.plan import Execution
+    from semlens.run.plan import Execution, parse_executor
 
     executor = parse_executor(inputs.executor, inputs.compute_threads)
     model, data, layers = (_required(inputs, name) for name in ("model", "data", "layers"))
@@ -160,7 +159,7 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
 
 def load_sources(specs: Sequence[str]) -> Images:
     """Load the images of one or several SPECs, one after another."""
-    from semlens.data.joined_images import JoinedImages
+    from semlens.data.images import JoinedImages
     from semlens.data.load import load_images
 
     sources = [load_images(spec) for spec in specs]

@@ -18,7 +18,6 @@ from pydantic.fields import FieldInfo
 
 from semlens.cli.outline import KEYWORD, with_parameters
 from semlens.cli.output import (
-    SAVED,
     DeviceOption,
     EmbedderOption,
     JsonOption,
@@ -32,6 +31,7 @@ from semlens.errors import StoreError
 from semlens.lens import lens_of, result_of, takes_several
 from semlens.lenses.result import Result, check_suffix
 from semlens.settings import Setting, settings_of, unannotated
+from semlens.types import Component
 
 if TYPE_CHECKING:
     from semlens.concept_database import ConceptDatabase
@@ -50,15 +50,6 @@ _SOURCES = {
     "embedder": EmbedderOption,
     "device": DeviceOption,
 }
-_OPTION_NAMES = {
-    "images": "data",  # as in build
-    "artefacts": "artefact",
-    "methods": "method",
-    "concept_map": "map",
-    "model_test": "tested",
-    "sensitivity": "evaluated",
-}
-"""Options that are named differently from their parameter."""
 
 
 @dataclass
@@ -98,12 +89,16 @@ class QuestionContext:
         return {name: self._parse(name, value) for name, value in self.options.items()}
 
     def _parse(self, name: str, value: Any) -> Any:
-        if name not in _PARSERS:
-            return value
-        parsed = _PARSERS[name](value, self)
-        # on the command line 'none' stands for None
-        optional = type(None) in typing.get_args(settings_of(self.question)[name].type)
-        return None if parsed == NO_LABELS and optional else parsed
+        setting = settings_of(self.question)[name]
+        kind = option_kind(setting)
+        if kind == "names":
+            return split_commas(value)
+        if kind == "concepts":
+            parsed = load_concept_sets(value, self)
+            # on the command line 'none' stands for None
+            optional = type(None) in typing.get_args(setting.type)
+            return None if parsed == NO_LABELS and optional else parsed
+        return value
 
     @functools.cached_property
     def databases(self) -> list[ConceptDatabase]:
@@ -152,8 +147,7 @@ def command(
     question: Callable[..., Any],
     *,
     fields: type[BaseModel] | None = None,
-    also: str = "",
-    saved: str = SAVED,
+    written: str = "",
 ) -> Callable[[Callable[..., Result]], Callable[..., None]]:
     """Make a command from a function of a :class:`QuestionContext` and additional options.
 
@@ -165,12 +159,12 @@ def command(
     ----------
     fields
         A settings class that the question takes as ``settings``; each field becomes an option.
-    also
-        Ending of a file that the function itself writes (:meth:`QuestionContext.take`).
-    saved
-        What ``--save`` writes, in words.
+    written
+        Name of the file that the function itself writes (:meth:`QuestionContext.take`) without
+        ``--save``.
     """
     several = takes_several(question)
+    suffixes = {*result_suffixes(question), *([Path(written).suffix] if written else [])}
 
     def decorate(function: Callable[..., Result]) -> Callable[..., None]:
         additional = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -196,7 +190,7 @@ def command(
             paths = folders if several else [folders]
             ask = QuestionContext(paths, question, options, pop_given(sources), save, as_json)
             for path in save:
-                check_suffix(path, [*result_suffixes(question), *([also] if also else [])])
+                check_suffix(path, suffixes)
             result = function(ask, **arguments)
             for path in ask.save:
                 result.save(path)
@@ -212,6 +206,7 @@ def command(
             ask.after_output()
 
         text = "Folders or URLs of the databases." if several else "Folder or URL of the database."
+        saved = save_option(suffixes, written)
         folder = Annotated[list[Path] if several else Path, typer.Argument(help=text)]
         name = "databases" if several else "database"
         parameters = [
@@ -223,7 +218,7 @@ def command(
                 inspect.Parameter(name, KEYWORD, annotation=_SOURCES[name], default=default)
                 for name, default in sources.items()
             ),
-            inspect.Parameter("save", KEYWORD, annotation=save_option(saved), default=None),
+            inspect.Parameter("save", KEYWORD, annotation=saved, default=None),
             inspect.Parameter("as_json", KEYWORD, annotation=JsonOption, default=False),
         ]
         return report_errors(with_parameters(run, parameters))
@@ -252,6 +247,44 @@ def question_command(question: Callable[..., Result]) -> Callable[..., None]:
     return command(question)(run)
 
 
+OptionKind = Literal["concepts", "names", "several", "one"]
+"""Concept sets, names that commas may separate, values that are repeated, or one value."""
+
+
+def option_kind(setting: Setting) -> OptionKind:
+    """Return how the option of a setting is given, by the setting's type."""
+    from semlens.lenses.concepts import ConceptSet
+
+    members = set(_members(setting.type))
+    if ConceptSet in members:
+        return "concepts"
+    items = {
+        item
+        for member in members
+        if typing.get_origin(member) in (list, Sequence, Iterable)
+        for item in _members(typing.get_args(member)[0])
+    }
+    if Component in members or (items and setting.remote and setting.remote.kind == "layer"):
+        return "names"
+    return "several" if items & {str, Path} else "one"
+
+
+def _members(type_: Any) -> tuple[Any, ...]:
+    """Return the alternatives of a union, or the type itself."""
+    union = typing.get_origin(type_) in (Union, UnionType)
+    return tuple(map(unannotated, typing.get_args(type_))) if union else (type_,)
+
+
+def _flags(setting: Setting, kind: OptionKind, type_: Any) -> list[str]:
+    """Return the names of an option; one that is repeated has the singular, too."""
+    name = setting.name.replace("_", "-")
+    if name == "images" and kind == "one":
+        name = "data"  # as in build
+    if kind in ("names", "several") and name.endswith("s"):
+        return [f"--{name[:-1]}", f"--{name}"]
+    return [f"--{name}/--no-{name}"] if type_ is bool else [f"--{name}"]
+
+
 def _setting_option(setting: Setting) -> inspect.Parameter:
     """Return the option of a setting: its name, help, bounds, choices and default."""
     bounds = {type(entry).__name__: entry for entry in setting.field.metadata}
@@ -259,18 +292,17 @@ def _setting_option(setting: Setting) -> inspect.Parameter:
     for name, key, attribute in (("Ge", "min", "ge"), ("Le", "max", "le")):
         if name in bounds:
             keywords[key] = getattr(bounds[name], attribute)
-    flags = [f"--{_OPTION_NAMES.get(setting.name, setting.name).replace('_', '-')}"]
-    type_, optional = _option_type(setting.type)
+    kind = option_kind(setting)
     default = setting.default
-    if setting.name in _PARSERS:
+    if kind == "one":
+        type_, optional = _option_type(setting.type)
+    else:
         type_, optional = list[str], default is not inspect.Parameter.empty
-        flags = ["--layer", "--layers"] if setting.name == "layers" else flags
-        if default and default is not inspect.Parameter.empty:
+        if default and optional:
             keywords["help"] += f" [{default}]"
         default = None if optional else default
-    elif type_ is bool:
-        flags = [f"{flags[0]}/--no-{flags[0][2:]}"]
-    annotation = Annotated[type_ | None if optional else type_, typer.Option(*flags, **keywords)]
+    option = typer.Option(*_flags(setting, kind, type_), **keywords)
+    annotation = Annotated[type_ | None if optional else type_, option]
     return inspect.Parameter(setting.name, KEYWORD, annotation=annotation, default=default)
 
 
@@ -288,17 +320,6 @@ def load_concept_sets(names: Sequence[str], ask: QuestionContext) -> list[Concep
     return [concept_set for name in names for concept_set in sets_for(ask.db, name)]
 
 
-_PARSERS: dict[str, Callable[[Any, QuestionContext], Any]] = {
-    "layers": lambda values, _: split_commas(values),
-    "components": lambda values, _: split_commas(values),
-    "artefacts": lambda values, _: values,
-    "methods": lambda values, _: values,
-    "concepts": load_concept_sets,
-    "background": load_concept_sets,
-}
-"""Settings whose options can be repeated, and how their values are parsed."""
-
-
 def result_suffixes(question: Callable[..., Any]) -> Sequence[str]:
     """Return the file endings that the answer of a question can be saved with."""
     returned = result_of(question)
@@ -307,9 +328,9 @@ def result_suffixes(question: Callable[..., Any]) -> Sequence[str]:
 
 def _option_type(type_: Any) -> tuple[Any, bool]:
     """Return the type that an option is parsed as, and whether it may be left out."""
-    if typing.get_origin(type_) not in (Union, UnionType):
+    members = _members(type_)
+    if len(members) == 1:
         return type_, False
-    members = [unannotated(member) for member in typing.get_args(type_)]
     simple_types = (int, float, str, bool, Path, list[str])
     simple = [m for m in members if m in simple_types or typing.get_origin(m) is Literal]
     # "int | str", such as a class by logit or by name, is parsed as a string

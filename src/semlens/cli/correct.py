@@ -1,4 +1,4 @@
-"""``semlens cutout``, ``prune``, ``affected``, ``retrain`` and ``evaluate``."""
+"""``semlens correct``: cut-out, prune, affected, retrain and sensitivity."""
 
 from __future__ import annotations
 
@@ -42,14 +42,10 @@ Auroc = Annotated[
 ]
 WEIGHTS = ".safetensors"
 """Ending of the file of weights, beside those of the result."""
-SAVED_WEIGHTS = (
-    "weights (.safetensors) [{}.safetensors], a plot (.png, .svg, .pdf), a table (.csv, .parquet) "
-    "or all values (.json)"
-)
 
 
 @command(ask_cut_out)
-def cutout(
+def cut_out(
     ask: QuestionContext,
     components: Annotated[
         list[str], typer.Argument(help="LAYER:INDEX of the components that encode the artefact.")
@@ -65,9 +61,9 @@ def cutout(
 
     Examples:
 
-    semlens cutout r18.semlens layer4:17 layer4:230 --out cutouts/ --save cutouts.png
+    semlens correct cut-out r18.semlens layer4:17 layer4:230 --out cutouts/ --save cutouts.png
 
-    semlens test r18.semlens --target ox --artefact paste:cutouts/
+    semlens classes model-test r18.semlens --target ox --artefact paste:cutouts/
     """
     check_folder(folder)
     segments: Segments = ask(split_commas(components))
@@ -75,7 +71,7 @@ def cutout(
     return segments
 
 
-@command(ask_prune, also=WEIGHTS, saved=SAVED_WEIGHTS.format("pruned"))
+@command(ask_prune, written="pruned.safetensors")
 def prune(
     ask: QuestionContext,
     components: Names = None,
@@ -90,11 +86,11 @@ def prune(
 
     Examples:
 
-    semlens prune r18.semlens layer4:17 layer4:230 --save pruned.safetensors
+    semlens correct prune r18.semlens layer4:17 layer4:230 --save pruned.safetensors
 
-    semlens prune r18.semlens --from audit.json --save pruned.safetensors
+    semlens correct prune r18.semlens --from audit.json --save pruned.safetensors
 
-    semlens prune r18.semlens --from contrast.json --auroc 0.9 --save pruned.safetensors
+    semlens correct prune r18.semlens --from contrast.json --auroc 0.9 --save pruned.safetensors
     """
     out = check_weights(ask.take(WEIGHTS, "pruned.safetensors"))
     return _save_weights(ask(_all_components(components, source, verdict, auroc)), out)
@@ -115,14 +111,15 @@ def affected(
 
     Examples:
 
-    semlens affected r18.semlens layer4:17
+    semlens correct affected r18.semlens layer4:17
 
-    semlens affected r18.semlens --from audit.json --all-data --save affected.csv --save a.png
+    semlens correct affected r18.semlens --from audit.json --all-data
+    --save affected.csv --save a.png
     """
     return ask(_all_components(components, source, verdict, auroc))
 
 
-@command(ask_retrain, fields=Training, also=WEIGHTS, saved=SAVED_WEIGHTS.format("retrained"))
+@command(ask_retrain, fields=Training, written="retrained.safetensors")
 def retrain(
     ask: QuestionContext,
     drop: Annotated[
@@ -143,9 +140,10 @@ def retrain(
 
     Examples:
 
-    semlens retrain r18.semlens --artefact "text:© stock" --drop affected.csv
+    semlens correct retrain r18.semlens --artefact "text:© stock" --drop affected.csv
 
-    semlens retrain r18.semlens --artefact patch:red --artefact stripes --epochs 5 --data train/
+    semlens correct retrain r18.semlens --artefact patch:red --artefact stripes --epochs 5
+    --data train/
     """
     out = check_weights(ask.take(WEIGHTS, "retrained.safetensors"))
     checkpoint = out.with_name(f"{out.name}.checkpoint")
@@ -155,7 +153,7 @@ def retrain(
 
 
 @command(ask_sensitivity)
-def evaluate(
+def sensitivity(
     ask: QuestionContext,
     prune: Annotated[list[str] | None, typer.Option(help="Component to prune. Repeatable.")] = None,
     weights: Annotated[
@@ -176,9 +174,11 @@ def evaluate(
 
     Examples:
 
-    semlens evaluate r18.semlens --artefact hue --prune layer4:17 --weights better.safetensors
+    semlens correct sensitivity r18.semlens --artefact hue --prune layer4:17
+    --weights better.safetensors
 
-    semlens evaluate r18.semlens --data clean=val/ --data marked=val-marked/ --save evaluate.png
+    semlens correct sensitivity r18.semlens --data clean=val/ --data marked=val-marked/
+    --save sensitivity.png
     """
     pruned = _all_components(prune, source, verdict, auroc)
     return ask(prune=pruned, weights=weights or (), images=images or ())

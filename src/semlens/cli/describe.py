@@ -1,4 +1,4 @@
-"""``semlens map``, ``dissect``, ``unexpected`` and ``label-stability``."""
+"""``semlens map``, ``dissect``, ``unexpected`` and ``labels stability``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from semlens.lenses.describe.dissect import dissect as ask_dissect
 from semlens.lenses.describe.map_colouring import Colour, ColourValue, check_colour
 from semlens.lenses.describe.unexpected import Unexpected
 from semlens.lenses.describe.unexpected import unexpected as ask_unexpected
-from semlens.lenses.labelling.label_stability import LabelStability
-from semlens.lenses.labelling.label_stability import label_stability as ask_label_stability
 from semlens.lenses.result import PLOT_SUFFIXES
 
 
@@ -100,11 +98,11 @@ def dissect(
 
     Examples:
 
-    semlens dissect r50.semlens --save dissect.png
+    semlens concepts dissect r50.semlens --save dissect.png
 
-    semlens dissect r50.semlens vgg.semlens --layer layer4,features.40 --json
+    semlens concepts dissect r50.semlens vgg.semlens --layer layer4,features.40 --json
 
-    semlens dissect r50.semlens --target ox --concepts ox-tree --depth 3 --tree ox.png
+    semlens concepts dissect r50.semlens --target ox --concepts ox-tree --depth 3 --tree ox.png
     """
     ask.also_write(tree, PLOT_SUFFIXES, lambda result, path: save_picture(result.plot_tree(), path))
     return ask()
@@ -124,26 +122,10 @@ def unexpected(
 
     Examples:
 
-    semlens unexpected r18.semlens --target ox
+    semlens classes unexpected r18.semlens --target ox
 
-    semlens unexpected r18.semlens --target ox --concepts expected.toml --layer layer4
+    semlens classes unexpected r18.semlens --target ox --concepts expected.toml --layer layer4
     --files ox-files.csv --save ox.png
     """
     ask.also_write(files, (".csv",), Unexpected.save_files)
-    return ask()
-
-
-@command(ask_label_stability)
-def label_stability(ask: QuestionContext) -> LabelStability:
-    """Measure whether labels would be the same with other images.
-
-    Components are labelled again with bootstrap samples of the images, and, if further databases
-    of the same model are given, on their data.
-
-    Examples:
-
-    semlens label-stability r18.semlens
-
-    semlens label-stability r18.semlens r18-on-other-data.semlens --save stability.csv
-    """
     return ask()

@@ -1,4 +1,4 @@
-"""``semlens relevance``, ``explain``, ``graph``, ``effect`` and ``prototypes``."""
+"""``semlens class-relevance``, ``explain``, ``graph``, ``effect`` and ``classes prototypes``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 
 from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import err, print_written
-from semlens.lenses.class_relevance import RelevantComponents, class_relevance
+from semlens.lenses.class_relevance import RelevantComponents
+from semlens.lenses.class_relevance import class_relevance as ask_class_relevance
 from semlens.lenses.effect import Effects
 from semlens.lenses.effect import effect as ask_effect
 from semlens.lenses.explain import explain as ask_explain
@@ -109,8 +110,8 @@ def graph(
     return result
 
 
-@command(class_relevance)
-def relevance(ask: QuestionContext, image: Picture = None) -> RelevantComponents:
+@command(ask_class_relevance)
+def class_relevance(ask: QuestionContext, image: Picture = None) -> RelevantComponents:
     """List the components that a class relies on most.
 
     Shares are of the layer's relevance: the mean over the samples of the class, and the maximum
@@ -119,11 +120,11 @@ def relevance(ask: QuestionContext, image: Picture = None) -> RelevantComponents
 
     Examples:
 
-    semlens relevance r18.semlens --target ox
+    semlens class-relevance r18.semlens --target ox
 
-    semlens relevance r18.semlens --target 345 --layer layer4 --top 5 --json
+    semlens class-relevance r18.semlens --target 345 --layer layer4 --top 5 --json
 
-    semlens relevance r18.semlens --target ox --image ox.jpg
+    semlens class-relevance r18.semlens --target ox --image ox.jpg
     """
     return ask(images=image)
 
@@ -144,8 +145,8 @@ def prototypes(
 
     Examples:
 
-    semlens prototypes r18.semlens --target ox --save prototypes.png
+    semlens classes prototypes r18.semlens --target ox --save prototypes.png
 
-    semlens prototypes r18.semlens --target ox --layer layer3 --number 4 --image ox.jpg
+    semlens classes prototypes r18.semlens --target ox --layer layer3 --number 4 --image ox.jpg
     """
     return ask(images=image)

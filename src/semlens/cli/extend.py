@@ -1,4 +1,4 @@
-"""``semlens extend``: adding images to a database."""
+"""``semlens db extend``: adding images to a database."""
 
 from __future__ import annotations
 
@@ -78,14 +78,13 @@ def extend(
 
     Examples:
 
-    semlens extend r18.semlens --data photos-of-may/
+    semlens db extend r18.semlens --data photos-of-may/
 
-    semlens extend r18.semlens --data photos-of-may/ --executor processes --json
+    semlens db extend r18.semlens --data photos-of-may/ --executor processes --json
     """
     from semlens.api import extend as extend_database
     from semlens.data.class_mapping import read_targets
-    from semlens.run.executors.parse import parse_executor
-    from semlens.run.plan import Execution
+    from semlens.run.plan import Execution, parse_executor
 
     images = load_sources(data)
     done = extend_database(

@@ -1,4 +1,4 @@
-"""``semlens fit``."""
+"""``semlens db fit``."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def fit(
 
     Examples:
 
-    semlens fit sae.safetensors --model torchvision/resnet18:IMAGENET1K_V1 --data photos/
+    semlens db fit sae.safetensors --model torchvision/resnet18:IMAGENET1K_V1 --data photos/
     --layer layer4 --components sae:2048
 
-    semlens fit nmf.safetensors --model semlens/demo --data images/ --layer layer3
+    semlens db fit nmf.safetensors --model semlens/demo --data images/ --layer layer3
     --components nmf:16 --json
     """
     import torch

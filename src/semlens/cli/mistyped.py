@@ -1,4 +1,4 @@
-"""Options that a command does not have: what was probably meant."""
+"""Options and commands that do not exist: what was probably meant."""
 
 from __future__ import annotations
 
@@ -37,6 +37,16 @@ def suggestions(option: str, known: Iterable[str]) -> list[str]:
     meant = [one for word in misspelled for one in MEANT[word] if one in names][:1]
     close = get_close_matches(name, names, n=2, cutoff=CLOSE)
     return [f"--{one}" for one in dict.fromkeys([*meant, *close])]
+
+
+def meant_commands(typed: str, known: Iterable[str]) -> list[str]:
+    """Return the commands that were probably meant: by their words, or the last of them."""
+    last: dict[str, list[str]] = {}
+    for words in known:
+        for name in {words, *words.split()[1:], words.split()[-1].split("-")[-1]}:
+            last.setdefault(name, []).append(words)
+    close = get_close_matches(typed.lower(), last, n=2, cutoff=CLOSE)
+    return list(dict.fromkeys(words for name in close for words in last[name]))[:3]
 
 
 class Command(TyperCommand):

@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
@@ -47,12 +47,33 @@ SourcesOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")]
-SAVED = "a plot (.png, .svg, .pdf), a table (.csv, .parquet) or all values (.json)"
+_SAVED = {
+    "a page": (".html",),
+    "weights": (".safetensors",),
+    "sections of a model card": (".md",),
+    "a plot": (".png", ".svg", ".pdf"),
+    "a picture": (".jpg", ".webp"),
+    "a table": (".csv", ".parquet"),
+    "all values": (".json",),
+}
+"""What a file of each ending holds."""
 
 
-def save_option(saved: str = SAVED) -> Any:
-    """Return the type of ``--save``; ``saved`` says what is written, by the file's ending."""
-    text = f"Also save to this file, by its ending as {saved}. Repeatable."
+def save_option(suffixes: Collection[str], default: str = "") -> Any:
+    """Return the type of ``--save`` for a result with these endings.
+
+    Parameters
+    ----------
+    default
+        A file that is written in any case; its name.
+    """
+    kinds = [
+        f"{what} ({', '.join(known)})" + (f" [{default}]" if default.endswith(known) else "")
+        for what, ends in _SAVED.items()
+        if (known := tuple(end for end in ends if end in suffixes))
+    ]
+    listed = " or ".join([", ".join(kinds[:-1]), kinds[-1]] if kinds[1:] else kinds)
+    text = f"Also save to this file, by its ending as {listed}. Repeatable."
     return Annotated[list[Path] | None, typer.Option("--save", help=text)]
 
 

@@ -1,4 +1,4 @@
-"""``semlens projector``."""
+"""``semlens db projector``."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def projector(
 
     Examples:
 
-    semlens projector r18.semlens --out projector
+    semlens db projector r18.semlens --out projector
 
-    semlens projector r18.semlens --layer layer4 --no-crops
+    semlens db projector r18.semlens --layer layer4 --no-crops
     """
     from semlens.api import open as open_database
     from semlens.progress import progress_bars

@@ -1,4 +1,4 @@
-"""``semlens push`` and ``semlens pull``: databases on the Hugging Face Hub."""
+"""``semlens db push`` and ``semlens db pull``: databases on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def push(
 
     Examples:
 
-    semlens push r18.semlens ada/resnet18-concepts --license cc-by-4.0 --no-crops
+    semlens db push r18.semlens ada/resnet18-concepts --license cc-by-4.0 --no-crops
 
-    semlens push r18.semlens ada/resnet18-concepts --license other --crops --public
+    semlens db push r18.semlens ada/resnet18-concepts --license other --crops --public
     """
     from semlens.api import open as open_database
     from semlens.progress import progress_bars
@@ -120,9 +120,9 @@ def pull(
 
     Examples:
 
-    semlens pull ada/resnet18-concepts
+    semlens db pull ada/resnet18-concepts
 
-    semlens pull s3://bucket/r18.semlens --out r18.semlens
+    semlens db pull s3://bucket/r18.semlens --out r18.semlens
     """
     from semlens.api import pull as pull_database
 

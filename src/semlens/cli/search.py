@@ -1,4 +1,4 @@
-"""``semlens search``, ``label``, ``import-labels`` and ``show``."""
+"""``semlens search``, ``label``, ``labels import`` and ``show``."""
 
 from __future__ import annotations
 
@@ -146,9 +146,9 @@ def import_labels(
 
     Examples:
 
-    semlens import-labels r50.semlens results/resnet50/descriptions.csv --keep clip-dissect
+    semlens labels import r50.semlens results/resnet50/descriptions.csv --keep clip-dissect
 
-    semlens import-labels sae.semlens explanations.jsonl --layer layer4@sae
+    semlens labels import sae.semlens explanations.jsonl --layer layer4@sae
     """
     from semlens.api import open as open_database
 

@@ -1,4 +1,4 @@
-"""``semlens serve`` and ``semlens export``: the web application, live or as a static site."""
+"""``semlens serve`` and ``semlens db export``: the web application, live or as a static site."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def export(
 
     Examples:
 
-    semlens export semlens-demo/demo.semlens --out site --graph vegetable
+    semlens db export semlens-demo/demo.semlens --out site --graph vegetable
 
-    semlens export resnet50.semlens vit.semlens --out site --cards 500
+    semlens db export resnet50.semlens vit.semlens --out site --cards 500
     """
     with err.status("opening the databases"):
         from semlens.web.serve import open_databases

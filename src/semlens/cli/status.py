@@ -82,9 +82,9 @@ def verify(
 
     Examples:
 
-    semlens verify r18.semlens
+    semlens db verify r18.semlens
 
-    semlens verify r18.semlens --json
+    semlens db verify r18.semlens --json
     """
     from semlens.store.verify import verify as verify_database
 

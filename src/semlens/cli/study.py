@@ -1,4 +1,4 @@
-"""``semlens study`` and ``study-results``."""
+"""``semlens study``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import (
-    SAVED,
     JsonOption,
     out,
     print_json,
     print_written,
     report_errors,
+    save_option,
 )
 from semlens.lenses.result import check_suffix
 from semlens.lenses.study.results import StudyResults
@@ -22,22 +22,18 @@ from semlens.lenses.study.study import Study
 from semlens.lenses.study.study import study as ask_study
 
 
-@command(
-    ask_study,
-    saved="the page (.html) [study.html], the key (.json) [beside the page], or the key as a table "
-    "(.csv, .parquet)",
-)
+@command(ask_study, written="study.html")
 def study(ask: QuestionContext) -> Study:
     """Make the page of a study that compares a measure of interpretability with people.
 
     The page is one file that works without a server: send it to raters, who return a CSV file each.
-    The key stays with you. `semlens study-results` reads both.
+    The key stays with you. `semlens study results` reads both.
 
     Examples:
 
-    semlens study r18.semlens --measure similarity --layer layer4 --save similarity.html
+    semlens study make r18.semlens --measure similarity --layer layer4 --save similarity.html
 
-    semlens study r18.semlens --measure clarity --tasks 12 --seed 1 --save clarity.html
+    semlens study make r18.semlens --measure clarity --tasks 12 --seed 1 --save clarity.html
     """
     page = ask.take(".html", "study.html")
     key = ask.take(".json", str(page.with_suffix(".key.json")))
@@ -50,10 +46,7 @@ def study(ask: QuestionContext) -> Study:
 def study_results(
     key: Annotated[Path, typer.Argument(help="Key of the study (.json).")],
     answers: Annotated[list[Path], typer.Argument(help="CSV files of the raters.")],
-    save: Annotated[
-        list[Path] | None,
-        typer.Option(help="Also save to this file, by its ending as " + SAVED + ". Repeatable."),
-    ] = None,
+    save: save_option(StudyResults.suffixes) = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate the answers to a study: filter the raters, and correlate ratings with the measure.
@@ -64,9 +57,9 @@ def study_results(
 
     Examples:
 
-    semlens study-results similarity.key.json answers/*.csv --save similarity.png
+    semlens study results similarity.key.json answers/*.csv --save similarity.png
 
-    semlens study-results clarity.key.json answers/*.csv --save clarity.csv --json
+    semlens study results clarity.key.json answers/*.csv --save clarity.csv --json
     """
     from semlens.lenses.study.results import study_results as evaluate
 

@@ -1,4 +1,4 @@
-"""``semlens tcav``."""
+"""``semlens concepts tcav``."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def tcav(
 
     Examples:
 
-    semlens tcav r18.semlens --concept stripes/ --target zebra --layer layer4
+    semlens concepts tcav r18.semlens --concept stripes/ --target zebra --layer layer4
 
-    semlens tcav r18.semlens --concept "stamp=crops/stamped" --target ox --target zebra
+    semlens concepts tcav r18.semlens --concept "stamp=crops/stamped" --target ox --target zebra
     --random photos/ --save tcav.png
 
-    semlens tcav r18.semlens --concept stripes/ --target zebra --layer layer4
+    semlens concepts tcav r18.semlens --concept stripes/ --target zebra --layer layer4
     --save-cavs cavs.safetensors
     """
     if save_cavs is not None:

@@ -44,7 +44,7 @@ from semlens.data.artefact_rendering import (
 from semlens.data.images import Images
 from semlens.errors import DataError
 from semlens.regular_files import user_path
-from semlens.settings import invalid_field, setting
+from semlens.settings import Remote, invalid_field, setting
 from semlens.types import as_list
 
 ARTEFACT_FORMS = (
@@ -204,7 +204,7 @@ class Paste(Artefact):
     ----------
     path
         A PNG or WebP file with an alpha channel, or a folder of them, as written by
-        ``semlens cutout``.
+        ``semlens correct cut-out``.
     where
         ``same``: at its relative position in the source image; ``random``: anywhere, scaled by a
         factor from 0.75 to 1.25.
@@ -238,8 +238,24 @@ Artefacts = Annotated[
     setting(
         "Artefact to insert: hue, text:WORDS, patch:COLOUR, stripes or paste:FOLDER. Repeatable."
     ),
+    Remote(
+        list[str],
+        read=lambda _, texts: _without_files(texts),
+        help="Artefact to insert: hue, text:WORDS, patch:COLOUR or stripes.",
+    ),
 ]
 """One or several artefacts, as objects or in their text form."""
+
+
+def _without_files(texts: Iterable[str]) -> list[Artefact]:
+    artefacts = [load_artefact(text) for text in texts if text.partition(":")[0] != Paste.name]
+    if len(artefacts) < len(list(texts)):
+        raise DataError(
+            f"The artefact '{Paste.name}' is of files.",
+            "Expected one that needs no file of the server.",
+            "Choose hue, text, patch or stripes.",
+        )
+    return artefacts
 
 
 def as_artefacts(artefacts: Artefacts) -> list[Artefact]:

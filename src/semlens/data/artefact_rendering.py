@@ -218,7 +218,7 @@ def cutout_paths(path: Path) -> list[Path]:
         raise DataError(
             f"'{path}' contains no cut-outs.",
             f"Expected a file or a folder of files that end in {', '.join(SUFFIXES)}.",
-            "Create cut-outs with 'semlens cutout'.",
+            "Create cut-outs with 'semlens correct cut-out'.",
         )
     return paths
 
@@ -247,7 +247,7 @@ def _decode(path: Path, mtime: int, size: int) -> Image.Image:
                 raise DataError(
                     f"'{path.name}' has no alpha channel.",
                     "Expected an RGBA image whose alpha channel is the mask of the artefact.",
-                    "Create cut-outs with 'semlens cutout', or add a mask in an image editor.",
+                    "Cut it out with 'semlens correct cut-out', or add a mask in an image editor.",
                 )
             cutout = picture.convert("RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

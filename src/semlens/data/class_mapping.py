@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semlens.errors import DataError
+from semlens.errors import DataError, shortened
 from semlens.regular_files import read_text
 
 UNLABELLED = "(no label)"
@@ -70,8 +71,8 @@ def map_targets(
             "Pass one class name per image.",
         )
     logits = _unique_indices(classes or ()) | _unique_indices(synsets or ())
-    logits |= {_normalize(name): logit for name, logit in (mapping or {}).items()}
-    unmapped = sorted({name for name in targets if _normalize(name) not in logits})
+    logits |= _agreeing((mapping or {}).items(), "classes")
+    unmapped = sorted({n for n in targets if _normalize(n) not in logits and n != UNLABELLED})
     notice = ""
     if unmapped:
         shown = ", ".join(unmapped[:5]) + (" ..." if len(unmapped) > 5 else "")
@@ -119,40 +120,94 @@ def _unique_indices(names: Sequence[str]) -> dict[str, int]:
 
 
 def _normalize(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+    """Return a name as it is compared: macOS decomposes what others write as one character."""
+    composed = unicodedata.normalize("NFC", name).casefold()
+    return " ".join(composed.replace("_", " ").replace("-", " ").split())
+
+
+def _agreeing(pairs: Iterable[tuple[str, int]], source: object) -> dict[str, int]:
+    """Return the logit of each normalized name; a name with two logits is refused."""
+    logits: dict[str, int] = {}
+    for name, logit in pairs:
+        known = logits.setdefault(_normalize(name), logit)
+        if known != logit:
+            raise DataError(
+                f"'{source}' maps '{name}' to the logits {known} and {logit}.",
+                "Expected one logit for each class; case, '-' and '_' make no difference.",
+                "Remove one of them.",
+            )
+    return logits
 
 
 def read_classes(path: Path) -> dict[str, int]:
     """Read a mapping from class name to logit.
 
-    JSON: an object ``{"name": logit}``, or a list of names in logit order. CSV: lines
-    ``name,logit``, with or without a header. Text: a name per line, in logit order. A name that
-    occurs twice in a list is left out, because its logit is ambiguous.
+    JSON: an object ``{"name": logit}``, or a list of names in logit order, where an empty name
+    stands for a logit without a class. CSV: lines ``name,logit``, with or without a header. Text:
+    a name per line, in logit order. A name that occurs twice in a list is left out, because its
+    logit is ambiguous.
 
     Raises
     ------
     DataError
-        If the file has none of these formats.
+        If the file has none of these formats; if a line may or may not count as a logit (it is
+        empty, or a comment); or if a class has two logits.
     """
     try:
         text = read_text(path)
         if path.suffix == ".json":
-            loaded = json.loads(text)
-            if isinstance(loaded, list):
-                return _unique_indices([str(name) for name in loaded])
-            return {str(name): _logit(logit) for name, logit in loaded.items()}
+            loaded = json.loads(text, object_pairs_hook=_Pairs)
+            if not isinstance(loaded, _Pairs):
+                names = _unique_indices([str(name) for name in loaded])
+                return {name: logit for name, logit in names.items() if name}
+            pairs = [(str(name), _logit(logit)) for name, logit in loaded]
+            return _as_mapping(pairs, path)
         lines = [line for line in csv.reader(text.splitlines()) if line]
         has_pairs = bool(lines) and all(len(line) == 2 for line in lines)
         has_header = has_pairs and path.suffix == ".csv" and not _is_number(lines[0][1])
         if has_pairs and (path.suffix == ".csv" or all(_is_number(line[1]) for line in lines)):
-            return {line[0].strip(): _logit(line[1]) for line in lines[has_header:]}
-        return _unique_indices([line.strip() for line in text.splitlines() if line.strip()])
+            pairs = [(line[0].strip(), _logit(line[1])) for line in lines[has_header:]]
+            return _as_mapping(pairs, path)
+        return _unique_indices(_names_by_line(text, path))
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
         raise DataError(
             f"Cannot read classes from '{path}' ({error}).",
             "Expected JSON, CSV lines 'name,logit', or a name per line in logit order.",
             "Fix the file.",
         ) from error
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The entries of a JSON object, of which a dict would drop repeated names."""
+
+
+def _as_mapping(pairs: Sequence[tuple[str, int]], path: Path) -> dict[str, int]:
+    """Return names with logits; a class with two logits is refused."""
+    if not pairs:
+        raise ValueError("it maps no class")
+    _agreeing(pairs, path)
+    return dict(pairs)
+
+
+def _names_by_line(text: str, path: Path) -> list[str]:
+    """Return a name per line, where no line leaves open which logit it stands for."""
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    for number, line in enumerate(lines, start=1):
+        pair = line.rpartition(";")
+        found = (
+            "is empty" if not line
+            else "looks like a comment" if line.startswith(("#", "//"))
+            else "separates by ';'" if pair[0] and _is_number(pair[2])
+            else ""
+        )  # fmt: skip
+        if found:
+            raise DataError(
+                f"Line {number} of '{path}' {found}{f': {shortened(line, 60)}' if line else ''}.",
+                "Expected a name per line in logit order, so that line n is logit n - 1.",
+                "Remove the line if it is no logit, give the logit any name if it is one, or "
+                "write lines 'name,logit'.",
+            )
+    return lines
 
 
 def _is_number(text: str) -> bool:
@@ -168,23 +223,38 @@ def _logit(value: Any) -> int:
 def read_targets(path: Path, ids: Sequence[str]) -> list[str]:
     """Read the class name of every sample from CSV lines ``path,target``.
 
+    An empty target is a missing label, :data:`UNLABELLED`.
+
     Raises
     ------
     DataError
-        If a sample has no line, or the file cannot be read.
+        If a sample has no line or two that differ, or the file cannot be read.
     """
+    rows: dict[str, str] = {}
     try:
         lines = csv.reader(io.StringIO(read_text(path), newline=""))
-        rows = {line[0]: line[1].strip() for line in lines if len(line) >= 2}
+        for number, line in enumerate(lines, start=1):
+            if len(line) < 2:
+                continue
+            target = line[1].strip() or UNLABELLED
+            known = rows.setdefault(unicodedata.normalize("NFC", line[0]), target)
+            if known != target:
+                raise DataError(
+                    f"Line {number} of '{path}' says that '{line[0]}' is '{target}', an earlier "
+                    f"one '{known}'.",
+                    "Expected one class per image.",
+                    "Remove one of the lines.",
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"Cannot read '{path}' ({error}).", "Expected CSV lines 'path,target'.", "Fix the file."
         ) from error
-    missing = [name for name in ids if name not in rows]
+    composed = [unicodedata.normalize("NFC", name) for name in ids]
+    missing = [name for name, key in zip(ids, composed, strict=True) if key not in rows]
     if missing:
         raise DataError(
             f"'{path}' has no line for {len(missing)} images (first: {missing[0]}).",
             "Expected a line 'path,target' per image, with paths relative to the data folder.",
             "Add the missing lines.",
         )
-    return [rows[name] for name in ids]
+    return [rows[key] for key in composed]

@@ -1,14 +1,17 @@
-"""Images of a folder, whose first-level subfolders are classes."""
+"""Images of a folder, here or behind a URL, whose first-level subfolders are classes."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from semlens.data.class_mapping import UNLABELLED, UnmappedWarning
 from semlens.data.images import Images, read_file
-from semlens.errors import DataError
+from semlens.errors import DataError, ImageError
 from semlens.regular_files import is_folder, user_path
+from semlens.remote_files import RemoteFolder
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
@@ -48,8 +51,22 @@ class ImageFolder(Images):
 
 
 def folder_classes(ids: Sequence[str]) -> list[str] | None:
-    """Return the first-level folder of each relative path; None if some are in no folder."""
-    return [name.split("/", 1)[0] for name in ids] if all("/" in name for name in ids) else None
+    """Return the first-level folder of each relative path; None if all are in no folder.
+
+    Images beside the folders have no label, which a warning says.
+    """
+    loose = [name for name in ids if "/" not in name]
+    if len(loose) == len(ids):
+        return None
+    if loose:
+        shown = ", ".join(loose[:3]) + (" ..." if len(loose) > 3 else "")
+        warnings.warn(
+            f"{len(loose)} of {len(ids)} images are in no class folder ({shown}): they have no "
+            "class. Move them into a folder of their class, or out of the data.",
+            UnmappedWarning,
+            stacklevel=3,
+        )
+    return [name.split("/", 1)[0] if "/" in name else UNLABELLED for name in ids]
 
 
 def check_folder(root: str | Path) -> None:
@@ -99,3 +116,65 @@ def _utf8(name: str) -> str:
             "Rename the file or its folder.",
         ) from error
     return name
+
+
+PARALLEL_READS = 32
+"""Threads that read from a source that answers after a round trip."""
+
+
+class RemoteImages(Images):
+    """All images below a URL, with the ids and classes of the same folder on this machine.
+
+    Parameters
+    ----------
+    url
+        As returned by :func:`semlens.remote_files.remote_url`.
+
+    Raises
+    ------
+    DataError
+        If it cannot be listed, or contains no images.
+    """
+
+    parallel_reads = PARALLEL_READS
+
+    def __init__(self, url: str) -> None:
+        self.spec, self._folder = url, RemoteFolder(url, DataError)
+        self.ids = sorted(filter(is_image_name, self._folder.names()))
+        if not self.ids:
+            raise DataError(
+                f"'{url}' contains no images.",
+                f"Expected files that end in {', '.join(sorted(SUFFIXES))}.",
+                "Check the URL. A folder of a web server must be shown as a page of links.",
+            )
+        self.targets = folder_classes(self.ids)
+
+    def content(self, sample: int) -> bytes:
+        """Return the file's bytes."""
+        return read_remote(self._folder, self.ids[sample])
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a relative name is that of an image, in folders that are not hidden."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not any(part[:1] == "." for part in path.parts)
+
+
+def read_remote(folder: RemoteFolder, name: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file, or it may not be read.
+    DataError
+        If the store does not answer, which is not the image's fault.
+    """
+    try:
+        return folder.read(name)
+    except (FileNotFoundError, PermissionError) as error:
+        raise ImageError(
+            f"Cannot read '{name}' ({type(error).__name__}).",
+            "Expected a file that can be read.",
+            f"Check that it exists in '{folder.url}' and that you have permission to read it.",
+        ) from error

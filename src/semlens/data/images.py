@@ -1,19 +1,27 @@
-"""Base class of data: upright RGB images with stable ids, content hashes and class names."""
+"""Base class of data, and several data sets as one.
+
+Images are upright and RGB, with stable ids, content hashes and class names.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from semlens.errors import ImageError
-from semlens.regular_files import read_bytes
+from semlens.data.class_mapping import UNLABELLED
+from semlens.errors import DataError, ImageError
+from semlens.regular_files import is_folder, read_bytes, user_path
 
 _START, _END = b"\xff\x4f\xff\x51", b"\xff\xd9"
 
@@ -67,13 +75,14 @@ def decode(data: bytes, name: str) -> Image.Image:
 def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """Apply the EXIF orientation, composite alpha over white, and convert to 8-bit RGB.
 
-    16-bit grey is scaled by 1/257, so that white stays white.
+    Grey of up to 16 bits is scaled so that white is white; what a file calls transparent is white.
 
     Raises
     ------
     ImageError
         If the pixels have no fixed mapping to 8 bits, or a lazily opened file is damaged.
     """
+    tags = dict(getattr(image, "tag_v2", {}))  # of a TIFF; turning the image loses them
     try:
         image = _apply_orientation(image)
         image.load()
@@ -82,10 +91,9 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     if image.mode == "F":
         raise _pixel_error(name, "floating-point")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        if values.min() < 0 or values.max() > 65535:
-            raise _pixel_error(name, "32-bit")
-        image = Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
+        image = _eight_bits(image, tags, name)
+    if image.mode == "RGB" and max(image.info.get("transparency", (0,))) > 255:
+        return _keyed(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -94,6 +102,33 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     except ValueError as error:  # a mode such as LAB
         raise _decode_error(name, error) from error
+
+
+_BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339
+"""Tags of a TIFF: bits per sample, what 0 means, and whether values have a sign."""
+
+
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any], name: str) -> Image.Image:
+    """Scale grey of 9 to 16 bits to 8; Pillow leaves open what 0 and the largest value mean."""
+    values = np.asarray(image).astype(np.float64)
+    bits = int(np.ravel(tags.get(_BITS, 16))[0])
+    signed = int(np.ravel(tags.get(_FORMAT, 1))[0]) == 2
+    white = 2.0**bits - 1
+    if bits > 16 or signed or values.min() < 0 or values.max() > white:
+        raise _pixel_error(name, "signed" if signed and bits <= 16 else "32-bit")
+    transparent = values == image.info.get("transparency")
+    if tags.get(_PHOTOMETRIC) == 0:  # 0 is white, as in radiographs
+        values = white - values
+    grey = np.rint(values * (255 / white)).astype(np.uint8)
+    return Image.fromarray(np.where(transparent, np.uint8(255), grey))
+
+
+def _keyed(image: Image.Image) -> Image.Image:
+    """Paint the transparent colour of a 16-bit RGB file white; Pillow has halved its pixels."""
+    key = np.array(image.info["transparency"]) >> 8
+    pixels = np.array(image)
+    pixels[(pixels == key).all(-1)] = 255
+    return Image.fromarray(pixels)
 
 
 def upright_size(content: bytes | Image.Image, name: str) -> tuple[int, int]:
@@ -225,3 +260,117 @@ def read_file(path: Path, name: str | None = None) -> bytes:
             "Expected a readable file.",
             "Check that it exists and that you have permission to read it.",
         ) from error
+
+
+_PREFIX = "joined:"
+
+
+class JoinedImages(Images):
+    """The samples of several sources, one source after another.
+
+    The ids of the first source stay as they are; those of source k = 1, 2, ... get the prefix
+    ``+k/``. If only some sources have classes, the samples of the others have the class
+    :data:`semlens.data.class_mapping.UNLABELLED`.
+
+    Parameters
+    ----------
+    sources
+        Two or more; a source that is joined itself counts as its own sources.
+
+    Raises
+    ------
+    DataError
+        If ids of the first source look like those of another one.
+    """
+
+    def __init__(self, sources: Sequence[Images]) -> None:
+        self.sources: tuple[Images, ...] = tuple(
+            part
+            for source in sources
+            for part in (source.sources if isinstance(source, JoinedImages) else (source,))
+        )
+        self.spec = joined_spec([source.spec for source in self.sources])
+        self._starts = [0, *accumulate(len(source) for source in self.sources)]
+        self.ids = [
+            joined_id(number, name)
+            for number, source in enumerate(self.sources)
+            for name in source.ids
+        ]
+        for name in self.sources[0].ids:
+            if split_id(name, len(self.sources))[0]:
+                raise DataError(
+                    f"'{name}' of '{self.sources[0].spec}' has the name of an image of another "
+                    "source.",
+                    f"Names that start with +1/ to +{len(self.sources) - 1}/ are given to the "
+                    "images of the other sources.",
+                    "Rename the folder.",
+                )
+        self.targets = _join_targets(self.sources)
+        self.parallel_reads = max(source.parallel_reads for source in self.sources)
+
+    def samples_of(self, source: int) -> range:
+        """Return the samples of a source, by its number from 0."""
+        return range(self._starts[source], self._starts[source + 1])
+
+    def content(self, sample: int) -> bytes | Image.Image:
+        """Return the content of a sample, from its source."""
+        source = bisect_right(self._starts, sample) - 1
+        return self.sources[source].content(sample - self._starts[source])
+
+
+def _join_targets(sources: Sequence[Images]) -> list[str] | None:
+    if all(source.targets is None for source in sources):
+        return None
+    return [
+        name
+        for source in sources
+        for name in ([UNLABELLED] * len(source) if source.targets is None else source.targets)
+    ]
+
+
+def joined_id(source: int, name: str) -> str:
+    """Return the id of a sample from the number of its source and its id there."""
+    return f"+{source}/{name}" if source else name
+
+
+def split_id(name: str, sources: int) -> tuple[int, str]:
+    """Return the number of the source and the id there, from an id of joined data.
+
+    Parameters
+    ----------
+    sources
+        Number of sources.
+    """
+    match = re.match(r"\+([1-9]\d*)/", name)
+    if match is None or int(match[1]) >= sources:
+        return 0, name
+    return int(match[1]), name[match.end() :]
+
+
+def joined_spec(specs: Sequence[str]) -> str:
+    """Return the SPEC of joined data: ``joined:`` and a JSON list of the SPECs of its sources."""
+    return _PREFIX + json.dumps(list(specs), ensure_ascii=False)
+
+
+def split_spec(spec: str) -> list[str] | None:
+    """Return the SPECs of the sources of joined data, or None for another SPEC.
+
+    Raises
+    ------
+    DataError
+        If it starts like joined data, and is not.
+    """
+    if not spec.startswith(_PREFIX) or is_folder(user_path(spec)):
+        return None
+    try:
+        specs = json.loads(spec.removeprefix(_PREFIX))
+    except ValueError:
+        specs = None
+    specs = specs if isinstance(specs, list) else []
+    if len(specs) < 2 or not all(isinstance(s, str) and not s.startswith(_PREFIX) for s in specs):
+        raise DataError(
+            f"The data '{spec}' cannot be read.",
+            'Expected a JSON list of two or more texts, such as joined:["photos/", "more/"].',
+            "Correct it, or name each source with an option of its own.",
+        )
+    return specs

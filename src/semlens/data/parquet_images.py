@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from semlens.data.class_mapping import name_targets
-from semlens.data.image_folder import folder_classes
+from semlens.data.image_folder import PARALLEL_READS, folder_classes
 from semlens.data.images import Images, numbered_ids
 from semlens.data.prefetch import default_workers, prefetch
-from semlens.data.remote_images import PARALLEL_READS
 from semlens.data.source_files import LocalFile, SourceFile, absolute_pattern, find_files
 from semlens.errors import DataError, ImageError, SemlensError
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from semlens.data.image_folder import folder_classes
+from semlens.data.image_folder import PARALLEL_READS, folder_classes, is_image_name
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers, prefetch
-from semlens.data.remote_images import PARALLEL_READS, is_image_name
 from semlens.data.source_files import LocalFile, SourceFile, absolute_pattern, find_files
 from semlens.errors import DataError, ImageError, SemlensError, shortened
 

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semlens.dictionaries.constant import as_constant
-from semlens.dictionaries.semi_nmf import nonnegative_least_squares
+from semlens.dictionaries.operators import as_constant, nonnegative_least_squares
 
 Code = Literal["linear", "relu", "topk", "jumprelu", "nearest", "nonnegative", "length"]
 """How codes follow from products of activations and directions; see :class:`Dictionary`."""

@@ -84,7 +84,7 @@ def _code(settings: dict[str, Any], folder: Path) -> Code:
             f"The autoencoder '{folder}' has the architecture '{architecture}' and normalises "
             f"activations by '{normalised}'.",
             f"Expected one of {', '.join(CODES)}, without normalisation.",
-            "Fold the normalisation into its weights, or train one with 'semlens fit'.",
+            "Fold the normalisation into its weights, or train one with 'semlens db fit'.",
         )
     if architecture == "topk" and _active(settings) < 1:
         raise RecipeError(
@@ -140,7 +140,7 @@ def load_overcomplete(path: Path) -> Dictionary:
         raise RecipeError(
             f"'{path}' is a {saved['sae']} of overcomplete.",
             f"Expected one of {', '.join(LATENTS)}.",
-            "Train one of these, or use 'semlens fit'.",
+            "Train one of these, or use 'semlens db fit'.",
         )
     decoder = saved["dictionary"].detach().float()
     encoder, bias = _encoder(saved, decoder, path)
@@ -164,7 +164,7 @@ def _encoder(saved: Mapping[str, Any], decoder: Tensor, path: Path) -> tuple[Ten
     raise RecipeError(
         f"The encoder of '{path}' has {', '.join(sorted(names)[:5]) or 'no weights'}.",
         "Expected one linear layer without normalisation.",
-        "Train one with encoder_module='linear', or use 'semlens fit'.",
+        "Train one with encoder_module='linear', or use 'semlens db fit'.",
     )
 
 

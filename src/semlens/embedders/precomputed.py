@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float16, Float32
 from PIL import Image
 from torch import Tensor
 
-from semlens.data.image_table import check_images, clip
 from semlens.data.images import Images
+from semlens.data.own_boxes import check_images, clip
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.vector_file import read_vector_file
 from semlens.errors import EmbedderError, ImageError, shortened

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float16, Float32, Float64
 from torch import Tensor
 
-from semlens.data.image_table import EDGES, IMAGE, image_ids, whole_pixels
+from semlens.data.own_boxes import EDGES, IMAGE, image_ids, whole_pixels
 from semlens.errors import EmbedderError, SemlensError, shortened
 from semlens.regular_files import open_file
 from semlens.types import Box

@@ -11,11 +11,10 @@ from semlens.errors import StoreError
 from semlens.regular_files import file_digest
 from semlens.remote_files import remote_url
 from semlens.store import file_names
+from semlens.store.atomic_files import load_sealed_table, save_sealed_table
 from semlens.store.checked_files import find_file
-from semlens.store.manifest import MANIFEST_NAME, Manifest, Source
-from semlens.store.public_spec import public_spec
+from semlens.store.manifest import MANIFEST_NAME, Manifest, Source, public_spec
 from semlens.store.reader import Database
-from semlens.store.sealed_files import load_sealed_table, save_sealed_table
 
 RESULTS = ("label-", "labels-", "mean-", "norms-", "scores-", "search-scale-")
 """Kinds of cached results that are published. Others can contain whole images, or what was asked
@@ -80,7 +79,7 @@ def published_files(
         raise StoreError(
             f"'{database.location}' is not on this machine.",
             "Expected a folder of this machine to publish.",
-            "Copy it first: semlens pull.",
+            "Copy it first: semlens db pull.",
         )
     manifest = _public_manifest(database.manifest, crops)
     files = {name: database.files.verified_path(name) for name in manifest.files}

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
+from semlens.data.image_folder import PARALLEL_READS
 from semlens.data.prefetch import prefetch
-from semlens.data.remote_images import PARALLEL_READS
 from semlens.errors import StoreError, nearest, shortened
 from semlens.hub.client import Repository
 from semlens.progress import report_progress

@@ -11,7 +11,7 @@ from semlens.lenses.classes import find_class
 from semlens.lenses.correct.component_files import resolve_components
 from semlens.settings import Reads, setting
 from semlens.store.reader import Database
-from semlens.types import Component, as_list
+from semlens.types import REMOTE_COMPONENTS, Component, as_list
 from semlens.types import Components as ComponentsLike
 
 ClassLike = int | str
@@ -47,6 +47,7 @@ Targets = Annotated[
 Components = Annotated[
     list[Component],
     Reads(ComponentsLike, _components),
+    REMOTE_COMPONENTS,
     setting("Components, such as layer4:17."),
 ]
 """Components, their names, or a result with components; each is in the database, and once."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 from semlens.errors import ConceptError, nearest
 from semlens.regular_files import is_file, is_folder, read_text, user_path
+from semlens.settings import Remote
 from semlens.types import as_list
 
 SET_SUFFIXES = (".toml", ".json", ".csv")
@@ -175,6 +176,33 @@ def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> 
 Concepts = ConceptSet | str | Path | Mapping[str, Any] | Sequence[Any]
 """Concepts as questions accept them: a set, a file or folder of sets, the name of a bundled set, a
 nested mapping as in a file, a list of texts, or a list of any of these."""
+
+
+def remote_concepts(_: object, names: str | Sequence[str] | None) -> list[ConceptSet] | None:
+    """Return what a page or an agent means: bundled sets by name, or a set of texts; no files.
+
+    Raises
+    ------
+    ConceptError
+        If a name looks like that of a set, and no bundled set has it.
+    """
+    items = [] if names is None else as_list(names)
+    if any(is_set_name(item) for item in items):
+        return [one for item in items for one in load_sets(item, files=False)]
+    return [ConceptSet.of(items, name="your concepts")] if items else None
+
+
+def is_set_name(item: str) -> bool:
+    """Whether an item of a list names a set by itself; other items are texts."""
+    return Path(item).suffix.lower() in SET_SUFFIXES or any(
+        f"{name}/".startswith(f"{item}/") for name in bundled_names()
+    )
+
+
+REMOTE_CONCEPTS = Remote(
+    str | list[str], "concepts", remote_concepts, "Names of bundled concept sets, or texts."
+)
+"""How a page or an agent gives concepts."""
 
 
 def as_sets(concepts: Concepts, name: str = "your concepts") -> list[ConceptSet]:

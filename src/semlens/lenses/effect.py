@@ -30,9 +30,9 @@ from semlens.lenses.result import Chart, Result, plain
 from semlens.models.forward import batches, logits_without
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine
-from semlens.settings import setting
+from semlens.settings import Remote, setting
 from semlens.store.reader import Database
-from semlens.types import Component, Components, Target, as_components
+from semlens.types import REMOTE_COMPONENTS, Component, Components, Target, as_components
 
 Units = Mapping[str, Sequence[Component]]
 """Components that are ablated together, by name."""
@@ -144,13 +144,16 @@ def effect(
     components: Annotated[
         Components | Mapping[str, Components] | None,
         setting("Components, repeated or separated by commas [the most relevant ones]."),
+        REMOTE_COMPONENTS,
     ] = None,
     *,
     samples: Samples = 100,
     images: Pictures = None,
     top: Annotated[int, setting("Number of most relevant components.", ge=1)] = 20,
     layer: Annotated[
-        str | None, setting("Layer of the most relevant components [the deepest].")
+        str | None,
+        setting("Layer of the most relevant components [the deepest]."),
+        Remote(str | None, "layer"),
     ] = None,
     group_by: Annotated[
         Literal["label"] | None, setting("Ablate components with the same label together.")

@@ -16,14 +16,15 @@ from semlens.errors import ConceptError, RelevanceError, SemlensError
 from semlens.lenses.audit.audit_records import AuditRecord, audit_records
 from semlens.lenses.classes import class_name, classes_named, find_class
 from semlens.lenses.concepts import (
-    SET_SUFFIXES,
     Concepts,
     ConceptSet,
     as_sets,
     bundled_names,
+    is_set_name,
     load_sets,
+    remote_concepts,
 )
-from semlens.settings import setting
+from semlens.settings import Remote, setting
 from semlens.store.reader import Database
 from semlens.types import as_list
 
@@ -36,6 +37,13 @@ ClassConcepts = Annotated[
     setting(
         "Concept set: a file, a folder, the name of a bundled set, or audit:NUMBER for the lists "
         "of a saved audit. Several sets are joined [the sets for the class]."
+    ),
+    Remote(
+        str | list[str],
+        "concepts",
+        lambda database, concepts: remote_sets(database, concepts),
+        "Names of bundled concept sets, audit:NUMBER for the lists of a saved audit, or texts "
+        "[the sets for the class].",
     ),
 ]
 """What a class should and should not rely on; None for its default sets."""
@@ -88,6 +96,22 @@ def sets_for(
         replace(sets[0], target=None) if len(sets) == 1 else set_for(database, target, sets)
         for _, sets in groups
     ]
+
+
+def remote_sets(
+    database: Database, concepts: str | Sequence[str] | None
+) -> list[ConceptSet] | None:
+    """Return what a page or an agent means by concepts, as :func:`remote_concepts` does.
+
+    Raises
+    ------
+    ConceptError
+        If there is no set or saved audit of a name.
+    """
+    items = [] if concepts is None else as_list(concepts)
+    if not any(_is_name(item) for item in items):
+        return remote_concepts(database, concepts)
+    return sets_for(database, items, files=False)
 
 
 def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -> ConceptSet:
@@ -236,11 +260,7 @@ def _is_name(item: object) -> bool:
     """Whether an item of a list is the name of a set; other items are texts."""
     if not isinstance(item, str):
         return isinstance(item, Path)
-    return (
-        Path(item).suffix.lower() in SET_SUFFIXES
-        or item.startswith(SAVED)
-        or any(f"{n}/".startswith(f"{item}/") for n in bundled_names())
-    )
+    return item.startswith(SAVED) or is_set_name(item)
 
 
 def _load(database: Database, name: str | Path, files: bool) -> list[ConceptSet]:

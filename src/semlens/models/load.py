@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import nn
@@ -16,6 +17,7 @@ from semlens.errors import ModelError
 from semlens.models.checkpoint import load_weights
 from semlens.models.subject import SubjectModel
 from semlens.plug_ins import MODELS, call_plug_in, find_plug_in, owner, version
+from semlens.recipe import fingerprint
 from semlens.regular_files import is_file, user_path
 
 SPEC_FORMS = (
@@ -24,6 +26,7 @@ SPEC_FORMS = (
 )
 WEIGHTS = ":weights="
 """Separates a SPEC from a file with other weights."""
+_ONNX_NEEDS = ("onnx", "onnx2torch", "onnxruntime")
 USER_MODULE = "_semlens_user_"
 """Prefix of the names of modules that were made from the files of users."""
 
@@ -48,8 +51,9 @@ def load_model(
     random_weights
         Seed of random weights, for an untrained model.
     weights
-        File with other weights for the same architecture, as written by ``semlens prune`` and
-        ``semlens retrain``. The model's SPEC then ends in ``:weights=FILE``.
+        File with other weights for the same architecture, as written by
+        ``semlens correct prune`` and ``semlens correct retrain``. The model's SPEC
+        then ends in ``:weights=FILE``.
     device
         Device for the model.
     run_files
@@ -132,11 +136,36 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
 
 
 def _onnx_model(name: str, seed: int | None) -> SubjectModel:
+    """Load an ONNX file with the preprocessing of the JSON beside it.
+
+    The graph is converted to a module by onnx2torch rather than run by onnxruntime, because
+    relevance, ablation and pruning need its operations; onnxruntime computes the values that it
+    must have.
+    """
     if seed is not None:
         raise _conflicting_weights(f"onnx/{name}", seed)
-    from semlens.models.onnx_files.load import onnx_model
+    missing = next((module for module in _ONNX_NEEDS if find_spec(module) is None), None)
+    if missing is not None:
+        raise ModelError(
+            f"'onnx/{name}' needs the package '{missing}'.",
+            "It is not installed.",
+            "Run: pip install 'semlens[onnx]'",
+        )
+    from semlens.models.onnx_files.conversion import to_module
+    from semlens.models.onnx_files.preprocessing import read_preprocessing
+    from semlens.models.onnx_files.reading import content_digest, image_input, read_graph
 
-    return onnx_model(name)
+    path = user_path(name)
+    graph = read_graph(path)
+    image = image_input(graph, path)
+    preprocessing = read_preprocessing(path, image)
+    return SubjectModel(
+        to_module(graph, image, *preprocessing.input_size(), path),
+        preprocessing.preprocess,
+        fingerprint(content_digest(graph), preprocessing.version),
+        f"onnx/{path.resolve()}",  # absolute, so that it is valid in any folder
+        preprocessing.classes,
+    )
 
 
 def _conflicting_weights(spec: str, seed: int) -> ModelError:

@@ -1,4 +1,4 @@
-"""The subject model: a module with its preprocessing and identity."""
+"""The subject model: a module with its preprocessing and identity, and pictures of its inputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import ModelError
-from semlens.models.activations import ChannelOrder, first_tensor
-from semlens.models.channel_order import find_channel_orders
+from semlens.models.activations import ChannelOrder, find_channel_orders, first_tensor
 from semlens.models.hooks import call_model, evaluating
 from semlens.models.preprocess_geometry import Geometry, Preprocess, measure_geometry
 from semlens.models.with_dictionaries import bare_module, dictionaries_of, with_dictionaries
@@ -247,3 +246,23 @@ def weights_digest(module: nn.Module) -> str:
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b 3 h w"]) -> list[Image.Image]:
+    """Return inputs as pictures, at the size that the model sees.
+
+    The values that the preprocessing gives to black and to white tell how to scale each colour. If
+    they are equal, since every image is normalised by itself, its own extremes are used.
+    """
+    black, white = (
+        model.preprocess(Image.new("RGB", (64, 64), colour)).flatten(1).median(1).values.double()
+        for colour in ("black", "white")
+    )
+    values = inputs.detach().cpu().double()
+    flat = values.flatten(2)
+    usable = (white - black).abs() > 1e-6
+    low = torch.where(usable, black, flat.amin(2))[..., None, None]
+    high = torch.where(usable, white, flat.amax(2))[..., None, None]
+    scaled = ((values - low) / (high - low).where(high != low, torch.ones_like(high))).clamp(0, 1)
+    pixels = (255 * scaled).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    return [Image.fromarray(one) for one in pixels]

@@ -17,9 +17,13 @@ from semlens.lenses.describe.concept_map import ConceptMap
 from semlens.lenses.describe.map_colouring import ColourValue, check_colour
 from semlens.lenses.saved_labels import saved_labels
 from semlens.lenses.scores import MEASURES
-from semlens.notebook.card_widget import CardWidget
-from semlens.notebook.extra import module_source, style_source
-from semlens.notebook.widget_parts import ComponentsTrait, answer_crops
+from semlens.notebook.card_widget import (
+    CardWidget,
+    ComponentsTrait,
+    answer_crops,
+    module_source,
+    style_source,
+)
 from semlens.progress import progress_listener
 from semlens.types import Component, Components, as_components
 

@@ -14,10 +14,17 @@ from semlens.errors import RelevanceError
 from semlens.relevance.canonicalize import CONV
 from semlens.relevance.captured_graph import REMEDY, CapturedGraph, OpNode
 from semlens.relevance.presets import Rules
-from semlens.relevance.rules.activation import SHARES, Activation, GroupNorm, LayerNorm, Taylor
 from semlens.relevance.rules.affine import Affine, Epsilon, Flat, Gamma, ZPlus
-from semlens.relevance.rules.base import Rule
-from semlens.relevance.rules.product import Attention, Product
+from semlens.relevance.rules.base import (
+    SHARES,
+    Activation,
+    Attention,
+    GroupNorm,
+    LayerNorm,
+    Product,
+    Rule,
+    Taylor,
+)
 from semlens.relevance.rules.structure import (
     LINEAR,
     MAXIMUM,

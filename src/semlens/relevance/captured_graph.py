@@ -21,10 +21,9 @@ from torch import Tensor, fx, nn
 from torch._export.verifier import SpecViolationError
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from semlens.dictionaries.constant import OPERATOR as AS_CONSTANT
+from semlens.dictionaries.operators import OPERATOR as AS_CONSTANT
 from semlens.errors import RelevanceError
-from semlens.models.fitting_batches import out_of_memory
-from semlens.models.hooks import FAILURES, NamedLayers, evaluating
+from semlens.models.hooks import FAILURES, NamedLayers, evaluating, out_of_memory
 
 INPUT = "input"
 SHAPE_ONLY = (

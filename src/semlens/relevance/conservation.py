@@ -26,10 +26,8 @@ from semlens.relevance.captured_graph import OpNode
 from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
-from semlens.relevance.rules.activation import GroupNorm, LayerNorm, Taylor
 from semlens.relevance.rules.affine import Affine, Epsilon, Gamma, ZPlus
-from semlens.relevance.rules.base import Rule
-from semlens.relevance.rules.product import Attention
+from semlens.relevance.rules.base import Attention, GroupNorm, LayerNorm, Rule, Taylor
 from semlens.relevance.rules.structure import Gradient, Join, Sum, is_float
 
 BIAS = "biases"

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from semlens.relevance.canonicalize import CONV, padded_conv2d
 from semlens.relevance.captured_graph import CapturedGraph, OpNode, pair
-from semlens.relevance.rules.activation import SHARES
+from semlens.relevance.rules.base import SHARES
 
 aten = torch.ops.aten
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
-from semlens.models.activations import measure_layout, zero_channels
-from semlens.models.channel_order import find_channel_orders
+from semlens.models.activations import find_channel_orders, measure_layout, zero_channels
 from semlens.relevance.assign_rules import assign_rules, has_attention
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.canonicalize import canonicalize

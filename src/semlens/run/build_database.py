@@ -11,31 +11,36 @@ import pyarrow as pa
 import torch
 
 from semlens.data.verified_images import stale_error
-from semlens.embedders.precision import check_precision
+from semlens.embedders.embedder import check_precision
 from semlens.embedders.precomputed import PrecomputedVectors
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_classes, check_logits
 from semlens.models.reproducibility import check_reproducible
 from semlens.relevance.presets import check_rules
-from semlens.run.crops import CroppedPairs, load_crops
+from semlens.run.crops import (
+    CroppedPairs,
+    layer_entry,
+    load_crops,
+    samples_table,
+    write_crops,
+    write_layer,
+)
 from semlens.run.dictionaries import add_dictionaries, write_layer_dictionary
 from semlens.run.executors.executor import Workers
-from semlens.run.hashing import hash_images
-from semlens.run.index import layer_entry, samples_table, write_crops, write_layer
-from semlens.run.known_vectors import check_vectors
 from semlens.run.layer_stages import (
     NewLayers,
     SelectedExamples,
     write_layer_reference,
     write_reference,
 )
-from semlens.run.own_boxes import check_same_boxes, count_without_box
 from semlens.run.plan import Plan
 from semlens.run.relevance import add_relevance, relabel
-from semlens.run.shards import Complete, Shards, Stage
+from semlens.run.shards import Complete, Shards, Stage, hash_images
 from semlens.run.state import write_layer_state
 from semlens.stages.collect import layer_layouts
+from semlens.stages.embed import check_known_vectors
+from semlens.stages.own_boxes import check_same_boxes, count_without_box
 from semlens.stages.select_examples import components_table
 from semlens.store import file_names
 from semlens.store.manifest import MANIFEST_NAME, Manifest, Source
@@ -97,7 +102,7 @@ def check_plan(plan: Plan) -> Plan:
     check_classes(plan.model, plan.targets.logits)
     if plan.recipe.layout != "auto":
         plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
-    check_vectors(plan)
+    check_known_vectors(plan.embedder, plan.images)
     check_precision(plan.embedder, plan.recipe.embedder_precision)
     return plan
 

@@ -15,7 +15,6 @@ from semlens.data.prefetch import prefetch
 from semlens.data.verified_images import VerifiedImages
 from semlens.models.activations import LayerLayout
 from semlens.run.executors.executor import Advance, Inputs
-from semlens.run.known_vectors import known_vectors
 from semlens.stages.crop_regions import (
     ActivationMaps,
     ConditionalMaps,
@@ -25,8 +24,8 @@ from semlens.stages.crop_regions import (
     RegionRequest,
     WholeImage,
 )
-from semlens.stages.embed import CropRef, embed
-from semlens.stages.own_box_regions import OwnBoxRegions
+from semlens.stages.embed import CropRef, embed, known_vectors
+from semlens.stages.own_boxes import OwnBoxRegions
 from semlens.store.schema import MASK_BYTES
 from semlens.types import Box, Crop
 

@@ -10,10 +10,8 @@ import numpy as np
 
 from semlens.data.images import Images
 from semlens.data.verified_images import content_digests
-from semlens.dictionaries.attention_heads import KIND as HEADS
-from semlens.dictionaries.attention_heads import head_dictionary
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
-from semlens.dictionaries.request import DictionaryRequest
+from semlens.dictionaries.request import HEADS, DictionaryRequest, head_dictionary
 from semlens.dictionaries.train_sae import SAE, SaeTraining, train_sae
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout
@@ -132,7 +130,7 @@ def add_dictionaries(path: Path, plan: Plan, database: Database | None, *, fit: 
             raise RecipeError(
                 f"'{request}' of layer '{layer}' would be fitted by each part of the build.",
                 "Expected a file: all parts need the same directions.",
-                f"Run 'semlens fit' once, then use --components {request.kind}:FILE.",
+                f"Run 'semlens db fit' once, then use --components {request.kind}:FILE.",
             )
     return replace(plan, model=plan.model.with_dictionaries(loaded.values()))
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from semlens.data.class_mapping import UNLABELLED, TargetMap, UnmappedWarning, map_targets
-from semlens.data.images import Images
-from semlens.data.joined_images import JoinedImages
+from semlens.data.images import Images, JoinedImages
 from semlens.data.load import check_server, load_images
 from semlens.data.own_boxes import load_boxes
 from semlens.embedders.load import Embedder
@@ -21,17 +20,16 @@ from semlens.errors import RecipeError
 from semlens.models.reproducibility import check_reproducible
 from semlens.models.subject import SubjectModel
 from semlens.run.build_database import completion, write_layers
-from semlens.run.hashing import hash_images
-from semlens.run.known_vectors import check_vectors
 from semlens.run.layer_stages import NewLayers
-from semlens.run.own_boxes import check_boxes, check_same_boxes
 from semlens.run.plan import Execution, Plan
 from semlens.run.relevance import write_relevance
 from semlens.run.reuse_crops import CropUse, crops_of_extension
-from semlens.run.shards import Complete, Shards
+from semlens.run.shards import Complete, Shards, hash_images
 from semlens.run.stale_images import check_contents, check_names
 from semlens.run.state import continue_collect, continue_relevance
 from semlens.stages.collect import layer_layouts
+from semlens.stages.embed import check_known_vectors
+from semlens.stages.own_boxes import check_boxes, check_same_boxes
 from semlens.store import file_names
 from semlens.store.manifest import Extendable, Manifest
 from semlens.store.reader import Database
@@ -135,7 +133,7 @@ def extend_database(path: Path, addition: Addition) -> Extension:
                 count, count, batches, batches, nothing, "none", time.monotonic() - started
             )
         plan = _plan(database, old, addition, kept)
-        check_vectors(plan)
+        check_known_vectors(plan.embedder, plan.images)
         with plan.execution.executor.start(plan.inputs) as workers:
             digests = hash_images(plan, workers)
             check_contents(database, old, addition.images, digests)

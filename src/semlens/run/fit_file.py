@@ -11,9 +11,8 @@ import pandas as pd
 
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.dictionaries.attention_heads import KIND as HEADS
 from semlens.dictionaries.dictionary import Dictionary
-from semlens.dictionaries.request import OWN, DictionaryRequest, parse_components
+from semlens.dictionaries.request import HEADS, OWN, DictionaryRequest, parse_components
 from semlens.dictionaries.train_sae import SAE, SaeTraining
 from semlens.errors import RecipeError
 from semlens.models.load import load_model

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from semlens.errors import RecipeError, StaleError, StoreError
 from semlens.run.build_database import check_plan, finish, open_existing
-from semlens.run.hashing import digests_from, hash_stage
 from semlens.run.layer_stages import NewLayers, SelectedExamples
 from semlens.run.plan import Plan
 from semlens.run.relevance import layers_without_relevance, relate_stage
-from semlens.run.shards import Shards, Stage
+from semlens.run.shards import Shards, Stage, digests_from, hash_stage
 from semlens.store import file_names
+from semlens.store.atomic_files import load_sealed
 from semlens.store.reader import Database
-from semlens.store.sealed_files import load_sealed
 from semlens.store.writer import check_folder, write_lock
 
 

@@ -1,4 +1,7 @@
-"""Stages of a build and their shards: files that are complete, or are computed again."""
+"""Stages of a build and their shards: files that are complete, or are computed again.
+
+The first stage hashes the images.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from semlens.data.verified_images import content_digests
 from semlens.progress import report_progress
-from semlens.run.executors.executor import Task, Workers
-from semlens.run.plan import Execution
-from semlens.store.atomic_files import load_tensors
-from semlens.store.sealed_files import load_sealed, save_sealed
+from semlens.recipe import FORMAT, fingerprint
+from semlens.run.executors.executor import Advance, Inputs, Task, Workers
+from semlens.run.plan import Execution, Plan
+from semlens.store.atomic_files import load_sealed, load_tensors, save_sealed
 
 T = TypeVar("T")
 
@@ -188,3 +193,54 @@ class Shards:
             return False
         self._verified.add(name)
         return True
+
+
+_BYTES = 32
+"""Bytes of a SHA-256."""
+
+
+@dataclass(frozen=True)
+class HashTask:
+    """Hashes a range of images."""
+
+    samples: range
+
+    def __call__(self, inputs: Inputs, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
+        """Return ``digest`` uint8[n 32], and ``known`` bool[n]: false for unreadable images."""
+        digests: list[str] = []
+        for digest in content_digests(inputs.images, inputs.threads, self.samples):
+            digests.append(digest)
+            advance["hash"](1)
+        known = torch.tensor([bool(digest) for digest in digests], dtype=torch.bool)
+        filled = bytearray(b"".join(bytes.fromhex(d) if d else bytes(_BYTES) for d in digests))
+        return {
+            "digest": torch.frombuffer(filled, dtype=torch.uint8).reshape(-1, _BYTES),
+            "known": known,
+        }
+
+
+def hash_stage(plan: Plan) -> Stage:
+    """Return the stage that hashes the images.
+
+    Its shards are valid only as long as the images do not change.
+    """
+    images = plan.images
+    key = fingerprint(FORMAT, "hash", images.spec, list(images.ids))
+    return Stage(("hash",), key, len(images), 1, HashTask)
+
+
+def hash_images(plan: Plan, workers: Workers) -> list[str]:
+    """Return the digest of each image, without saving shards."""
+    stage = hash_stage(plan)
+    ranges = plan.execution.cut(range(stage.total), stage.total, 1, None, workers.count)
+    shards = dict(stage.compute(ranges, workers))
+    return digests_from(shards[samples] for samples in sorted(shards, key=lambda s: s.start))
+
+
+def digests_from(shards: Iterable[Mapping[str, Tensor]]) -> list[str]:
+    """Return the digests from the shards, in the order of the samples."""
+    return [
+        row.tobytes().hex() if known else ""
+        for shard in shards
+        for row, known in zip(shard["digest"].numpy(), shard["known"].tolist(), strict=True)
+    ]

@@ -16,16 +16,15 @@ from torch import Tensor
 from semlens.recipe import FORMAT, fingerprint
 from semlens.run.layer_stages import NewLayers, SelectedExamples
 from semlens.run.plan import Plan
-from semlens.run.relevance import explained_samples, relate_stage
+from semlens.run.relevance import ClassRelevanceTotals, explained_samples, relate_stage
 from semlens.run.shards import Complete, Shards, Stage
-from semlens.stages.class_relevance import ClassRelevanceTotals
 from semlens.stages.collect import Collected
 from semlens.store import file_names
 from semlens.store.atomic_files import load_tensors
 from semlens.store.manifest import Extendable
 from semlens.store.reader import Database
 from semlens.store.writer import BuildWriter
-from semlens.streaming.reference import SampleReadouts
+from semlens.streaming.statistics import SampleReadouts
 
 
 class RecomputeWarning(UserWarning):

@@ -24,14 +24,18 @@ from semlens.models.activations import (
     first_tensor,
     measure_layout,
 )
-from semlens.models.fitting_batches import FittingBatches
-from semlens.models.hooks import run_layers
+from semlens.models.hooks import FittingBatches, run_layers
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import explain_batch, images_per_pass
 from semlens.relevance.make_engine import EngineCache
 from semlens.stages.batches import batch_inputs, prepared_batches
-from semlens.streaming.reference import SampleReadouts
-from semlens.streaming.statistics import Moments, ReadoutBlock, TopExamples, batch_statistics
+from semlens.streaming.statistics import (
+    Moments,
+    ReadoutBlock,
+    SampleReadouts,
+    TopExamples,
+    batch_statistics,
+)
 from semlens.types import Rank, Readout, Signs
 
 

@@ -20,9 +20,9 @@ from semlens.errors import StoreError
 from semlens.recipe import fingerprint
 from semlens.regular_files import file_digest
 from semlens.store import file_names
+from semlens.store.atomic_files import load_sealed_table, save_sealed_table
 from semlens.store.manifest import MANIFEST_NAME
 from semlens.store.remote_database import RemoteDatabase
-from semlens.store.sealed_files import load_sealed_table, save_sealed_table
 
 
 class AnalysisCache:

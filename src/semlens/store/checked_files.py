@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from semlens.data.image_folder import PARALLEL_READS
 from semlens.data.prefetch import prefetch
-from semlens.data.remote_images import PARALLEL_READS
 from semlens.errors import StoreError
 from semlens.regular_files import file_digest, open_file
 from semlens.store import file_names, schema

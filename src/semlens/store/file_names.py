@@ -78,7 +78,7 @@ def thumbnails_file(number: int) -> str:
 STATE = "state"
 """What an extension continues from: the statistics of all batches but an incomplete last one."""
 RELEVANCE_STATE = f"{STATE}/relevance.safetensors"
-"""Sums of class relevance; see :class:`semlens.stages.class_relevance.ClassRelevanceTotals`."""
+"""Sums of class relevance; see :class:`semlens.run.relevance.ClassRelevanceTotals`."""
 
 
 def state_file(layer: str) -> str:

@@ -28,10 +28,9 @@ from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.checked_files import BuildFiles
 from semlens.store.component_index import ClassRelevanceIndex
 from semlens.store.dictionary_files import load_dictionary
-from semlens.store.examples import Vectors
+from semlens.store.examples import ReferenceReader, Vectors
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
-from semlens.store.reference import ReferenceReader
 from semlens.store.remote_database import RemoteDatabase
 from semlens.store.verify import Verification, verify
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from semlens.draw.html import component_card, render
 from semlens.lenses.describe.overview import notable_rows
 from semlens.store.atomic_files import save_text
-from semlens.store.public_spec import public_spec
+from semlens.store.manifest import public_spec
 from semlens.web.app_state import ModelContext
 
 INDEX = "models.html"

@@ -53,6 +53,13 @@ class JobPending(Exception):
         self.status = status
 
 
+class Cancelled(BusyError):
+    """A job that somebody has stopped."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(f"'{description}' was stopped.", "Expected to finish.", "Ask again.")
+
+
 class _Job:
     """One job and its progress."""
 
@@ -64,9 +71,12 @@ class _Job:
         self.done = 0
         self.total = 0
         self.waiting: str | None = None
+        self.cancelled = False
         self.future = Future[object]()
 
     def report(self, _: str, done: int, total: int) -> None:
+        if self.cancelled:
+            raise Cancelled(self.description)
         self.done, self.total = done, total
 
     def pending(self) -> JobPending:
@@ -162,7 +172,9 @@ class JobQueue:
                 job = self._jobs[key] = _Job(description, large, background)
                 self._evict()
                 slot = self._short if short else self._long
-                threading.Thread(target=self._run, args=(job, compute, slot), daemon=True).start()
+                threading.Thread(
+                    target=self._run, args=(job, compute, slot), name=f"job {key}", daemon=True
+                ).start()
             self._jobs.move_to_end(key)
         if not wait([job.future], WAIT).done:
             raise job.pending()
@@ -179,6 +191,17 @@ class JobQueue:
         if job is None or not job.future.done() or job.future.exception() is not None:
             return None
         return job.future.result()
+
+    def cancel(self, key: str) -> None:
+        """Stop a job at its next report of progress, if it runs; the next request starts another.
+
+        Whoever waits for it gets the error that it was stopped.
+        """
+        with self._lock:
+            job = self._jobs.get(key)
+            if job is not None and not job.future.done():
+                job.cancelled = True
+                del self._jobs[key]
 
     def _run(self, job: _Job, compute: Callable[[], T], slot: threading.Semaphore) -> None:
         if job.background:

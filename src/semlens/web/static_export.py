@@ -15,7 +15,7 @@ from semlens.errors import RelevanceError, ServeError
 from semlens.lenses.classes import find_class
 from semlens.progress import progress_bars
 from semlens.store.atomic_files import save_text
-from semlens.store.public_spec import absolute_paths
+from semlens.store.manifest import absolute_paths
 from semlens.types import Component
 from semlens.web.app import create_app
 from semlens.web.app_state import ModelContext

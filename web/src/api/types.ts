@@ -208,12 +208,18 @@ export interface components {
             samples: number;
             relevant: number;
         };
+        /** @description A column of a table. */
+        Column: {
+            name: string;
+            /** @enum {string} */
+            kind: "number" | "text" | "component" | "class" | "flag";
+        };
         /** @description Comparison of two models. */
         CompareResponse: {
             models: components["schemas"]["ComparedModel"][];
             matched: number;
             notes: string[];
-            measures: components["schemas"]["Distribution"][];
+            measures: components["schemas"]["semlens__lenses__describe__score_distribution__Distribution"][];
         };
         /** @description One of two compared models. */
         ComparedModel: {
@@ -245,23 +251,7 @@ export interface components {
             relevance: string | null;
             pending_scores: components["schemas"]["JobStatus"] | null;
             pending_labels: components["schemas"]["JobStatus"] | null;
-            rows: components["schemas"]["ComponentRow"][];
-        };
-        /** @description A row of the component table; unknown values are null. */
-        ComponentRow: {
-            row: number;
-            component: string;
-            layer: string;
-            label: string | null;
-            confidence: number | null;
-            examples: number;
-            firing_rate: number | null;
-            maximum: number | null;
-            clarity: number | null;
-            redundancy: number | null;
-            polysemanticity: number | null;
-            relevance_mean: number | null;
-            relevance_max: number | null;
+            rows: components["schemas"]["semlens__web__routes__components__ComponentRow"][];
         };
         /** @description The examples of a component in two clusters, and whether the split is real. */
         ComponentSenses: {
@@ -280,6 +270,22 @@ export interface components {
             weight: number;
             marked: boolean;
             audited: ("valid" | "spurious" | "both" | "unexpected") | null;
+        };
+        /** @description Components with their crops and a value each. */
+        Components: {
+            title: string;
+            rows: components["schemas"]["semlens__figures__ComponentRow"][];
+            axis: string;
+            reference?: number | null;
+            limits?: [
+                number,
+                number
+            ] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            form: "components";
         };
         /** @description Components whose best concept this is, and their relevance. */
         ConceptRow: {
@@ -369,18 +375,29 @@ export interface components {
             remedy: string;
             command?: string | null;
         };
-        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
-        Distribution: {
-            measure: string;
-            meaning: components["schemas"]["MeasureDescription"];
-            edges: number[];
-            layers: components["schemas"]["LayerSummary"][];
+        /** @description Histograms of several groups on one axis. */
+        Distributions: {
+            title: string;
+            groups: components["schemas"]["semlens__figures__Distribution"][];
+            axis: string;
+            reference?: number | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            form: "distributions";
         };
         /** @description A class with a component's mean share of its relevance in the layer. */
         DrivenClass: {
             target: number;
             name: string;
             mean: number;
+        };
+        /** @description An edge between two nodes, by their places in the list of nodes. */
+        Edge: {
+            source: number;
+            target: number;
+            value: number;
         };
         /** @description An error as the page shows it. */
         ErrorResponse: {
@@ -433,6 +450,23 @@ export interface components {
             scores: components["schemas"]["ClassScore"][];
             rules: string;
             layers: components["schemas"]["ExplainedLayer"][];
+        };
+        /** @description A figure: a title that says what is seen, and panels. */
+        FigureSpec: {
+            title: string;
+            /** @default [] */
+            panels: (components["schemas"]["Components"] | components["schemas"]["Values"] | components["schemas"]["Scatter"] | components["schemas"]["Matrix"] | components["schemas"]["Distributions"] | components["schemas"]["Graph"] | components["schemas"]["Pictures"])[];
+        };
+        /** @description A tree or graph, its nodes in columns from left to right. */
+        Graph: {
+            title: string;
+            nodes: components["schemas"]["Node"][];
+            edges: components["schemas"]["Edge"][];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            form: "graph";
         };
         /** @description Relevance that reaches ``target`` if it starts only at ``source``, in the upper layer. */
         GraphEdge: {
@@ -572,6 +606,35 @@ export interface components {
                 number
             ] | null;
         };
+        /** @description A lens as a page offers it. */
+        LensInfo: {
+            name: string;
+            title: string;
+            group: string;
+            summary: string;
+            description: string;
+            example: string;
+            needs: ("model" | "images" | "embedder")[];
+            several: boolean;
+            settings: {
+                [key: string]: unknown;
+            };
+            suffixes: string[];
+            page: string | null;
+        };
+        /** @description All lenses that a page can ask, by group and title. */
+        LensList: {
+            lenses: components["schemas"]["LensInfo"][];
+            failed: components["schemas"]["ErrorResponse"][];
+        };
+        /** @description What a lens found, as every view shows it. */
+        LensResult: {
+            sentences: string[];
+            figure: components["schemas"]["FigureSpec"] | null;
+            table: components["schemas"]["Table"] | null;
+            limits: string;
+            suffixes: string[];
+        };
         /** @description One concept of a list: name, categories from the outermost, and paths of images. */
         ListedConcept: {
             text: string;
@@ -634,6 +697,23 @@ export interface components {
             name: string;
             components: string[];
             audit: number | null;
+        };
+        /** @description Values by row and column. */
+        Matrix: {
+            title: string;
+            rows: string[];
+            columns: string[];
+            values: (number | null)[][];
+            axis: string;
+            limits?: [
+                number,
+                number
+            ] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            form: "matrix";
         };
         /** @description One measure of interpretability, and its position in the layer's distribution. */
         Measure: {
@@ -733,6 +813,21 @@ export interface components {
              */
             settings: components["schemas"]["AuditSettings"];
         };
+        /** @description A node of a graph, in a column. */
+        Node: {
+            name: string;
+            column: number;
+            /** @default 0 */
+            value: number;
+            /** @default  */
+            label: string;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak";
+            component?: string | null;
+        };
         /** @description Relevance claimed by a list, compared with random concept sets of the same size. */
         NullShareRow: {
             side: string;
@@ -775,6 +870,36 @@ export interface components {
         PastedPair: {
             before: string;
             after: string;
+        };
+        /** @description Images of one kind, with a text beside them. */
+        PictureRow: {
+            pictures: string[];
+            /** @default  */
+            name: string;
+            /** @default  */
+            text: string;
+        };
+        /** @description Rows of images. */
+        Pictures: {
+            title: string;
+            rows: components["schemas"]["PictureRow"][];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            form: "pictures";
+        };
+        /** @description A point of a scatter plot. */
+        Point: {
+            x: number;
+            y: number;
+            /** @default  */
+            name: string;
+            /** @default  */
+            group: string;
+            /** @default 1 */
+            size: number;
+            component?: string | null;
         };
         /** @description The most polysemantic components with two senses. */
         Polysemantic: {
@@ -896,6 +1021,20 @@ export interface components {
             components: number;
             labelled: number;
         };
+        /** @description Points in a plane. */
+        Scatter: {
+            title: string;
+            points: components["schemas"]["Point"][];
+            x_axis: string;
+            y_axis: string;
+            x_reference?: number | null;
+            y_reference?: number | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            form: "scatter";
+        };
         /**
          * @description The model's output for one class, with and without the components.
          *
@@ -985,6 +1124,20 @@ export interface components {
             ranks: number[];
             share: number;
             label: string | null;
+        };
+        /** @description Values of several names, with intervals where they are known. */
+        Series: {
+            values: (number | null)[];
+            /** @default  */
+            name: string;
+            /** @default [] */
+            low: (number | null)[];
+            /** @default [] */
+            high: (number | null)[];
+            /** @default [] */
+            tones: ("neutral" | "for" | "against" | "weak")[];
+            /** @default [] */
+            notes: string[];
         };
         /** @description Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn. */
         ShareRow: {
@@ -1120,6 +1273,12 @@ export interface components {
             without_concepts: number;
             sets: string[];
         };
+        /** @description A table; of a long one, its first rows. */
+        Table: {
+            columns: components["schemas"]["Column"][];
+            rows: unknown[][];
+            total: number;
+        };
         /** @description Images of other classes with an artefact, compared with images of the class. */
         TestedArtefact: {
             name: string;
@@ -1165,6 +1324,23 @@ export interface components {
         UploadedImage: {
             image: string;
         };
+        /** @description Named values with intervals, in one series or several. */
+        Values: {
+            title: string;
+            names: string[];
+            series: components["schemas"]["Series"][];
+            axis: string;
+            reference?: number | null;
+            limits?: [
+                number,
+                number
+            ] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            form: "values";
+        };
         /** @description The first numbers of a component's concept vector. */
         VectorStart: {
             dimensions: number;
@@ -1191,6 +1367,50 @@ export interface components {
             predicted_after: components["schemas"]["ScoreChange"];
             changes: components["schemas"]["ScoreChange"][];
         };
+        /** @description A component with a value, and an interval where one is known. */
+        semlens__figures__ComponentRow: {
+            component: string;
+            value: number | null;
+            label?: string | null;
+            low?: number | null;
+            high?: number | null;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak";
+            /** @default  */
+            note: string;
+        };
+        /** @description A histogram of a group's values. */
+        semlens__figures__Distribution: {
+            name: string;
+            edges: number[];
+            counts: number[];
+        };
+        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
+        semlens__lenses__describe__score_distribution__Distribution: {
+            measure: string;
+            meaning: components["schemas"]["MeasureDescription"];
+            edges: number[];
+            layers: components["schemas"]["LayerSummary"][];
+        };
+        /** @description A row of the component table; unknown values are null. */
+        semlens__web__routes__components__ComponentRow: {
+            row: number;
+            component: string;
+            layer: string;
+            label: string | null;
+            confidence: number | null;
+            examples: number;
+            firing_rate: number | null;
+            maximum: number | null;
+            clarity: number | null;
+            redundancy: number | null;
+            polysemanticity: number | null;
+            relevance_mean: number | null;
+            relevance_max: number | null;
+        };
     };
     responses: never;
     parameters: never;
@@ -1216,13 +1436,14 @@ export type ClassRecall = components['schemas']['ClassRecall'];
 export type ClassScore = components['schemas']['ClassScore'];
 export type ClassShare = components['schemas']['ClassShare'];
 export type ClassSummary = components['schemas']['ClassSummary'];
+export type Column = components['schemas']['Column'];
 export type CompareResponse = components['schemas']['CompareResponse'];
 export type ComparedModel = components['schemas']['ComparedModel'];
 export type ComponentCard = components['schemas']['ComponentCard'];
 export type ComponentPage = components['schemas']['ComponentPage'];
-export type ComponentRow = components['schemas']['ComponentRow'];
 export type ComponentSenses = components['schemas']['ComponentSenses'];
 export type ComponentVerdict = components['schemas']['ComponentVerdict'];
+export type Components = components['schemas']['Components'];
 export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetFile = components['schemas']['ConceptSetFile'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
@@ -1233,8 +1454,9 @@ export type CountedName = components['schemas']['CountedName'];
 export type Counterpart = components['schemas']['Counterpart'];
 export type Counts = components['schemas']['Counts'];
 export type DatabaseWarning = components['schemas']['DatabaseWarning'];
-export type Distribution = components['schemas']['Distribution'];
+export type Distributions = components['schemas']['Distributions'];
 export type DrivenClass = components['schemas']['DrivenClass'];
+export type Edge = components['schemas']['Edge'];
 export type ErrorResponse = components['schemas']['ErrorResponse'];
 export type ExampleFile = components['schemas']['ExampleFile'];
 export type ExampleImage = components['schemas']['ExampleImage'];
@@ -1242,6 +1464,8 @@ export type ExampleImages = components['schemas']['ExampleImages'];
 export type ExplainedLayer = components['schemas']['ExplainedLayer'];
 export type ExplainedPart = components['schemas']['ExplainedPart'];
 export type ExplanationResponse = components['schemas']['ExplanationResponse'];
+export type FigureSpec = components['schemas']['FigureSpec'];
+export type Graph = components['schemas']['Graph'];
 export type GraphEdge = components['schemas']['GraphEdge'];
 export type GraphLayer = components['schemas']['GraphLayer'];
 export type GraphNode = components['schemas']['GraphNode'];
@@ -1254,6 +1478,9 @@ export type LabelTables = components['schemas']['LabelTables'];
 export type LayerInfo = components['schemas']['LayerInfo'];
 export type LayerRelevance = components['schemas']['LayerRelevance'];
 export type LayerSummary = components['schemas']['LayerSummary'];
+export type LensInfo = components['schemas']['LensInfo'];
+export type LensList = components['schemas']['LensList'];
+export type LensResult = components['schemas']['LensResult'];
 export type ListedConcept = components['schemas']['ListedConcept'];
 export type MapPlace = components['schemas']['MapPlace'];
 export type MapPlaces = components['schemas']['MapPlaces'];
@@ -1261,6 +1488,7 @@ export type MarkRequest = components['schemas']['MarkRequest'];
 export type MarkResponse = components['schemas']['MarkResponse'];
 export type MarkTrial = components['schemas']['MarkTrial'];
 export type Marks = components['schemas']['Marks'];
+export type Matrix = components['schemas']['Matrix'];
 export type Measure = components['schemas']['Measure'];
 export type MeasureDescription = components['schemas']['MeasureDescription'];
 export type ModelInfo = components['schemas']['ModelInfo'];
@@ -1270,11 +1498,15 @@ export type Names = components['schemas']['Names'];
 export type NearConcept = components['schemas']['NearConcept'];
 export type Neighbour = components['schemas']['Neighbour'];
 export type NewAudit = components['schemas']['NewAudit'];
+export type Node = components['schemas']['Node'];
 export type NullShareRow = components['schemas']['NullShareRow'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
 export type PastedPair = components['schemas']['PastedPair'];
+export type PictureRow = components['schemas']['PictureRow'];
+export type Pictures = components['schemas']['Pictures'];
+export type Point = components['schemas']['Point'];
 export type Polysemantic = components['schemas']['Polysemantic'];
 export type PredictedClasses = components['schemas']['PredictedClasses'];
 export type RateChange = components['schemas']['RateChange'];
@@ -1285,6 +1517,7 @@ export type Review = components['schemas']['Review'];
 export type SavedAuditResponse = components['schemas']['SavedAuditResponse'];
 export type SavedAuditsResponse = components['schemas']['SavedAuditsResponse'];
 export type SavedLabels = components['schemas']['SavedLabels'];
+export type Scatter = components['schemas']['Scatter'];
 export type ScoreChange = components['schemas']['ScoreChange'];
 export type ScoreSet = components['schemas']['ScoreSet'];
 export type SearchHit = components['schemas']['SearchHit'];
@@ -1294,6 +1527,7 @@ export type SelectedComponent = components['schemas']['SelectedComponent'];
 export type SelectionResponse = components['schemas']['SelectionResponse'];
 export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
+export type Series = components['schemas']['Series'];
 export type ShareRow = components['schemas']['ShareRow'];
 export type ShiftedLogit = components['schemas']['ShiftedLogit'];
 export type ShownImage = components['schemas']['ShownImage'];
@@ -1307,14 +1541,20 @@ export type SwapGain = components['schemas']['SwapGain'];
 export type SwapResponse = components['schemas']['SwapResponse'];
 export type SweepClass = components['schemas']['SweepClass'];
 export type SweepResponse = components['schemas']['SweepResponse'];
+export type Table = components['schemas']['Table'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];
 export type TwoSenses = components['schemas']['TwoSenses'];
 export type UnexpectedComponent = components['schemas']['UnexpectedComponent'];
 export type UnexpectedResponse = components['schemas']['UnexpectedResponse'];
 export type UploadedImage = components['schemas']['UploadedImage'];
+export type Values = components['schemas']['Values'];
 export type VectorStart = components['schemas']['VectorStart'];
 export type VerdictsResponse = components['schemas']['VerdictsResponse'];
 export type WithoutRequest = components['schemas']['WithoutRequest'];
 export type WithoutResponse = components['schemas']['WithoutResponse'];
+export type SemlensFiguresComponentRow = components['schemas']['semlens__figures__ComponentRow'];
+export type SemlensFiguresDistribution = components['schemas']['semlens__figures__Distribution'];
+export type SemlensLensesDescribeScoreDistributionDistribution = components['schemas']['semlens__lenses__describe__score_distribution__Distribution'];
+export type SemlensWebRoutesComponentsComponentRow = components['schemas']['semlens__web__routes__components__ComponentRow'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;

@@ -30,7 +30,7 @@ from semlens.lenses.audit.relevance_shares import (
 )
 from semlens.lenses.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.lenses.classes import class_name
-from semlens.lenses.concepts import Concepts, as_concepts
+from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, as_concepts
 from semlens.lenses.resolve_concepts import (
     ClassConcepts,
     OwnTarget,
@@ -48,7 +48,9 @@ RESAMPLES = 200
 SIDES = ("valid", "spurious")
 DRAWS = 1000
 """Random concept sets that the shares are compared with."""
-Background = Annotated[Concepts, setting("Concept set that random concepts are drawn from.")]
+Background = Annotated[
+    Concepts, setting("Concept set that random concepts are drawn from."), REMOTE_CONCEPTS
+]
 Resamples = Annotated[int, setting("Bootstrap draws for the intervals; 0 for none.", ge=0)]
 
 

@@ -37,7 +37,10 @@ Spurious = Annotated[
 ]
 
 
-@lens("model", "images", group="Audit", command="")
+@lens(
+    "model", "images", group="Audit", command="classes model-test",
+    example="classes model-test r18.semlens --target ox --artefact 'text:© stock' --artefact hue",
+)  # fmt: skip
 def model_test(
     database: Database,
     target: Target,

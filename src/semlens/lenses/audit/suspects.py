@@ -230,7 +230,10 @@ class Suspects(Result):
         return Group(*titled_table(self.summary, shown.loc[:, columns if several else columns[1:]]))
 
 
-@lens("embedder", group="Audit", example="suspects r18.semlens --target ox --save suspects.png")
+@lens(
+    "embedder", group="Audit", command="classes suspects",
+    example="classes suspects r18.semlens --target ox --save suspects.png",
+)  # fmt: skip
 def suspects(
     database: Database,
     target: Annotated[

@@ -216,7 +216,10 @@ class Drift(Result):
         return [*([self.mismatch] if self.mismatch else []), *self.notes]
 
 
-@lens("embedder", group="Compare", command="")
+@lens(
+    "embedder", group="Compare",
+    example="drift step1.semlens step2.semlens step3.semlens --step 1 --step 2 --step 3",
+)  # fmt: skip
 def drift(
     databases: Database | Sequence[Database],
     *others: Database,

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int64
 
 from semlens.lenses.compare.component_sets import ComponentSet
-from semlens.lenses.concepts import Concepts, ConceptSet, as_concepts
+from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, ConceptSet, as_concepts
 from semlens.lenses.labelling.chosen_method import ChosenMethod, choose_method
 from semlens.lenses.labelling.ranking import BestComponents, best_components, rank_words
 from semlens.lenses.labelling.scored_blocks import scored_blocks, thresholds
@@ -109,6 +109,7 @@ UNREADABLE = "There are no labels: the databases' embedder does not embed texts.
 OptionalConcepts = Annotated[
     Concepts | None,
     setting("File, folder or name of a bundled concept set for labels, or none; can be repeated."),
+    REMOTE_CONCEPTS,
 ]
 """Concepts, for questions in which labels are optional."""
 

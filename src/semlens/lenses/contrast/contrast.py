@@ -21,6 +21,7 @@ from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.component_readouts import by_component
 from semlens.lenses.contrast.image_groups import (
+    REMOTE_SAMPLES,
     GroupLike,
     ImageGroup,
     error_groups,
@@ -232,9 +233,12 @@ def contrast(
     a: Annotated[
         GroupLike | int | None,
         setting("Images: a folder, a picture, or a .txt or .csv list of the database's images."),
+        REMOTE_SAMPLES,
     ] = None,
     b: Annotated[
-        GroupLike | int | None, setting("Images to compare with [the database's other images].")
+        GroupLike | int | None,
+        setting("Images to compare with [the database's other images]."),
+        REMOTE_SAMPLES,
     ] = None,
     *,
     errors: Annotated[
@@ -245,7 +249,7 @@ def contrast(
         Path | str | pd.DataFrame | None,
         setting("Table with a column path: a and b are then values of a column."),
     ] = None,
-    column: Annotated[str | None, setting("Column of the metadata.")] = None,
+    column: Annotated[str | None, setting("Column of the metadata.", local=True)] = None,
     target: Annotated[
         int | str | None, setting("Class whose relevance is shown [the one that shifts most].")
     ] = None,

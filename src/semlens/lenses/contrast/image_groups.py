@@ -18,6 +18,7 @@ from semlens.errors import DataError, nearest
 from semlens.lenses.classes import class_name, class_samples, find_class, sample_numbers
 from semlens.models.forward import logits
 from semlens.regular_files import read_bytes, read_text, user_path
+from semlens.settings import Remote
 from semlens.store.reader import Database
 
 LISTS = (".txt", ".csv", ".parquet")
@@ -28,6 +29,8 @@ LEAST = 2
 """Images that a group must have."""
 
 GroupLike = Images | str | Path | Sequence[Any]
+REMOTE_SAMPLES = Remote(list[int], "image", help="Images of the database, by number.")
+"""How a page or an agent gives a group of images."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _component(entry: Mapping[str, Any]) -> Component:
 
 
 def read_affected(path: Path) -> list[str]:
-    """Read the paths of affected samples from a table of ``semlens affected``, or a list.
+    """Read the paths of affected samples from a table of ``semlens correct affected``, or a list.
 
     A CSV file needs a column ``path``; if it has a column ``flagged``, other rows are skipped.
     Any other file has one path per line.
@@ -125,5 +125,5 @@ def read_affected(path: Path) -> list[str]:
         raise DataError(
             f"Cannot read samples from '{path}' ({error}).",
             "Expected a .csv with a column 'path', or one path per line.",
-            "Write it with 'semlens affected', or affected(...).save('FILE.csv').",
+            "Write it with 'semlens correct affected', or affected(...).save('FILE.csv').",
         ) from error

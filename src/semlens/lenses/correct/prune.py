@@ -73,7 +73,7 @@ class PrunedModel(CorrectedModel):
         )
 
 
-@lens("model", group="Correct", command="")
+@lens("model", group="Correct", command="", local=True)
 def prune(database: Database, components: Components) -> PrunedModel:
     """Remove components from the weights of a copy of the database's model.
 

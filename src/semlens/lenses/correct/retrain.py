@@ -88,7 +88,7 @@ class RetrainedModel(CorrectedModel):
         )
 
 
-@lens("model", "images", group="Correct", command="")
+@lens("model", "images", group="Correct", command="", local=True)
 def retrain(
     database: Database,
     artefacts: Artefacts,

@@ -220,7 +220,7 @@ def rgba(image: Image.Image, mask: Float32[np.ndarray, "height width"]) -> Image
     return Image.fromarray(np.concatenate([colours, alpha], axis=2))
 
 
-@lens("model", "images", group="Correct", command="")
+@lens("model", "images", group="Correct", command="", local=True)
 def cut_out(
     database: Database,
     components: Components,

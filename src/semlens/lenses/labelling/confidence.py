@@ -104,8 +104,8 @@ def confidence_of(
     A word is right if it is a name of what activates the component, or if at least 80 % of the
     images that it is true of show this. The probability was fitted on components of known content,
     among them ones that no word of the vocabulary is right for
-    (``benchmarks/label_confidence.py``): it says whether a word fits, which a score above noise
-    does not.
+    (``python -m benchmarks label_confidence``): it says whether a word fits, which a score above
+    noise does not.
 
     Parameters
     ----------

@@ -9,9 +9,9 @@ from semlens.errors import ConceptError
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.noise import SEED, random_crops
 from semlens.lenses.query_embedding import QueryEmbedding, unit
+from semlens.store.examples import Reference
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
-from semlens.store.reference import Reference
 
 
 def layer_evidence(

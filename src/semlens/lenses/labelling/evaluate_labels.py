@@ -119,8 +119,8 @@ class LabelEvaluation(Result):
 
 
 @lens(
-    "model", "embedder", group="Search", 
-    example="evaluate-labels r18.semlens --data classes/ --method vote --method csp",
+    "model", "embedder", group="Search", command="labels evaluate", 
+    example="labels evaluate r18.semlens --data classes/ --method vote --method csp",
 )  # fmt: skip
 def evaluate_labels(
     database: Database,

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 
 from semlens.lens import lens
-from semlens.lenses.concepts import Concepts, as_concepts
+from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, as_concepts
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.labels import Labels
@@ -25,6 +25,7 @@ VOCABULARY = "paper-vocabulary"
 LabelConcepts = Annotated[
     Concepts,
     setting("File, folder or name of a bundled concept set; repeat to combine several."),
+    REMOTE_CONCEPTS,
 ]
 LabelThreshold = Annotated[
     float | None, setting("Minimum score of a label [calibrated: above noise].")

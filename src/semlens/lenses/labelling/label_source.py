@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, cast
 
-from semlens.lenses.concepts import Concepts
+from semlens.lenses.concepts import Concepts, remote_concepts
 from semlens.lenses.labelling.component_names import NAMES, ComponentNames, component_names
 from semlens.lenses.labelling.label import VOCABULARY, label
 from semlens.lenses.labelling.labels import Labels
-from semlens.settings import setting
+from semlens.settings import Remote, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
@@ -23,6 +23,15 @@ LabelSource = Annotated[
         "Concepts that label the components: file, folder or name of a bundled set; repeat to "
         "combine several; 'names' for the newest saved labels, or else the paper's vocabulary; "
         "'none' for no labels."
+    ),
+    Remote(
+        str | list[str],
+        "concepts",
+        lambda database, source: (
+            source if source in (NAMES, NO_LABELS) else remote_concepts(database, source)
+        ),
+        "Labels: 'names' for the newest saved ones, names of bundled concept sets, texts, or "
+        "'none'.",
     ),
 ]
 """Source of the labels that a question shows."""

@@ -106,7 +106,10 @@ class LabelStability(Result):
         return Group(rich_table(order, "the least stable labels", list(order)), self.summary)
 
 
-@lens("embedder", group="Search", command="")
+@lens(
+    "embedder", group="Search", command="labels stability",
+    example="labels stability r18.semlens r18-on-other-data.semlens --save stability.csv",
+)  # fmt: skip
 def label_stability(
     databases: Database | Sequence[Database],
     *others: Database,

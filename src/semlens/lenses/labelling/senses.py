@@ -29,7 +29,7 @@ from semlens.lenses.scores import scores, two_means
 from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Components, Layers, as_components
+from semlens.types import REMOTE_COMPONENTS, Components, Layers, as_components
 
 
 @dataclass(frozen=True)
@@ -269,6 +269,7 @@ def senses(
     components: Annotated[
         Components | None,
         setting("Components, repeated or separated by commas [highest polysemanticity]."),
+        REMOTE_COMPONENTS,
     ] = None,
     concepts: LabelConcepts = VOCABULARY,
     layers: Layers = None,

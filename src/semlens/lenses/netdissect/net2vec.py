@@ -117,8 +117,8 @@ class ConceptCombinations(Result):
 
 
 @lens(
-    "model", "images", group="Describe",
-    example="net2vec r18.semlens --masks masks/ --layer layer4 --save net2vec.png",
+    "model", "images", group="Describe", command="concepts net2vec",
+    example="concepts net2vec r18.semlens --masks masks/ --layer layer4 --save net2vec.png",
 )  # fmt: skip
 def net2vec(
     database: Database,

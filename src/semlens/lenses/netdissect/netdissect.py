@@ -26,7 +26,7 @@ from semlens.lenses.netdissect.overlap import Overlap
 from semlens.lenses.netdissect.score_thresholds import UpperQuantile
 from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
 from semlens.lenses.result import Chart, Result
-from semlens.models.input_pictures import input_pictures
+from semlens.models.subject import input_pictures
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
@@ -134,8 +134,8 @@ class NetDissection(Result):
 
 
 @lens(
-    "model", "images", group="Describe",
-    example="netdissect r18.semlens --masks masks/ --save netdissect.png",
+    "model", "images", group="Describe", command="concepts netdissect",
+    example="concepts netdissect r18.semlens --masks masks/ --save netdissect.png",
 )  # fmt: skip
 def netdissect(
     database: Database,

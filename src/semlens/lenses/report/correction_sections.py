@@ -30,7 +30,7 @@ _SET_KEYS = ("set", "source", "images", "auroc", "low", "high", "top1", "top1_wi
 
 
 def read_model_test(path: Path, name: str) -> Mapping[str, Any]:
-    """Read a model test of a class, saved by ``semlens test --save FILE.json``.
+    """Read a model test of a class, saved by ``semlens classes model-test --save FILE.json``.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def read_model_test(path: Path, name: str) -> Mapping[str, Any]:
 
 
 def read_sensitivity(path: Path) -> Sensitivity:
-    """Read accuracies saved by ``semlens evaluate --save FILE.json``.
+    """Read accuracies saved by ``semlens correct sensitivity --save FILE.json``.
 
     Raises
     ------

@@ -76,7 +76,11 @@ class Evidence(Result):
         return self.model_card if suffix == ".md" else None
 
 
-@lens("embedder", group="Audit", command="")
+@lens(
+    "embedder", group="Audit", command="classes evidence",
+    local=True,
+    example="classes evidence r50.semlens --concepts artefacts --save evidence.json --save card.md",
+)  # fmt: skip
 def evidence(
     database: Database,
     target: OwnTarget = None,

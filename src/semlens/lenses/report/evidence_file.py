@@ -13,8 +13,7 @@ from semlens.lenses.audit.relevance_shares import Verdict
 from semlens.lenses.audit.standing import Kind
 from semlens.lenses.result import plain
 from semlens.regular_files import read_text
-from semlens.store.manifest import RelevanceEntry, Source
-from semlens.store.public_spec import public_spec
+from semlens.store.manifest import RelevanceEntry, Source, public_spec
 from semlens.store.reader import Database
 
 SCHEMA = "semlens-evidence/1"

@@ -88,7 +88,7 @@ SHOWN = 12
 """Components that a section shows with examples."""
 
 
-@lens("model", "images", "embedder", group="Audit", command="")
+@lens("model", "images", "embedder", group="Audit", command="", local=True)
 def report(
     database: Database,
     target: OwnTarget = None,
@@ -121,7 +121,7 @@ def report(
     spurious: Spurious = None,
     model_test: Annotated[
         ModelTestLike | SkippedSection | str | Path | None,
-        setting("Existing model test: .json of 'semlens test --save'."),
+        setting("Existing model test: .json of 'semlens classes model-test --save'."),
     ] = None,
     border_swap: Annotated[
         bool | BorderSwap | SkippedSection, setting("Run a border swap of the class.")
@@ -138,7 +138,7 @@ def report(
     ] = False,
     sensitivity: Annotated[
         Sensitivity | SkippedSection | str | Path | None,
-        setting("Effect of a correction: .json of 'semlens evaluate --save'."),
+        setting("Effect of a correction: .json of 'semlens correct sensitivity --save'."),
     ] = None,
     date: Annotated[
         datetime.date | str | None, setting("Date of the report: YYYY-MM-DD [today].")

@@ -102,8 +102,9 @@ class OddOneOut(Result):
 
 
 @lens(
-    group="Describe",
-    example="odd-one-out r18.semlens --layer layer4 --save odd.csv",
+    group="Study",
+    command="study odd-one-out",
+    example="study odd-one-out r18.semlens --layer layer4 --save odd.csv",
 )
 def odd_one_out(
     database: Database,

@@ -127,7 +127,7 @@ class Study(Result):
         return Group(*lines)
 
 
-@lens(group="Study", command="")
+@lens(group="Study", command="", local=True)
 def study(
     database: Database,
     measure: Annotated[

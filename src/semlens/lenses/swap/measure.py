@@ -14,7 +14,7 @@ from semlens.lenses.classes import class_name
 from semlens.lenses.swap.effect import SwapEffect, Transfer, model_inputs, swap_effect
 from semlens.lenses.swap.outlier_test import leave_one_out
 from semlens.lenses.swap.pairs import Pairs, SwapPlan
-from semlens.models.input_pictures import input_pictures
+from semlens.models.subject import input_pictures
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 

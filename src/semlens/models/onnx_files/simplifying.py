@@ -15,8 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from semlens.models.onnx_files.layers import DOMAIN, LAYERS, WITHOUT_SETTINGS
-from semlens.models.onnx_files.movements import MOVEMENTS
+from semlens.models.onnx_files.operators import DOMAIN, OPERATORS, WITHOUT_SETTINGS
 from semlens.models.onnx_files.reading import ImageInput
 
 Values = Mapping[str, np.ndarray]
@@ -150,7 +149,7 @@ def _rewritten(
     ``ranks`` has the number of axes of each constant.
     """
     shapes = [[run[name].shape for run in runs] for name in node.output if name in runs[0]]
-    if node.domain or node.op_type not in LAYERS | MOVEMENTS or len(shapes) < len(node.output):
+    if node.domain or node.op_type not in OPERATORS or len(shapes) < len(node.output):
         return node
     result = onnx.NodeProto()
     result.CopyFrom(node)

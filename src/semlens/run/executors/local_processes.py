@@ -22,8 +22,7 @@ from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
 from semlens.errors import RecipeError
 from semlens.run.executors.executor import Advance, Inputs, Task, Workers
-from semlens.run.executors.payload import Computed, compute, pack, start_error, unpack
-from semlens.run.executors.pool import Pool, Worker
+from semlens.run.executors.pool import Computed, Pool, Worker, compute, pack, start_error, unpack
 
 _COUNTERS = 2
 """Counters of progress: the largest number of steps of a task."""

@@ -15,8 +15,7 @@ import torch
 
 from semlens.errors import WorkerError
 from semlens.run.executors.executor import Advance, Inputs, Task, Workers
-from semlens.run.executors.payload import Computed, compute, pack, start_error, unpack
-from semlens.run.executors.pool import Pool, Worker
+from semlens.run.executors.pool import Computed, Pool, Worker, compute, pack, start_error, unpack
 
 _LOOK = 1.0
 """Seconds between looks at the nodes of the cluster."""

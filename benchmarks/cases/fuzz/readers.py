@@ -1,0 +1,268 @@
+"""Everything that reads what people and other programs wrote, with inputs to damage."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import numpy as np
+from hypothesis import strategies as st
+from PIL import Image
+
+import semlens as sl
+from benchmarks.cases.fuzz.inputs import damaged_bytes, damaged_json, odd_texts
+from benchmarks.worlds.tiny import CONCEPTS, Inputs
+from semlens.errors import SemlensError
+from semlens.progress import progress_listener
+
+Strategy = st.SearchStrategy[Any]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that reads an input or refuses it.
+
+    Parameters
+    ----------
+    inputs
+        Strategy of inputs.
+    read
+        Reads an input; may raise :class:`SemlensError` and nothing else.
+    mib
+        Bound on the memory that one input may take.
+    """
+
+    inputs: Strategy
+    read: Callable[[Any], object]
+    mib: float = 128
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _pictures() -> list[bytes]:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 4), np.uint8)
+    colour, grey = Image.fromarray(pixels[..., :3]), Image.fromarray(pixels[..., 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return [
+        *(_encoded(colour, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")),
+        _encoded(colour, "JPEG", exif=exif),
+        _encoded(colour, "JPEG2000"),
+        _encoded(colour.convert("CMYK"), "JPEG"),
+        _encoded(colour.convert("P"), "PNG", transparency=3),
+        _encoded(Image.fromarray(pixels), "PNG"),
+        _encoded(Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), "PNG"),
+        _encoded(grey, "TIFF", compression="tiff_lzw"),
+    ]
+
+
+def file_readers(folder: Path) -> dict[str, Reader]:
+    """Return the readers of single files and texts."""
+    from semlens.cli.build_inputs import read_config
+    from semlens.data.class_mapping import read_classes, read_targets
+    from semlens.data.images import decode
+    from semlens.data.load import load_images
+    from semlens.embedders.load import load_embedder
+    from semlens.lenses.concepts import ConceptSet
+    from semlens.models.load import load_model
+    from semlens.store.atomic_files import (
+        load_sealed,
+        load_sealed_table,
+        save_sealed,
+        save_sealed_table,
+    )
+    from semlens.types import Component
+
+    huggingface_hub.constants.HF_HUB_OFFLINE = True  # a SPEC may name anything
+
+    def on_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+        def read_bytes(data: bytes) -> object:
+            (folder / name).write_bytes(data)
+            return read(folder / name)
+
+        return read_bytes
+
+    json_set = {
+        "target": "ape", "name": "n", "templates": ["a {}"],
+        "concepts": {"red": {}, "animals": ["cat", "dog"], "deep": {"deeper": ["x"]}},
+        "valid": ["red"], "spurious": {"blue": ["navy"]},
+    }  # fmt: skip
+    csv = b"concept,kind,category\nred,valid,colours\nblue,spurious,\ncat,,animals/pets\n"
+    tokens = [
+        b"[",
+        b"]]",
+        b"{",
+        b'"',
+        b"'''",
+        b"\n",
+        b",",
+        b"=",
+        b"\0",
+        b"\xff",
+        b"#",
+        b"a.b = 1\n",
+    ]
+    table = _frame()
+    save_sealed_table(folder / "table.parquet", table)
+    save_sealed(folder / "tensors.safetensors", {"a": _tensor(), "b": _tensor().half()})
+    sealed = (folder / "table.parquet").read_bytes()
+    shard = (folder / "tensors.safetensors").read_bytes()
+
+    def load_shard(path: Path) -> None:
+        tensors = load_sealed(path)
+        if tensors is None:
+            raise SemlensError(f"'{path}' is damaged.", "It is not read.", "It is computed again.")
+        assert tensors["a"].equal(_tensor())  # noqa: S101
+
+    def load_table(path: Path) -> None:
+        assert load_sealed_table(path).equals(table)  # noqa: S101
+
+    texts = damaged_bytes([CONCEPTS.encode()], tokens)
+    specs = st.sampled_from(
+        ["torchvision/squeezenet1_1:random=1", "timm/resnet18:x.safetensors", "transformers/a/b",
+         "semlens/demo", "model.py:make", "datasets/cats:train[:5%]", "open_clip/ViT-B-32/nothing",
+         "python:x", str(folder), "python:photos"]
+    ).map(str.encode)  # fmt: skip
+    spec_texts = (
+        specs.flatmap(
+            lambda seed: damaged_bytes(
+                [seed], [b"/", b":", b"..", b"\0", b"random=", b"99999999999"]
+            )
+        ).map(lambda data: data.decode("utf-8", "surrogateescape"))
+        | odd_texts
+    )
+    classes = damaged_json({"ape": 0, "bee": 3})
+    return {
+        "images": Reader(damaged_bytes(_pictures()), lambda data: decode(data, "x"), 1024),
+        "concept sets, TOML": Reader(texts, on_file("set.toml", ConceptSet.load)),
+        "concept sets, JSON": Reader(
+            damaged_json(json_set) | damaged_bytes([json.dumps(json_set).encode()], tokens),
+            on_file("set.json", ConceptSet.load),
+        ),
+        "concept sets, CSV": Reader(
+            damaged_bytes([csv], tokens), on_file("set.csv", ConceptSet.load)
+        ),
+        "settings of a build": Reader(
+            damaged_bytes([b'examples = 6\ncrop = "none"\nlayers = ["a"]\n'], tokens),
+            on_file("build.toml", read_config),
+        ),
+        "class mappings": Reader(
+            classes | damaged_bytes([b"ape,0\nbee,3\n"], tokens),
+            lambda data: [on_file(f"classes.{end}", read_classes)(data) for end in ("json", "csv")],
+        ),
+        "class targets": Reader(
+            damaged_bytes([b"a.png,ape\nb.png,bee\n"], tokens),
+            on_file("targets.csv", lambda path: read_targets(path, ["a.png", "b.png"])),
+        ),
+        "component names": Reader(odd_texts, Component.parse),
+        "SPECs of models": Reader(spec_texts, load_model, 512),
+        "SPECs of embedders": Reader(spec_texts, load_embedder, 512),
+        "SPECs of images": Reader(spec_texts, load_images, 512),
+        "cached tables": Reader(damaged_bytes([sealed]), on_file("t.parquet", load_table)),
+        "shards": Reader(damaged_bytes([shard]), on_file("t.safetensors", load_shard)),
+    }
+
+
+def _frame() -> Any:
+    import pyarrow as pa
+
+    draw = np.random.default_rng(0)
+    return pa.table({"a": draw.normal(size=20), "b": [f"word {i % 7}" for i in range(20)]})
+
+
+def _tensor() -> Any:
+    import torch
+
+    return torch.arange(30.0).reshape(5, 6)
+
+
+# -- databases ----------------------------------------------------------------------------------
+
+
+def small_database(folder: Path) -> Path:
+    """Build a database with class relevance and a saved audit."""
+    inputs = Inputs(folder)
+    path = folder / "db"
+    db = sl.build(
+        path, f"{inputs.model}:make", inputs.images, "semlens/demo", ["first", "second"],
+        examples=2, reference=4, crop="activation", relevance=True,
+        progress=lambda stage, done, total: None,
+    )  # fmt: skip
+    db.audits.add("ape", sl.ConceptSet.load(inputs.concepts))
+    return path
+
+
+def database_readers(
+    path: Path, open_database: Callable[[Path], sl.ConceptDatabase] = sl.open
+) -> dict[str, Reader]:
+    """Return the readers of a database: its manifest, its files, and what it is asked for."""
+    from semlens.regular_files import file_digest
+
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    contents = {name: (path / name).read_bytes() for name in manifest["files"]}
+    audit = path / "analysis" / "audits" / "1.json"
+    record = json.loads(audit.read_text("utf-8"))
+
+    def ask(changed: Mapping[str, bytes]) -> None:
+        """Ask a copy of the database for everything that is read from its build."""
+        copy = path.with_name("fuzzed")
+        shutil.copytree(path, copy, dirs_exist_ok=True)
+        for name, data in changed.items():
+            (copy / name).write_bytes(data)
+        if "manifest.json" not in changed:  # whoever changes a file may change its digest too
+            digests = {name: file_digest(copy / name) for name in contents}
+            text = json.dumps({**manifest, "files": digests})
+            (copy / "manifest.json").write_text(text, "utf-8")
+        first_error = None
+        db = open_database(copy)
+        questions: list[Callable[[], object]] = [
+            lambda: db.components, lambda: db.samples, lambda: db.summary(), lambda: db.norms,
+            lambda: [db.examples(layer) for layer in db.layers],
+            lambda: [db.thumbnail(0), db.thumbnail(3)], lambda: db.reference,
+            lambda: (db.theta, db.crop_vectors), lambda: db.relevance(1),
+            lambda: db.audits.readable(), lambda: db.audits.get(1),
+        ]  # fmt: skip
+        for question in questions:
+            try:
+                with progress_listener(lambda stage, done, total: None):
+                    question()
+            except SemlensError as error:
+                first_error = first_error or error
+        if first_error is not None:
+            raise first_error
+
+    def one_file(ending: str, tokens: tuple[bytes, ...] = ()) -> Strategy:
+        names = [name for name in contents if name.endswith(ending)]
+        return st.sampled_from(names).flatmap(
+            lambda name: damaged_bytes([contents[name]], tokens).map(lambda data: {name: data})
+        )
+
+    database = open_database(path)
+    headers = (b"F16", b"I64", b"[", b"]", b"18446744073709551615", b'"x":', b"{}", b",")
+    return {
+        "manifests": Reader(
+            (damaged_json(manifest) | damaged_bytes([json.dumps(manifest).encode()])).map(
+                lambda data: {"manifest.json": data}
+            ),
+            ask,
+        ),
+        "Parquet files": Reader(one_file(".parquet"), ask),
+        "safetensors files": Reader(one_file(".safetensors", headers), ask),
+        "saved audits": Reader(
+            (damaged_json(record) | damaged_bytes([json.dumps(record).encode()])).map(
+                lambda data: {"analysis/audits/1.json": data}
+            ),
+            ask,
+        ),
+        "components of a database": Reader(odd_texts, lambda text: database.rows_of([text])),
+    }

@@ -1,1 +1,0 @@
-"""Planted worlds with known meanings, and measures of labels on them."""
