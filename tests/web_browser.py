@@ -270,7 +270,7 @@ def page_at(browser: Browser, request: pytest.FixtureRequest) -> Iterator[PageAt
 
 
 def settle(page: Page, seconds: float = 120) -> None:
-    """Wait until the page shows a model and says that it is settled (``web/src/api/settled.ts``)."""
+    """Wait until the page shows a model and is settled, as ``web/src/api/settled.ts`` says."""
     settled = page.locator("html[data-settled] main[data-model]")
     settled.wait_for(timeout=1000 * seconds)
 
