@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.cases.planted import detectors, retraining
-from benchmarks.cases.planted.judge import holm, judge, summarise
+from benchmarks.cases.planted.detectors import holm, judge, summarise
 from benchmarks.worlds import cache as planted_cache
 from benchmarks.worlds import planted as worlds
 from demo_world.marks import MarkSpec, draw_marks
 from semlens.data.artefact import load_artefact
 from semlens.lenses.concepts import load_sets
-from semlens.lenses.swap.regions import border_region
+from semlens.lenses.swap.parts import border_region
 
 ALL = (*worlds.DEVELOPMENT, *worlds.HELD_OUT)
 
