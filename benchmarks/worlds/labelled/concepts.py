@@ -36,7 +36,7 @@ SHARE = {"animals-nature": 70, "food-drink": 30, "travel-places": 30}
 """Percentage of a group's concepts that the development worlds show; of others half."""
 
 _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-SIMPLER: list[tuple[str, str]] = _WORDS["simpler"]
+SIMPLER: list[list[str]] = _WORDS["simpler"]
 """Patterns of emoji labels and the concept that they stand for; the first that fits counts."""
 SYNONYMS: dict[str, str] = _WORDS["synonyms"]
 """A second word for the same concept."""
