@@ -24,7 +24,7 @@ import semlens as sl
 from semlens.data.artefact import artefact_seed, insert_drawn
 from semlens.errors import DataError
 from semlens.lenses.audit.audit_records import AuditChanges, Review
-from semlens.lenses.audit.saved_audits import mark_spurious
+from semlens.lenses.audit.saved_audits import review_as_spurious
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.correct import cav
 from semlens.lenses.correct import mark as mark_module
@@ -347,7 +347,7 @@ def test_a_class_without_an_alarm_has_no_before_and_after(db):
     for path in (f"audits/{record.id}/before-after", "verdicts/1/before-after"):
         assert "raises no alarm" in get(client, path, 404)["value"]
     # a mark is enough, and a dismissal takes a component out again
-    mark_spurious(db, 1, CHOSEN[:2])
+    review_as_spurious(db, 1, CHOSEN[:2])
     for path in (f"audits/{record.id}/before-after", "verdicts/1/before-after"):
         assert sorted(get(client, path)["components"]) == sorted(map(str, CHOSEN[:2]))
     record = db.audits.get(record.id)

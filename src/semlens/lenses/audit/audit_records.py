@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, Strict
+from pydantic import ConfigDict, Field, Strict, field_validator
 
 from semlens.errors import ConceptError, RecipeError, SemlensError, StaleError, StoreError
 from semlens.lenses.audit.concept_alignment import LONGEST_TEXT, check_lists
@@ -50,10 +50,17 @@ class AuditSettings(Settings):
     """Fixed thresholds for (valid, spurious) concepts; None calibrates them by ``level``."""
     seed: Seed = 0
 
-    def as_arguments(self) -> dict[str, Any]:
-        """Return the settings as keyword arguments of an audit."""
-        threshold = None if self.threshold == (None, None) else self.threshold
-        return {**dict(self), "threshold": threshold}
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _of_both_sides(cls, threshold: Any) -> Any:
+        """Return a pair, also of one threshold for both sides."""
+        return threshold if isinstance(threshold, list | tuple) else (threshold, threshold)
+
+    @property
+    def given_threshold(self) -> float | tuple[float | None, float | None] | None:
+        """The threshold as an audit takes it: one for both sides if they have the same."""
+        valid, spurious = self.threshold
+        return valid if valid == spurious else self.threshold
 
 
 LONGEST_NOTE = 4000
@@ -283,7 +290,7 @@ class AuditRecords:
 
     def _check(self, record: AuditRecord) -> None:
         """Check layers and lists; lists may still be empty."""
-        self.database.layer_names(record.settings.as_arguments()["layers"])
+        self.database.layer_names(record.settings.layers)
         check_lists(record.concepts)
 
 

@@ -18,8 +18,8 @@ from rich.text import Text
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, RelevanceError, StoreError
 from semlens.lenses.audit.audit_records import AuditSettings, audit_records
+from semlens.lenses.audit.class_verdict import ClassVerdict, Experiment, class_verdict
 from semlens.lenses.audit.relevance_shares import ALL, VERDICTS, component_weights
-from semlens.lenses.audit.standing import Experiment, Standing, standing
 from semlens.lenses.audit.wording import percent
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.component_names import component_names, shown_names
@@ -186,14 +186,14 @@ class Audit(Result):
         }
 
     @cached_property
-    def standing(self) -> Standing:
+    def standing(self) -> ClassVerdict:
         """Whether the class raises the alarm, among all classes and experiments that were run."""
         others, experiments = self.others, self.experiments
         if others is None:
             others = kept_p_values(self.database, self.target)
         if experiments is None:
             experiments = kept_experiments(self.database).get(self.target, ())
-        return standing(self.row, others, self.settings["level"], experiments)
+        return class_verdict(self.row, others, self.settings["level"], experiments)
 
     @property
     def alarm(self) -> bool:

@@ -15,9 +15,9 @@ from semlens.draw.graph_layout import (
 )
 from semlens.draw.palette import NO_VERDICT, VERDICTS
 from semlens.errors import SemlensError
-from semlens.lenses.audit.audit import audit
+from semlens.lenses.audit.audit import audit_class
 from semlens.lenses.audit.audit_records import AuditSettings, audit_records
-from semlens.lenses.audit.saved_audits import marked_spurious
+from semlens.lenses.audit.saved_audits import reviewed_as_spurious
 from semlens.lenses.classes import class_name
 from semlens.lenses.graph.graph_result import TARGET, AttributionGraph
 from semlens.lenses.graph.relevance_trace import (
@@ -79,7 +79,7 @@ def audited_verdicts(database: Database, target: int) -> dict[str, str]:
     """
     if database.manifest.relevance is None:
         return {}
-    marked = dict.fromkeys(marked_spurious(database, target), "spurious")
+    marked = dict.fromkeys(reviewed_as_spurious(database, target), "spurious")
     try:
         resolved = concepts_by_class(database)[0].get(target)
         if resolved is None:
@@ -87,9 +87,7 @@ def audited_verdicts(database: Database, target: int) -> dict[str, str]:
         settings = AuditSettings()
         if resolved.audit is not None:
             settings = audit_records(database).get(resolved.audit).settings
-        frame = audit(
-            database, target, resolved.concepts, resamples=0, **settings.as_arguments()
-        ).frame
+        frame = audit_class(database, target, resolved.concepts, settings, resamples=0).frame
     except SemlensError:  # such as an embedder without texts; the graph is complete without
         return marked
     return dict(zip(frame["component"], frame["verdict"], strict=True)) | marked

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semlens.errors import StoreError, shortened
 from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.class_verdict import Kind
 from semlens.lenses.audit.relevance_shares import Verdict
-from semlens.lenses.audit.standing import Kind
 from semlens.lenses.result import plain
 from semlens.regular_files import read_text
 from semlens.store.manifest import RelevanceEntry, Source, public_spec

@@ -18,7 +18,7 @@ from semlens.draw.report_page import (
     Shares,
 )
 from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.audit.standing import Kind
+from semlens.lenses.audit.class_verdict import Kind
 from semlens.lenses.audit.wording import percent
 from semlens.lenses.classes import class_name
 from semlens.lenses.correct.before_after import BeforeAfter

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from semlens.lenses.audit.class_verdict import FLAGGED
 from semlens.lenses.audit.relevance_shares import VERDICTS
-from semlens.lenses.audit.standing import FLAGGED
 from semlens.lenses.audit.wording import p_text
 from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, ShareEvidence
 

@@ -6,17 +6,24 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage
 from semlens.lens import lens
-from semlens.lenses.audit.audit import audit as run_audit
-from semlens.lenses.audit.audit_records import LEVEL, AuditRecord, Level, Seed, Threshold
+from semlens.lenses.audit.audit import audit_class
+from semlens.lenses.audit.audit_records import (
+    LEVEL,
+    AuditRecord,
+    AuditSettings,
+    Level,
+    Seed,
+    Threshold,
+)
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.model_test import Spurious
 from semlens.lenses.audit.model_test import model_test as run_model_test
-from semlens.lenses.audit.saved_audits import marked_audit
+from semlens.lenses.audit.saved_audits import reviewed_audit
 from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import ConceptSet
@@ -184,15 +191,15 @@ def report(
     DataError
         If a file has another format.
     """
-    settings: dict[str, Any] = {
-        "layers": layers, "minimum": minimum, "level": level, "threshold": threshold, "seed": seed,
-    }  # fmt: skip
+    settings = AuditSettings(
+        layers=layers, minimum=minimum, level=level, threshold=threshold, seed=seed
+    )
     record = None if saved is None else saved_record(database, saved, target, concepts)
     if record is not None:
         target, concepts = record.target, replace(record.concepts, target=None)
-        settings = record.settings.as_arguments()
+        settings = record.settings
     index, concept_set = class_and_concepts(database, target, concepts)
-    name, layers = class_name(database, index), settings["layers"]
+    name, layers = class_name(database, index), settings.layers
     inserted = as_artefacts(artefacts)
     date = datetime.date.today() if date is None else parse_date(date)
     database.rows(layers)  # raises for an unknown layer before anything is computed
@@ -210,7 +217,7 @@ def report(
         "an artefact."
     )
     audit = content_of(
-        "audit", 0, audit, lambda: run_audit(database, index, concept_set, **settings)
+        "audit", 0, audit, lambda: audit_class(database, index, concept_set, settings)
     )
     unexpected = content_of(
         "unexpected", 1, unexpected, lambda: class_unexpected(database, index, concept_set, audit)
@@ -246,7 +253,7 @@ def report(
     )  # fmt: skip
     repair = content_of("repair", 9, before_after, lambda: class_repair(database, judged, record))
     if record is not None and not isinstance(judged, SkippedSection):
-        judged = marked_audit(judged, record.reviews)
+        judged = reviewed_audit(judged, record.reviews)
     scores = compute_scores(database)
     audit_settings = {} if isinstance(judged, SkippedSection) else judged.settings
     body = [

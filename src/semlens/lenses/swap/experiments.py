@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from semlens.lenses.audit.standing import Experiment
+from semlens.lenses.audit.class_verdict import Experiment
 from semlens.lenses.swap.border_swap import BorderSwap
 from semlens.lenses.swap.colour_swap import ColourSwap
 from semlens.lenses.swap.kept_swaps import kept_editions, kept_swap

@@ -10,8 +10,8 @@ from semlens.concept_database import ConceptDatabase
 from semlens.lenses.audit.audit import SIDES
 from semlens.lenses.audit.audit_records import AuditRecord, ListedConcept
 from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.class_verdict import ClassVerdict, Kind
 from semlens.lenses.audit.relevance_shares import Verdict
-from semlens.lenses.audit.standing import Kind, Standing
 from semlens.lenses.audit.wording import CURLY
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.resolve_concepts import class_of
@@ -208,7 +208,7 @@ def audit_response(result: Audit) -> AuditResponse:
     )
 
 
-def standing_response(standing: Standing) -> StandingResponse:
+def standing_response(standing: ClassVerdict) -> StandingResponse:
     """Return a standing as a response, with the page's quotes."""
     values = {name: getattr(standing, name) for name in _STANDING}
     texts = {name: getattr(standing, name)(CURLY) for name in ("headline", "sentence", "shares")}
