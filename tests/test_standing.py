@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semlens.lenses.audit.class_verdict import Experiment, class_verdict, class_verdicts, overall
-from semlens.lenses.audit.wording import CURLY
+from semlens.wording import CURLY
 
 NAN = float("nan")
 
