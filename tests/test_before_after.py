@@ -29,15 +29,18 @@ from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.correct import cav
 from semlens.lenses.correct import mark as mark_module
 from semlens.lenses.correct.ablation_preview import (
+    TRACED,
     AblationPreview,
     Predictions,
     RateChange,
+    Step,
     ablation_preview,
+    by_relevance,
+    next_components,
     preview_samples,
 )
 from semlens.lenses.correct.before_after import before_after
 from semlens.lenses.correct.mark import find_mark
-from semlens.lenses.correct.repair_selection import TRACED, Step, by_relevance, next_components
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
 from semlens.models.subject import SubjectModel
 from semlens.types import Component

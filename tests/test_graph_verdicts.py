@@ -18,7 +18,7 @@ from semlens.draw.graph_picture import draw_png
 from semlens.draw.graph_scene import CARD
 from semlens.draw.palette import NO_VERDICT, VERDICTS, rgb
 from semlens.lenses.audit.saved_audits import review_as_spurious
-from semlens.lenses.graph.build_graph import audited_verdicts, verdict_composition
+from semlens.lenses.graph.graph_result import audited_verdicts, verdict_composition
 from semlens.models.subject import SubjectModel
 
 KINDS = [*VERDICTS, None]

@@ -111,9 +111,7 @@ def audit(
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
     intervals and the alarm are additions of semlens.
     """
-    settings = AuditSettings(
-        layers=layers, minimum=minimum, level=level, threshold=threshold, seed=seed
-    )
+    settings = AuditSettings.of(layers, minimum, level, threshold, seed)
     class_index, concept_set = class_and_concepts(database, target, concepts)
     return audit_class(database, class_index, concept_set, settings, background, resamples)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, Strict, field_validator
+from pydantic import ConfigDict, Field, Strict
 
 from semlens.errors import ConceptError, RecipeError, SemlensError, StaleError, StoreError
 from semlens.lenses.audit.concept_alignment import LONGEST_TEXT, check_lists
@@ -50,11 +50,13 @@ class AuditSettings(Settings):
     """Fixed thresholds for (valid, spurious) concepts; None calibrates them by ``level``."""
     seed: Seed = 0
 
-    @field_validator("threshold", mode="before")
     @classmethod
-    def _of_both_sides(cls, threshold: Any) -> Any:
-        """Return a pair, also of one threshold for both sides."""
-        return threshold if isinstance(threshold, list | tuple) else (threshold, threshold)
+    def of(
+        cls, layers: Layers, minimum: float, level: float, threshold: Threshold, seed: int
+    ) -> AuditSettings:
+        """Return the settings from the arguments of an audit."""
+        pair = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+        return cls(layers=layers, minimum=minimum, level=level, threshold=pair, seed=seed)
 
     @property
     def given_threshold(self) -> float | tuple[float | None, float | None] | None:

@@ -166,9 +166,7 @@ def audit_all(
     RelevanceError
         If the database has no relevance for any of the classes.
     """
-    settings = AuditSettings(
-        layers=layers, minimum=minimum, level=level, threshold=threshold, seed=seed
-    )
+    settings = AuditSettings.of(layers, minimum, level, threshold, seed)
     resolved, skipped = concepts_by_class(database, concepts)
     audits: dict[str, Audit] = {}
     for done, (class_index, by_class) in enumerate(resolved.items()):

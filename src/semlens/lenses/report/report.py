@@ -177,9 +177,7 @@ def report(
     DataError
         If a file has another format.
     """
-    settings = AuditSettings(
-        layers=layers, minimum=minimum, level=level, threshold=threshold, seed=seed
-    )
+    settings = AuditSettings.of(layers, minimum, level, threshold, seed)
     record = None if saved is None else _saved_record(database, saved, target, concepts)
     if record is not None:
         target, concepts = record.target, replace(record.concepts, target=None)
