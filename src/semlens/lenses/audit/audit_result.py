@@ -104,23 +104,19 @@ class Audit(Result):
     target, name
         Logit index and name of the class.
     frame
-        One row per relevant component, most relevant first: ``mean`` and ``max`` share of its
-        layer's relevance; ``verdict``; ``certainty``, the share of bootstrap draws with the
-        same verdict; and for each side the best concept, its alignment and its threshold.
+        One :class:`semlens.lenses.audit.audit_rows.ComponentRow` per relevant component, most
+        relevant first, and its ``row``.
     shares
-        Per layer (``all`` is last) and verdict: the number of components, and shares by number
-        and by relevance with 95 % intervals.
+        One :class:`ShareRow` per layer (``all`` is last) and verdict.
     chance
-        Per layer and side: the share of relevance that it claims, the mean share of random
-        concept sets of its size, and the probability that they claim as much (``p_value``). All
-        are computed with centred concept vectors, unless the threshold is fixed.
+        One :class:`NullShareRow` per layer and side. All are computed with centred concept
+        vectors, unless the threshold is fixed.
     summary
-        Per concept: the number of components that align with it best, and their share of
-        relevance. For a spurious concept also its ``contrast``, which is the association of the
-        class's relevance with it, beyond that of the other classes and of the class's own words;
-        the largest of another class (``contrast_others``); and ``p_value``, the probability that
-        one more class like the others reaches this contrast with any concept of the list. NaN if
-        there are fewer than five other classes to compare with.
+        One :class:`ConceptRow` per concept. The ``contrast`` of a spurious concept is the
+        association of the class's relevance with it, beyond that of the other classes and of the
+        class's own words; its ``p_value`` is the probability that one more class like the others
+        reaches this contrast with any concept of the list. NaN if there are fewer than five other
+        classes to compare with.
     settings
         Settings of the audit.
     others
