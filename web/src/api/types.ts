@@ -92,16 +92,16 @@ export interface components {
             layer: string;
             mean: number;
             max: number;
-            weight: number;
             /** @enum {string} */
             verdict: "valid" | "spurious" | "both" | "unexpected";
             certainty: number | null;
-            valid: number | null;
             valid_concept: string | null;
+            valid: number | null;
             valid_threshold: number | null;
-            spurious: number | null;
             spurious_concept: string | null;
+            spurious: number | null;
             spurious_threshold: number | null;
+            weight: number;
         };
         /** @description What an artefact does to a model, and what it does without the spurious components. */
         BeforeAfterResponse: {
@@ -302,10 +302,11 @@ export interface components {
              */
             form: "components";
         };
-        /** @description Components whose best concept this is, and their relevance. */
+        /** @description A concept: the components that match it best, and its contrast with other classes. */
         ConceptRow: {
             concept: string;
-            kind: string;
+            /** @enum {string} */
+            kind: "valid" | "spurious";
             category: string;
             components: number;
             relevance: number;
@@ -882,9 +883,10 @@ export interface components {
             tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
             component?: string | null;
         };
-        /** @description Relevance claimed by a list, compared with random concept sets of the same size. */
+        /** @description The share of a layer's relevance that a list claims, compared with random concept sets. */
         NullShareRow: {
-            side: string;
+            /** @enum {string} */
+            side: "valid" | "spurious";
             layer: string;
             share: number;
             expected: number;
@@ -1205,7 +1207,11 @@ export interface components {
             /** @default [] */
             notes: string[];
         };
-        /** @description Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn. */
+        /**
+         * @description Components with a verdict in a layer or, last, in all layers, and their share.
+         *
+         *     Intervals are bootstrap intervals of 95 %; null if they were not drawn.
+         */
         ShareRow: {
             layer: string;
             /** @enum {string} */
@@ -1435,6 +1441,61 @@ export interface components {
             predicted_after: components["schemas"]["ScoreChange"];
             changes: components["schemas"]["ScoreChange"][];
         };
+<<<<<<< HEAD
+=======
+        /** @description A component with a value, and an interval where one is known. */
+        semlens__figures__ComponentRow: {
+            component: string;
+            value: number | null;
+            label?: string | null;
+            low?: number | null;
+            high?: number | null;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
+            /** @default  */
+            note: string;
+        };
+        /** @description A histogram of a group's values. */
+        semlens__figures__Distribution: {
+            name: string;
+            edges: number[];
+            counts: number[];
+            median?: number | null;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
+            /** @default  */
+            note: string;
+        };
+        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
+        semlens__lenses__describe__score_distribution__Distribution: {
+            measure: string;
+            meaning: components["schemas"]["MeasureDescription"];
+            edges: number[];
+            layers: components["schemas"]["LayerSummary"][];
+        };
+        /** @description A row of the component table; unknown values are null. */
+        semlens__web__routes__components__ComponentRow: {
+            row: number;
+            component: string;
+            layer: string;
+            label: string | null;
+            confidence: number | null;
+            examples: number;
+            firing_rate: number | null;
+            maximum: number | null;
+            clarity: number | null;
+            redundancy: number | null;
+            polysemanticity: number | null;
+            relevance_mean: number | null;
+            relevance_max: number | null;
+        };
+>>>>>>> main
     };
     responses: never;
     parameters: never;
