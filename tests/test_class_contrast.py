@@ -25,10 +25,11 @@ from semlens.lenses.audit.class_contrast import (
     concept_contrasts,
     contrast_scores,
     excess_shares,
+    moderated_p_values,
     remove_own,
     standardised,
+    variance_prior,
 )
-from semlens.lenses.audit.moderated_test import moderated_p_values, variance_prior
 from semlens.lenses.audit.suspects import best_matches
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.query_embedding import embed_concepts

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from semlens.models.ablation import pruned, replacement_values
+from semlens.models.activations import CHANNELS_FIRST
 from semlens.models.forward import run_scores
 from semlens.models.hooks import evaluating
 from semlens.relevance.class_relevance import component_relevance
@@ -114,8 +116,24 @@ def group_masks(
     for index, members in enumerate(groups):
         member[index, list(members)] = 1
     shape = [len(groups), *[1] * value.ndim]
-    shape[2 if entry.form in ("map", "units") else -1] = entry.channels
+    shape[2 if entry.form in CHANNELS_FIRST else -1] = entry.channels
     positive = member[:, : entry.channels].reshape(shape)
     if entry.rows == entry.channels:
         return positive
     return torch.where(value >= 0, positive, member[:, entry.channels :].reshape(shape))
+
+
+def by_component(
+    database: Database, layers: Sequence[str], readouts: Mapping[str, Float[np.ndarray, "n c"]]
+) -> Float[np.ndarray, "n components"]:
+    """Return readouts of some layers with a column per component of the database.
+
+    If both signs of a layer are components, the negative ones follow with the opposite sign.
+    """
+    columns: list[np.ndarray] = []
+    for name in layers:
+        entry = database.layer(name)
+        columns.append(readouts[name])
+        if entry.rows > entry.channels:
+            columns.append(-readouts[name])
+    return np.concatenate(columns, axis=1)

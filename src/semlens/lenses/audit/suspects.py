@@ -17,6 +17,7 @@ from semlens.errors import RelevanceError
 from semlens.lens import lens
 from semlens.lenses.arguments import AnyTarget
 from semlens.lenses.audit.class_contrast import (
+    LEAST_CLASSES,
     ConceptContrasts,
     class_excess,
     compare_classes,
@@ -26,7 +27,6 @@ from semlens.lenses.audit.class_contrast import (
     reference_classes,
     standardised,
 )
-from semlens.lenses.audit.moderated_test import LEAST_CLASSES
 from semlens.lenses.classes import class_name
 from semlens.lenses.compare.component_sets import component_sets
 from semlens.lenses.concepts import ConceptSet, as_concepts, concept_key

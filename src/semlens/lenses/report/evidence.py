@@ -18,7 +18,7 @@ from semlens.lenses.audit.audit import (
     audit,
 )
 from semlens.lenses.audit.audit_records import LEVEL, Level, Seed, Threshold
-from semlens.lenses.audit.sweep import Sweep, audit_all
+from semlens.lenses.audit.class_audits import ClassAudits, audit_all
 from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, database_evidence
 from semlens.lenses.report.model_card import model_card
@@ -47,7 +47,7 @@ class Evidence(Result):
     """
 
     suffixes = (*RESULT_SUFFIXES, ".md")
-    sweep: Sweep
+    sweep: ClassAudits
     content: EvidenceFile
 
     @property
@@ -127,7 +127,7 @@ def evidence(
         sweep = audit_all(database, concepts, **settings)
     else:
         one = audit(database, target, concepts, **settings)
-        sweep = Sweep({one.name: one}, {}, level)
+        sweep = ClassAudits({one.name: one}, {}, level)
     content = EvidenceFile(
         created=day.isoformat(),
         author=author,
