@@ -23,10 +23,10 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from semlens.lenses.audit.moderated_test import LEAST_CLASSES, moderated_p_values
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.query_embedding import alignment, embed_concepts
+from semlens.lenses.statistics.outliers import LEAST_CLASSES, moderated_p_values
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 from semlens.types import Layers

@@ -15,7 +15,8 @@ from semlens.lens import lens
 from semlens.lenses.accuracy import check_targets
 from semlens.lenses.arguments import Components, Target
 from semlens.lenses.classes import class_samples, sample_numbers, true_classes
-from semlens.lenses.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
+from semlens.lenses.correct.artefact_sensitivity import CLEAN
+from semlens.lenses.statistics.intervals import change_interval, wilson_interval
 from semlens.models.forward import ImageReader, batches, compare_ablated
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
