@@ -21,7 +21,7 @@ from semlens.lenses.audit.audit_records import AuditSettings, audit_records
 from semlens.lenses.audit.relevance_shares import ALL, VERDICTS, component_weights
 from semlens.lenses.audit.standing import Experiment, Standing, standing
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.labelling.component_names import component_names, shown_names
+from semlens.lenses.labelling.component_labels import component_names, shown_names
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.lenses.result import Result
 from semlens.lenses.swap.kept import kept_experiments

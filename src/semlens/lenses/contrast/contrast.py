@@ -35,8 +35,7 @@ from semlens.lenses.contrast.image_groups import (
     metadata_groups,
     pair_blocks,
 )
-from semlens.lenses.labelling.component_names import NAMES
-from semlens.lenses.labelling.label_source import LabelSource, as_labels, label_of
+from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels, label_of
 from semlens.lenses.result import Result, Section
 from semlens.lenses.statistics.separation import Separation, separate
 from semlens.models.forward import readouts_and_logits

@@ -29,7 +29,7 @@ from semlens.lenses.audit.relevance_shares import ALL
 from semlens.lenses.audit.standing import Kind
 from semlens.lenses.classes import class_name
 from semlens.lenses.correct.before_after import BeforeAfter
-from semlens.lenses.labelling.component_names import shown_names
+from semlens.lenses.labelling.component_labels import shown_names
 from semlens.lenses.report.section_parts import SkippedSection, section, strip
 from semlens.store.reader import Database
 from semlens.wording import p_text, percent, precise

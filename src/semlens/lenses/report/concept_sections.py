@@ -25,7 +25,7 @@ from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.describe.concept_map import ConceptMap
 from semlens.lenses.describe.unexpected import Unexpected
 from semlens.lenses.graph.graph_result import AttributionGraph
-from semlens.lenses.labelling.component_names import shown_names
+from semlens.lenses.labelling.component_labels import shown_names
 from semlens.lenses.report.section_parts import STRIP, section, strip
 from semlens.lenses.scores import Scores
 from semlens.store.reader import Database
