@@ -6,7 +6,6 @@ import datetime
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-
 from semlens.lens import lens
 from semlens.lenses.audit.audit import (
     BACKGROUND,
@@ -27,7 +26,6 @@ from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 from semlens.version import __version__
-
 
 
 @dataclass(frozen=True, repr=False)
