@@ -8,7 +8,7 @@ from itertools import permutations
 from typing import Any
 
 from semlens.concept_database import ConceptDatabase
-from semlens.lenses.audit.standing import FLAGGED
+from semlens.lenses.audit.class_verdict import FLAGGED
 from semlens.lenses.describe.overview import notable_rows
 from semlens.lenses.labelling.component_labels import label_tables
 from semlens.progress import report_progress

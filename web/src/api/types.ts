@@ -92,16 +92,16 @@ export interface components {
             layer: string;
             mean: number;
             max: number;
-            weight: number;
             /** @enum {string} */
             verdict: "valid" | "spurious" | "both" | "unexpected";
             certainty: number | null;
-            valid: number | null;
             valid_concept: string | null;
+            valid: number | null;
             valid_threshold: number | null;
-            spurious: number | null;
             spurious_concept: string | null;
+            spurious: number | null;
             spurious_threshold: number | null;
+            weight: number;
         };
         /** @description What an artefact does to a model, and what it does without the spurious components. */
         BeforeAfterResponse: {
@@ -287,10 +287,11 @@ export interface components {
              */
             form: "components";
         };
-        /** @description Components whose best concept this is, and their relevance. */
+        /** @description A concept: the components that match it best, and its contrast with other classes. */
         ConceptRow: {
             concept: string;
-            kind: string;
+            /** @enum {string} */
+            kind: "valid" | "spurious";
             category: string;
             components: number;
             relevance: number;
@@ -456,6 +457,8 @@ export interface components {
             title: string;
             /** @default [] */
             panels: (components["schemas"]["Components"] | components["schemas"]["Values"] | components["schemas"]["Scatter"] | components["schemas"]["Matrix"] | components["schemas"]["Distributions"] | components["schemas"]["Graph"] | components["schemas"]["Pictures"])[];
+            /** @default 1 */
+            columns: number;
         };
         /** @description A tree or graph, its nodes in columns from left to right. */
         Graph: {
@@ -825,12 +828,13 @@ export interface components {
              * @default neutral
              * @enum {string}
              */
-            tone: "neutral" | "for" | "against" | "weak";
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
             component?: string | null;
         };
-        /** @description Relevance claimed by a list, compared with random concept sets of the same size. */
+        /** @description The share of a layer's relevance that a list claims, compared with random concept sets. */
         NullShareRow: {
-            side: string;
+            /** @enum {string} */
+            side: "valid" | "spurious";
             layer: string;
             share: number;
             expected: number;
@@ -878,6 +882,8 @@ export interface components {
             name: string;
             /** @default  */
             text: string;
+            /** @default [] */
+            captions: string[];
         };
         /** @description Rows of images. */
         Pictures: {
@@ -900,6 +906,12 @@ export interface components {
             /** @default 1 */
             size: number;
             component?: string | null;
+            /** @default  */
+            label: string;
+            /** @default 0 */
+            x_error: number;
+            /** @default 0 */
+            y_error: number;
         };
         /** @description The most polysemantic components with two senses. */
         Polysemantic: {
@@ -1029,6 +1041,10 @@ export interface components {
             y_axis: string;
             x_reference?: number | null;
             y_reference?: number | null;
+            /** @default false */
+            diagonal: boolean;
+            /** @default false */
+            joined: boolean;
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -1135,11 +1151,15 @@ export interface components {
             /** @default [] */
             high: (number | null)[];
             /** @default [] */
-            tones: ("neutral" | "for" | "against" | "weak")[];
+            tones: ("neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected")[];
             /** @default [] */
             notes: string[];
         };
-        /** @description Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn. */
+        /**
+         * @description Components with a verdict in a layer or, last, in all layers, and their share.
+         *
+         *     Intervals are bootstrap intervals of 95 %; null if they were not drawn.
+         */
         ShareRow: {
             layer: string;
             /** @enum {string} */
@@ -1335,6 +1355,8 @@ export interface components {
                 number,
                 number
             ] | null;
+            /** @default false */
+            stacked: boolean;
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -1378,7 +1400,7 @@ export interface components {
              * @default neutral
              * @enum {string}
              */
-            tone: "neutral" | "for" | "against" | "weak";
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
             /** @default  */
             note: string;
         };
@@ -1387,6 +1409,14 @@ export interface components {
             name: string;
             edges: number[];
             counts: number[];
+            median?: number | null;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
+            /** @default  */
+            note: string;
         };
         /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
         semlens__lenses__describe__score_distribution__Distribution: {

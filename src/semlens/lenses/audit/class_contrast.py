@@ -11,7 +11,7 @@ both. The standard deviation is that under random permutations of the components
 layers, in closed form. A contrast has no absolute scale: components with similar examples have
 similar relevance, so that even meaningless directions reach 5 standard deviations. It is
 therefore compared with the contrasts of the other classes with the same concept, by
-``statistics.outliers``. An addition of semlens.
+:func:`moderated_p_values`. An addition of semlens.
 """
 
 from __future__ import annotations

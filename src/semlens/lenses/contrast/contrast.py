@@ -25,7 +25,6 @@ from semlens.figures import (
 from semlens.lens import lens
 from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name, find_class
-from semlens.lenses.component_readouts import by_component
 from semlens.lenses.contrast.image_groups import (
     REMOTE_SAMPLES,
     GroupLike,
@@ -35,6 +34,7 @@ from semlens.lenses.contrast.image_groups import (
     metadata_groups,
     pair_blocks,
 )
+from semlens.lenses.database_engine import by_component
 from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels, label_of
 from semlens.lenses.result import Result, Section
 from semlens.lenses.statistics.separation import Separation, separate

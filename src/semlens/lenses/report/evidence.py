@@ -15,7 +15,7 @@ from semlens.lenses.audit.audit import (
     audit,
 )
 from semlens.lenses.audit.audit_records import LEVEL, Level, Seed, Threshold
-from semlens.lenses.audit.sweep import Sweep, audit_all
+from semlens.lenses.audit.class_audits import ClassAudits, audit_all
 from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, database_evidence
 from semlens.lenses.report.model_card import model_card
@@ -29,7 +29,7 @@ from semlens.version import __version__
 
 
 @dataclass(frozen=True, repr=False)
-class Evidence(Sweep):
+class Evidence(ClassAudits):
     """Audits with what identifies everything that they depend on.
 
     Parameters
@@ -106,7 +106,7 @@ def evidence(
         sweep = audit_all(database, concepts, **settings)
     else:
         one = audit(database, target, concepts, **settings)
-        sweep = Sweep({one.name: one}, {}, level)
+        sweep = ClassAudits({one.name: one}, {}, level)
     content = EvidenceFile(
         created=day.isoformat(),
         author=author,

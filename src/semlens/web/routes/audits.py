@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import SemlensError
-from semlens.lenses.audit.audit import audit
+from semlens.lenses.audit.audit import audit_class
 from semlens.lenses.audit.audit_records import (
     AuditChanges,
     AuditRecord,
@@ -177,7 +177,7 @@ def preview_audit(context: Context, state: State, request: NewAudit) -> AuditRes
     result = state.jobs.result(
         f"audit/{context.number}/preview/{key}",
         f"Auditing '{class_name(context.db, number)}'",
-        lambda: audit(context.db, number, concepts, **settings.as_arguments()),
+        lambda: audit_class(context.db, number, concepts, settings),
     )
     return audit_response(result)
 

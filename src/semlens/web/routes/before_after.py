@@ -19,10 +19,14 @@ from semlens.draw.html import webp_uri
 from semlens.errors import DataError, StoreError
 from semlens.lenses.audit.saved_audits import reviews_of
 from semlens.lenses.classes import class_name
-from semlens.lenses.correct.ablation_preview import Predictions, RateChange
+from semlens.lenses.correct.ablation_preview import (
+    Predictions,
+    RateChange,
+    by_relevance,
+    components_to_remove,
+)
 from semlens.lenses.correct.before_after import BeforeAfter, before_after
 from semlens.lenses.correct.mark import Mark
-from semlens.lenses.correct.repair_selection import by_relevance, components_to_remove
 from semlens.lenses.result import plain
 from semlens.recipe import fingerprint
 from semlens.types import Component

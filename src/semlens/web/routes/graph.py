@@ -14,12 +14,12 @@ from semlens.draw.graph_layout import GraphEdge, GraphNode
 from semlens.errors import SemlensError
 from semlens.lenses.classes import class_name
 from semlens.lenses.graph.attribution_graph import MINIMUM, prune_graph
-from semlens.lenses.graph.graph_layers import graph_layers
 from semlens.lenses.graph.graph_result import AttributionGraph
 from semlens.lenses.graph.relevance_trace import (
     IMAGES,
     MAX_COMPONENTS,
     GraphTrace,
+    graph_layers,
     trace_class,
 )
 from semlens.types import Component
