@@ -8,13 +8,8 @@ from itertools import permutations
 from typing import Any
 
 from semlens.concept_database import ConceptDatabase
-<<<<<<< HEAD
-from semlens.lenses.audit.standing import FLAGGED
-from semlens.lenses.describe.overview import class_table, notable_rows
-=======
 from semlens.lenses.audit.class_verdict import FLAGGED
-from semlens.lenses.describe.overview import notable_rows
->>>>>>> main
+from semlens.lenses.describe.overview import class_table, notable_rows
 from semlens.lenses.labelling.component_labels import label_tables
 from semlens.progress import report_progress
 from semlens.types import Component

@@ -1441,61 +1441,6 @@ export interface components {
             predicted_after: components["schemas"]["ScoreChange"];
             changes: components["schemas"]["ScoreChange"][];
         };
-<<<<<<< HEAD
-=======
-        /** @description A component with a value, and an interval where one is known. */
-        semlens__figures__ComponentRow: {
-            component: string;
-            value: number | null;
-            label?: string | null;
-            low?: number | null;
-            high?: number | null;
-            /**
-             * @default neutral
-             * @enum {string}
-             */
-            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
-            /** @default  */
-            note: string;
-        };
-        /** @description A histogram of a group's values. */
-        semlens__figures__Distribution: {
-            name: string;
-            edges: number[];
-            counts: number[];
-            median?: number | null;
-            /**
-             * @default neutral
-             * @enum {string}
-             */
-            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
-            /** @default  */
-            note: string;
-        };
-        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
-        semlens__lenses__describe__score_distribution__Distribution: {
-            measure: string;
-            meaning: components["schemas"]["MeasureDescription"];
-            edges: number[];
-            layers: components["schemas"]["LayerSummary"][];
-        };
-        /** @description A row of the component table; unknown values are null. */
-        semlens__web__routes__components__ComponentRow: {
-            row: number;
-            component: string;
-            layer: string;
-            label: string | null;
-            confidence: number | null;
-            examples: number;
-            firing_rate: number | null;
-            maximum: number | null;
-            clarity: number | null;
-            redundancy: number | null;
-            polysemanticity: number | null;
-            relevance_mean: number | null;
-            relevance_max: number | null;
-        };
->>>>>>> main
     };
     responses: never;
     parameters: never;

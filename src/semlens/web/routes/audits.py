@@ -20,7 +20,11 @@ from semlens.lenses.audit.audit_records import (
 )
 from semlens.lenses.audit.audit_result import Audit, list_key
 from semlens.lenses.audit.concept_alignment import check_lists
-from semlens.lenses.audit.saved_audits import audit_of_marks, mark_spurious, marked_spurious
+from semlens.lenses.audit.saved_audits import (
+    audit_of_reviews,
+    review_as_spurious,
+    reviewed_as_spurious,
+)
 from semlens.lenses.audit.suspects import LEVEL, suspects
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.concept_file import parse_upload, to_toml
@@ -334,19 +338,19 @@ class MarkRequest(RequestModel):
 def marks(context: Context, target: int) -> Marks:
     """Return the components that a person has marked as spurious for a class."""
     class_samples(context, target)  # raises if the class has no relevance
-    return _marks(context, target, audit_of_marks(context.db, target))
+    return _marks(context, target, audit_of_reviews(context.db, target))
 
 
 @router.put("/marks/{target}")
 def mark(context: Context, target: int, request: MarkRequest) -> Marks:
     """Mark components as spurious for a class, or take the marks back."""
     class_samples(context, target)
-    record = mark_spurious(context.db, target, request.components, request.spurious)
+    record = review_as_spurious(context.db, target, request.components, request.spurious)
     return _marks(context, target, record and record.id)
 
 
 def _marks(context: ModelContext, target: int, audit: int | None) -> Marks:
     name = class_name(context.db, target)
     return Marks(
-        target=target, name=name, components=marked_spurious(context.db, target), audit=audit
+        target=target, name=name, components=reviewed_as_spurious(context.db, target), audit=audit
     )
