@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semlens.lenses.correct.mark import Trial, _cleanest
-from semlens.lenses.correct.mark_masks import diverse, own_colours, relevance_masks, resized
+from semlens.lenses.correct.mark import (
+    MaskTrial,
+    _cleanest,
+    diverse,
+    own_colours,
+    relevance_masks,
+    resized,
+)
 
 RED, KEYS = (230, 20, 20), (250, 250, 250)
 
@@ -80,7 +86,7 @@ def test_own_colours_against_a_plain_loop():
 
 def test_of_nearly_equal_ways_the_cleanest_is_used():
     def chosen(*pairs, images=72):
-        return _cleanest([Trial("", *pair) for pair in pairs], images)
+        return _cleanest([MaskTrial("", *pair) for pair in pairs], images)
 
     assert chosen((0.92, 0.29), (0.61, 0.04)) == 1  # .63 and .57, with an error of .06
     assert chosen((0.92, 0.29), (0.61, 0.04), images=10_000) == 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from semlens.draw.figures import draw_figure
 from semlens.draw.report_page import (
     Details,
     Paragraph,
@@ -21,8 +22,7 @@ from semlens.lenses.audit.model_test_result import ModelTest
 from semlens.lenses.correct.artefact_sensitivity import ALL, COLUMNS, Sensitivity
 from semlens.lenses.correct.before_after import BeforeAfter
 from semlens.lenses.report.section_parts import section
-from semlens.lenses.result import plain
-from semlens.lenses.saved_json import format_error, has_keys, read_saved
+from semlens.lenses.result import format_error, has_keys, plain, read_saved
 from semlens.wording import precise
 
 _TEST_KEYS = ("class", "model", "real", "sets")
@@ -90,11 +90,10 @@ def model_test_section(test: ModelTestLike) -> list[ReportBlock]:
         aurocs = "; ".join(f"{tested['set']}: AUROC {_number(tested['auroc'])}" for tested in sets)
         blocks.append(
             figure_picture(
-                test.plot(),
+                draw_figure(test.figure(), None),
                 f"Logits of '{values['class']}' on real images and on spurious ones. {aurocs}.",
-                "Each dot is an image. Where the distributions overlap, the model mistakes "
-                "spurious features for the class.",
-                points=real["images"] + sum(tested["images"] for tested in sets),
+                "Where the distributions overlap, the model mistakes spurious features for the "
+                "class.",
             )
         )
     rows = [
@@ -196,7 +195,7 @@ def correction_section(sensitivity: Sensitivity) -> list[ReportBlock]:
     return [
         Paragraph(correction_sentence(sensitivity)),
         figure_picture(
-            sensitivity.plot(),
+            draw_figure(sensitivity.figure(), None),
             f"Accuracy by model and set of images: {accuracies}.",
             "Accuracy on clean images and with the artefact in all of them, and the change.",
         ),
