@@ -1,5 +1,4 @@
 from .api import build as build
-from .api import extend as extend
 from .api import open as open
 from .api import pull as pull
 from .concept_database import ConceptDatabase as ConceptDatabase
@@ -28,8 +27,9 @@ from .recipe import Recipe as Recipe
 from .relevance.conservation import check as check
 from .relevance.make_engine import make_engine as make_engine
 from .relevance.presets import Rules as Rules
-from .run.fit_file import Fit as Fit
-from .run.fit_file import fit as fit
+from .run.dictionaries import Fit as Fit
+from .run.dictionaries import fit as fit
+from .run.extend import extend as extend
 from .store.verify import verify as verify
 from .types import Box as Box
 from .types import Component as Component

@@ -18,7 +18,7 @@ from semlens.data.image_folder import PARALLEL_READS, folder_classes
 from semlens.data.images import Images, numbered_ids
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.data.source_files import LocalFile, SourceFile, absolute_pattern, find_files
-from semlens.errors import DataError, ImageError, SemlensError
+from semlens.errors import DataError, ImageError, SemlensError, reason_of
 
 PREFIX = "parquet:"
 _BYTES, _PATH = "bytes", "path"
@@ -96,9 +96,8 @@ class ParquetImages(Images):
         except SemlensError:
             raise
         except Exception as error:  # the reader raises many types of errors for damaged bytes
-            reason = " ".join(str(error).split())
             raise ImageError(
-                f"Row {sample} of '{self.spec}' cannot be read ({reason}).",
+                f"Row {sample} of '{self.spec}' cannot be read ({reason_of(error, whole=True)}).",
                 "Expected intact Parquet files.",
                 f"Restore '{file.name}'.",
             ) from error
@@ -172,9 +171,8 @@ class _File:
             except SemlensError:
                 raise
             except Exception as error:  # the reader raises many types for damaged bytes
-                reason = " ".join(str(error).split())
                 raise DataError(
-                    f"'{self.name}' cannot be read ({reason}).",
+                    f"'{self.name}' cannot be read ({reason_of(error, whole=True)}).",
                     "Expected an intact Parquet file.",
                     "Restore it, or leave it out.",
                 ) from error

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.backends.mha import get_fastpath_enabled, set_fastpath_enabled
 from torch.nn import functional
 
-from semlens.errors import EmbedderError
+from semlens.errors import EmbedderError, reason_of
 from semlens.types import Box, Precision
 
 EMBEDDER_FORMS = (
@@ -26,9 +26,8 @@ EMBEDDER_FORMS = (
 
 def unavailable_error(spec: str, error: Exception) -> EmbedderError:
     """Return the error for weights that cannot be downloaded or read."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return EmbedderError(
-        f"Cannot load the embedder '{spec}' ({reason}).",
+        f"Cannot load the embedder '{spec}' ({reason_of(error)}).",
         f"Expected {EMBEDDER_FORMS}, with weights on this machine or a reachable hub.",
         "Use a local checkpoint, or semlens/photo, which needs no hub.",
     )

@@ -14,14 +14,13 @@ from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
 from semlens.data.verified_images import VerifiedImages
 from semlens.errors import RelevanceError
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, batch_inputs, prepared_batches
 from semlens.recipe import FORMAT, fingerprint
 from semlens.relevance.class_relevance import explain_batch, images_per_pass, shares
 from semlens.relevance.make_engine import EngineCache
 from semlens.run.executors.executor import Advance, Inputs
 from semlens.run.plan import Plan
 from semlens.run.shards import Shards, Stage, merge_all
-from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.store import file_names
 from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry
 from semlens.store.reader import Database, data_fingerprint

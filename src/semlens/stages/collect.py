@@ -25,10 +25,9 @@ from semlens.models.activations import (
     measure_layout,
 )
 from semlens.models.hooks import FittingBatches, run_layers
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, batch_inputs, prepared_batches
 from semlens.relevance.class_relevance import explain_batch, images_per_pass
 from semlens.relevance.make_engine import EngineCache
-from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.streaming.statistics import (
     Moments,
     ReadoutBlock,

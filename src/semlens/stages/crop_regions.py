@@ -20,7 +20,7 @@ from torch import Tensor
 from semlens.data.prefetch import prefetch
 from semlens.models.activations import LayerLayout, spatial_map
 from semlens.models.hooks import run_layers
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, batch_inputs, prepared_batches
 from semlens.relevance.conditional_heatmaps import (
     backward_heatmaps,
     conditional_heatmaps,
@@ -36,7 +36,6 @@ from semlens.relevance.heatmap_boxes import (
 )
 from semlens.relevance.make_engine import EngineCache
 from semlens.relevance.protocols import RelevanceEngine
-from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.types import Box, Readout
 
 _BLUR_BATCH = 256

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from semlens.errors import ConceptError
+from semlens.errors import ConceptError, reason_of
 
 PROMPT = (
     "The picture is a grid of images. Name three visual concepts that all of them share: objects, "
@@ -51,9 +51,8 @@ class CaptionModel:
             self._processor: Any = transformers.AutoProcessor.from_pretrained(name)
             model: Any = transformers.AutoModelForImageTextToText.from_pretrained(name)
         except Exception as error:  # hub clients and checkpoint readers raise many types
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConceptError(
-                f"Cannot load the vision-language model '{name}' ({reason}).",
+                f"Cannot load the vision-language model '{name}' ({reason_of(error)}).",
                 "Expected a checkpoint for AutoModelForImageTextToText of transformers.",
                 "Use a folder on this machine, and run: pip install 'semlens[hf]'",
             ) from error
