@@ -24,7 +24,7 @@ from .models.list_layers import layers as layers
 from .models.load import load_model as load_model
 from .models.subject import SubjectModel as SubjectModel
 from .recipe import Recipe as Recipe
-from .relevance.conservation import check as check
+from .relevance.conservation import check_conservation as check_conservation
 from .relevance.make_engine import make_engine as make_engine
 from .relevance.presets import Rules as Rules
 from .run.dictionaries import Fit as Fit
