@@ -11,20 +11,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from semlens.recipe import FORMAT, fingerprint
 from semlens.run.layer_stages import NewLayers, SelectedExamples
 from semlens.run.plan import Plan
 from semlens.run.relevance import ClassRelevanceTotals, explained_samples, relate_stage
 from semlens.run.shards import Complete, Shards, Stage
-from semlens.stages.collect import Collected
+from semlens.stages.collect import Collected, LayerStatistics
 from semlens.store import file_names
 from semlens.store.atomic_files import load_tensors
 from semlens.store.manifest import Extendable
 from semlens.store.reader import Database
-from semlens.store.writer import BuildWriter
-from semlens.streaming.statistics import SampleReadouts
 
 
 class RecomputeWarning(UserWarning):
@@ -35,17 +32,6 @@ CAUSES = (
     "Probably the database was built on another processor, with another version of PyTorch or with "
     "another number of compute threads."
 )
-
-
-def write_layer_state(writer: BuildWriter, layer: str, whole: Collected) -> None:
-    """Write the statistics of a layer; the skipped samples are in ``samples.parquet``."""
-    prefix = f"{layer}/"
-    tensors = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in whole.of_layer(layer).tensors().items()
-        if name.startswith(prefix)
-    }
-    writer.tensors(file_names.state_file(layer), tensors)
 
 
 def read_collected(
@@ -66,28 +52,19 @@ def read_collected(
     whole = extendable.whole(database.manifest.samples)
     if not whole:
         return None
-    flat: dict[str, Tensor] = {}
-    for layer in database.layers:
-        tensors = load_tensors(database.files.verified_path(file_names.state_file(layer)))
-        flat |= {f"{layer}/{name}": tensor for name, tensor in tensors.items()}
-    collected = Collected.from_tensors(flat, database.layers)
+    layers: dict[str, LayerStatistics] = {}
+    for name in database.layers:
+        path = database.files.verified_path(file_names.state_file(name))
+        layer = LayerStatistics.from_tensors(load_tensors(path))
+        rows = {s: row for s, row in layer.reference.rows.items() if s in reference}
+        layers[name] = replace(layer, reference=replace(layer.reference, rows=rows))
     errors = database.samples["error"].iloc[: whole.stop].dropna()
-    return replace(
-        collected,
-        unreadable={int(sample): str(reason) for sample, reason in errors.items()},
-        reference={
-            name: SampleReadouts(
-                readouts.components,
-                {s: row for s, row in readouts.rows.items() if s in reference},
-            )
-            for name, readouts in collected.reference.items()
-        },
-    )
+    return Collected(layers, {int(sample): str(reason) for sample, reason in errors.items()})
 
 
 def batch_to_check(state: Collected, batch_size: int) -> range:
     """Return the samples of the batch with the most examples."""
-    samples = torch.cat([top.sample[top.filled] for top in state.top.values()])
+    samples = torch.cat([one.top.sample[one.top.filled] for one in state.layers.values()])
     number = int(torch.bincount(samples // batch_size).argmax()) if len(samples) else 0
     return range(number * batch_size, (number + 1) * batch_size)
 
@@ -101,12 +78,13 @@ def differing_examples(state: Collected, batch: Collected, samples: range) -> tu
         Number of examples of these samples in the state, and of those that differ.
     """
     compared = different = 0
-    for name, top in state.top.items():
+    for name, layer in state.layers.items():
+        top = layer.top
         of_batch = top.filled & (top.sample >= samples.start) & (top.sample < samples.stop)
         component, slot = of_batch.nonzero(as_tuple=True)
         # a key holds the bits of the readout, and the sample
         keys = top.key[component, slot][:, None]
-        found = (batch.top[name].key[component] == keys).any(1)
+        found = (batch.layers[name].top.key[component] == keys).any(1)
         compared, different = compared + len(found), different + int((~found).sum())
     return compared, different
 
