@@ -29,6 +29,7 @@ from semlens.lenses.audit.random_concepts import (
     random_shares,
 )
 from semlens.lenses.audit.saved_audits import SavedAudits
+from semlens.lenses.classes import find_class
 from semlens.lenses.concepts import Concept, ConceptSet, load_sets
 from semlens.lenses.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.models.subject import SubjectModel
@@ -214,7 +215,11 @@ FOR_A = small("for-a", ["dog"], target="a")
 
 @pytest.mark.slow
 def test_sets_for_a_class(db):
-    assert [c.name for c in set_for(db, "a", [ANY, FOR_A]).concepts] == ["logo", "text", "dog"]
+    assert [c.name for c in set_for(db, find_class(db, "a"), [ANY, FOR_A]).concepts] == [
+        "logo",
+        "text",
+        "dog",
+    ]
     assert set_for(db, 1, [ANY, FOR_A]).concepts == ANY.concepts
     with pytest.raises(ConceptError) as error:
         set_for(db, 1, [FOR_A])
@@ -256,10 +261,10 @@ def test_a_page_names_no_files(db, folder, monkeypatch):
 
 
 def test_sets_that_are_chosen_for_a_class(db):
-    (mine,) = sets_for(db, [FOR_A], "b" if db.manifest.classes is None else 1)
+    (mine,) = sets_for(db, [FOR_A], 1)
     assert (mine.target, mine.concepts) == (None, FOR_A.concepts)  # whatever it was written for
     with pytest.raises(ConceptError, match="No concept set is for the class 'a'"):
-        sets_for(db, ["demo-world"], "a")  # of a family those for the class
+        sets_for(db, ["demo-world"], find_class(db, "a"))  # of a family those for the class
 
 
 def test_a_saved_audit_is_a_concept_set(db):

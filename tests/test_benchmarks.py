@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
 from benchmarks import harness
+from benchmarks.cases import embedders as retrieval
 from benchmarks.cases import marks
-from benchmarks.cases.embedders import retrieval
 from benchmarks.cases.map import trustworthiness
 from benchmarks.harness import recorded
 from benchmarks.harness.registry import benchmark_names, load_benchmark

@@ -339,7 +339,7 @@ def test_an_alarm_does_not_depend_on_how_the_lists_are_passed(db):
         db.audit_all([*own, SPURIOUS], **settings).audits["blue"].p_value,
         db.audit("blue", [*own, SPURIOUS], **settings).p_value,
         db.audit("blue", [own[5], SPURIOUS], **settings).p_value,
-        db.audit(5, class_and_concepts(db, "blue", [own[5], SPURIOUS])[1], **settings).p_value,
+        db.audit(5, class_and_concepts(db, 5, [own[5], SPURIOUS])[1], **settings).p_value,
     }
     assert len(p_values) == 1
 

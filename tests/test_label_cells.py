@@ -12,11 +12,10 @@ from benchmarks.cases.labels import cells as label_cells
 from benchmarks.cases.labels import scores as label_scores
 from benchmarks.cases.labels.cells import GAPS, Job, Source, measure_world
 from benchmarks.cases.labels.hits import judged
+from benchmarks.cases.labels.methods import REFERENCES, STUDY, ceiling
 from benchmarks.cases.labels.plot import draw_methods
-from benchmarks.cases.labels.references import REFERENCES, ceiling
-from benchmarks.cases.labels.study import STUDY
 from benchmarks.worlds.labelled import worlds as label_worlds
-from benchmarks.worlds.labelled.specs import WORLDS
+from benchmarks.worlds.labelled.scenes import WORLDS
 from benchmarks.worlds.labelled.synthetic import EMBEDDERS, sources, synthetic_units
 from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
 

@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
-from benchmarks.cases.labels.measures import OF_EXTENTS, SHARE, Phi, pearson, strongest
-from benchmarks.cases.labels.sanity import as_similarity, degraded, drops
-from benchmarks.cases.labels.secondary import (
+from benchmarks.cases.labels.measures import (
+    OF_EXTENTS,
+    SHARE,
+    Phi,
     Scored,
+    as_similarity,
+    degraded,
+    drops,
     of_extents,
     of_similarities,
+    pearson,
     prefers_right,
     sanity,
+    strongest,
 )
 from benchmarks.worlds.labelled.synthetic import synthetic_units
 

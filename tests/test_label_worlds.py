@@ -11,9 +11,8 @@ import pytest
 
 from benchmarks.worlds.labelled.concepts import GENERAL, SYNONYMS, side, simplified, words_of
 from benchmarks.worlds.labelled.detectors import HandBuilt, draw_units, hand_built_units, readouts
-from benchmarks.worlds.labelled.files import read_units, save_units
-from benchmarks.worlds.labelled.scenes import LabelWorld, WorldImages, draw_images
-from benchmarks.worlds.labelled.specs import WORLDS
+from benchmarks.worlds.labelled.scenes import WORLDS, LabelWorld, WorldImages, draw_images
+from benchmarks.worlds.labelled.units import read_units, save_units
 from benchmarks.worlds.labelled.vectors import Vectors
 from benchmarks.worlds.labelled.worlds import with_gap
 from demo_world.rasterise import Picture

@@ -11,11 +11,12 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from web_browser import ROOT
 
-from semlens.draw.component_plots import bars_plot
 from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
 from semlens.draw.figure import SIGNED
+from semlens.draw.figures import draw_figure
 from semlens.draw.heatmap_mask import overlay
 from semlens.draw.palette import AGAINST, FOR, ON_DARK, VERDICTS, rgb
+from semlens.figures import FigureSpec, Series, Values
 
 LIGHT = {"for": FOR, "against": AGAINST, **VERDICTS}
 STYLES = (ROOT / "web/src/app.css").read_text()
@@ -79,5 +80,6 @@ def test_blue_is_for_and_orange_against_in_every_picture():
 
 
 def test_bars_of_signed_values_have_these_colours():
-    figure = bars_plot(["a", "b"], [1.0, -1.0], "values", "unit")
+    bars = Values("", ["a", "b"], [Series([1.0, -1.0], tones=["for", "against"])], "unit")
+    figure = draw_figure(FigureSpec("values", [bars]), None)
     assert [to_hex(bar.get_facecolor()) for bar in figure.axes[0].patches] == [FOR, AGAINST]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.cases.planted import detectors, retraining
-from benchmarks.cases.planted.judge import holm, judge, summarise
+from benchmarks.cases.planted.detectors import holm, judge, summarise
 from benchmarks.worlds import cache as planted_cache
 from benchmarks.worlds import planted as worlds
 from demo_world.marks import MarkSpec, draw_marks

@@ -8,6 +8,7 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 import semlens as sl
 from semlens.errors import LayerError, RelevanceError
 from semlens.lenses.class_relevance import MINIMUM, relevant_rows
+from semlens.lenses.classes import find_class
 from semlens.models.subject import SubjectModel
 
 
@@ -33,7 +34,7 @@ def test_those_that_reach_the_minimum_the_largest_mean_first(db, minimum, layers
         if record["max"] >= minimum and db.component(record["component"]).layer in names
     ]
     expected.sort(key=lambda record: (-record["mean"], record["component"]))
-    found = relevant_rows(db, "b", layers, minimum)
+    found = relevant_rows(db, find_class(db, "b"), layers, minimum)
     assert found.columns.tolist() == ["component", "layer", "mean", "max"]
     assert found["component"].tolist() == [record["component"] for record in expected]
     assert found["mean"].tolist() == [record["mean"] for record in expected]
@@ -50,8 +51,8 @@ def test_nobody_relevant_is_refused_or_an_empty_table(db):
 
 def test_unknown_classes_and_layers_are_refused(db):
     with pytest.raises(RelevanceError, match="no relevance for class 2"):
-        relevant_rows(db, "c")
+        relevant_rows(db, find_class(db, "c"))
     with pytest.raises(RelevanceError, match="Unknown class 'x'"):
-        relevant_rows(db, "x")
+        relevant_rows(db, find_class(db, "x"))
     with pytest.raises(LayerError):
-        relevant_rows(db, "b", "thrid")
+        relevant_rows(db, 1, "thrid")

@@ -11,7 +11,7 @@ from PIL import Image
 from web_browser import axe, copy_of, expect, fits, serve, settle
 
 import semlens as sl
-from semlens.lenses.explain_without import explain_without
+from semlens.lenses.explain import explain_without
 
 EXAMPLE = "ul[aria-label='Images of the database'] a"
 CLASSES = "ul[aria-label='Classes with the largest probability'] a"

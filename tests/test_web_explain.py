@@ -17,7 +17,7 @@ from torch.nn import functional
 import semlens as sl
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RelevanceError
-from semlens.lenses.explain_without import explain_without
+from semlens.lenses.explain import explain_without
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app

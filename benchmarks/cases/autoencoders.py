@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import semlens as sl
-from benchmarks.harness import benchmark, table
+from benchmarks.harness import benchmark
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.walkthrough import PLANTED_AUROC
 from semlens.lenses.auroc import auroc
@@ -79,9 +79,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             }  # fmt: skip
         )
     return {"rows": rows}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the table."""
-    columns = ["case", "directions", "explained", "active", "dead", "held_out", "components"]
-    print(table(columns, [[row.get(name) for name in columns] for row in result["rows"]], 3))

@@ -42,7 +42,7 @@ import argparse
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ import numpy as np
 import torch
 
 import semlens as sl
-from benchmarks.harness import ROOT, Clock, Measurement, benchmark, in_turns, log, ratio, table
+from benchmarks.harness import ROOT, Clock, Measurement, benchmark, in_turns, log, ratio
 from demo_world.decoded import decode
 from demo_world.nets import as_subject
 from demo_world.subject import recipe_for, train_subject
@@ -70,8 +70,8 @@ from semlens.types import Readout
 
 PLANTED_AUROC = 0.9
 QUERY = "written text"
-MEASURES = ("components", "explained", "clarity", "polysemanticity", "redundancy", "known",
-            "label_right", "planted", "best_auroc", "search_rank", "relevance")  # fmt: skip
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "--subjects": {"nargs": "+", "default": ["cnn", "untrained", "vit", "lite0"]}
 }
@@ -263,18 +263,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             found[name] = measure_subject(name, makers[name](), world, work / "components")
         cost = costs(world, work / "components", options.quick, options.rounds)
     return {"subjects": found, "cost": cost}
-
-
-def rows_of(result: dict[str, Any]) -> Iterator[list[Any]]:
-    """Yield the rows of the main table."""
-    for name, subject in result["subjects"].items():
-        for kind, values in subject["kinds"].items():
-            yield [name, kind, *(values[measure] for measure in MEASURES)]
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the tables."""
-    print(table(["subject", "kind", *(m.replace("_", " ") for m in MEASURES)], [*rows_of(result)]))
-    print()
-    rows = [[kind, *values.values()] for kind, values in result["cost"].items()]
-    print(table(["kind", "build", "(by CPU)", "relevance", "(by CPU)"], rows))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import semlens as sl
-from benchmarks.harness import benchmark, table
+from benchmarks.harness import benchmark
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.search.search import Hits
@@ -84,16 +84,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             ),
         },
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the table."""
-    print(
-        f"{result['planted']} of {result['components']} components are planted; "
-        f"{result['images']} pairs of images.\n"
-    )
-    rows = [
-        (query, found[0], float(np.median(found)), found[-1], sum(r <= 10 for r in found))
-        for query, found in result["ranks"].items()
-    ]
-    print(table(["query", "best", "median", "last", "in the first ten"], rows, 1))

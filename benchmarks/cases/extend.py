@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import semlens as sl
-from benchmarks.harness import Clock, benchmark, in_turns, median, ratio, table
+from benchmarks.harness import Clock, benchmark, in_turns, median, ratio
 from semlens.demo.bundled_images import DemoWorld
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.models.load import load_model
@@ -186,32 +186,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     if options.only != "time":
         result["bits"] = compare_bits(BATCH if options.quick else 3 * BATCH)
     return result
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the result as tables."""
-    if "extension" in result:
-        _show_extension(result["extension"])
-    if "bits" in result:
-        kinds = list(next(iter(result["bits"].values())))
-        rows = [(spec, *(f"{100 * share:.0f} %" for share in shares.values()))
-                for spec, shares in result["bits"].items()]  # fmt: skip
-        print(table(("vectors that differ", *kinds), rows))
-
-
-def _show_extension(found: dict[str, Any]) -> None:
-    print(
-        f"{found['images']} images of the demo and {found['new']} more, {found['components']} "
-        f"components, {found['examples']} examples each, class relevance; one compute thread\n"
-    )
-    rows = [(name, part["seconds"], part["cpu_seconds"]) for name, part in found["parts"].items()]
-    print(table(("", "seconds", "CPU seconds"), rows, digits=1))
-    done, crops = found["extension"], found["extension"]["crops"]
-    print(
-        f"\nspeed-up {found['speed_up']:.1f} (CPU {found['cpu_speed_up']:.1f}); identical: "
-        f"{found['identical']} ({found['files']} files)\n"
-        f"batches kept: {done['batches_reused']} of {done['batches']}; crops kept: "
-        f"{crops['reused']} of {crops['reused'] + crops['computed']}, {crops['compared']} examples "
-        f"compared; relevance {done['relevance']}\n"
-        f"state: {found['state_bytes'] / 1e6:.2f} MB beside {found['other_bytes'] / 1e6:.2f} MB\n"
-    )

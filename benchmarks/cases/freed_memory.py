@@ -25,7 +25,6 @@ from benchmarks.harness import (
     median,
     ratio,
     serve,
-    table,
 )
 
 SIDES = ("default", "kept")
@@ -79,12 +78,6 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             **{f"{side}_peak_mib": largest(rounds, side, "peak_mib") for side in SIDES},
         }
     return {"networks": found}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the table."""
-    rows = [[name, *values.values()] for name, values in result["networks"].items()]
-    print(table(["network", *next(iter(result["networks"].values()))], rows))
 
 
 if __name__ == "__main__":

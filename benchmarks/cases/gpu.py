@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import semlens as sl
-from benchmarks.harness import Clock, benchmark, peak_mib, table
+from benchmarks.harness import Clock, benchmark, peak_mib
 from benchmarks.worlds.build_inputs import make_embedder, make_images
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
@@ -135,19 +135,3 @@ def wait_for(device: torch.device) -> None:
 def device_name(device: str) -> str:
     """Return the device in words."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print a row for each stage."""
-    print(f"{result['images']:,} images on {result['device']}, batches of {result['batch_size']}\n")
-    models = result["models"]
-    stages = list(dict.fromkeys(stage for one in models.values() for stage in one["stages"]))
-    rows = [[stage, *(one["stages"].get(stage, 0.0) for one in models.values())]
-            for stage in stages]  # fmt: skip
-    for key, text in (
-        ("seconds", "all (s)"), ("forward_alone_seconds", "forward passes alone (s)"),
-        ("over_forward_alone", "all / forward passes alone"),
-        ("images_per_second", "images per second"), ("peak_mib", "peak memory (MiB)"),
-    ):  # fmt: skip
-        rows.append([text, *(one[key] for one in models.values())])
-    print(table(["stage (s)", *models], rows))

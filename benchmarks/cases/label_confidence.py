@@ -36,11 +36,11 @@ from typing import Any
 import numpy as np
 
 import semlens as sl
-from benchmarks.cases.labels.confidence_cases import FAMILIES, Labelled, labelled, planted
+from benchmarks.cases.labels.confidence_cases import Labelled, labelled, planted
 from benchmarks.cases.labels.confidence_fit import Measured, fit, measured
-from benchmarks.harness import benchmark, log, table
+from benchmarks.harness import benchmark, log
 from benchmarks.worlds.cache import default_cache
-from benchmarks.worlds.labelled.specs import EMBEDDERS, WORLDS
+from benchmarks.worlds.labelled.scenes import EMBEDDERS, WORLDS
 from benchmarks.worlds.labelled.units import Units
 from benchmarks.worlds.labelled.worlds import GAPS, load_units, with_gap
 from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled, write_picture
@@ -66,7 +66,7 @@ def development_units(options: argparse.Namespace, work: Path) -> Iterator[Units
     if options.quick:
         yield from (planted(world, name) for world in (0, 1) for name in ("a", "b"))
     elif options.units:
-        from benchmarks.worlds.labelled.files import read_units
+        from benchmarks.worlds.labelled.units import read_units
 
         yield from (read_units(path) for path in sorted(options.units.glob("dev-*.npz")))
     else:
@@ -178,36 +178,6 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "calibrations": [asdict(one) for one in shipped],
         "figures": [asdict(one) for one in found],
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the measurements and the weights."""
-    keys = ["method", "embedder", "fitted_on", "labels", "right", "auroc", "brier", "brier_base",
-            "ece"]  # fmt: skip
-    rows = [[one[key] for key in keys] for one in result["figures"]]
-    print(table([key.replace("_", " ") for key in keys], rows, 3), end="\n\n")
-    header = ["method", "embedder", "fitted on"]
-    families = [family for family in FAMILIES if family in result["figures"][0]["families"]]
-    header += [f"{family}: {what}" for family in families for what in ("mean", "right")]
-    rows = [
-        [one["method"], one["embedder"], one["fitted_on"]]
-        + [value for family in families for value in one["families"][family]]
-        for one in result["figures"]
-    ]
-    print(table(header, rows, 3), end="\n\n")
-    shares = list(result["figures"][0]["above_half"])
-    rows = [
-        [one["method"], one["embedder"], one["fitted_on"]]
-        + [one["above_half"][share] for share in shares]
-        for one in result["figures"]
-    ]
-    print(table(["method", "embedder", "fitted on", *(f"> .5: {s}" for s in shares)], rows, 3))
-    print()
-    rows = [
-        [one["method"], one["embedder"], one["bias"], *one["weights"]]
-        for one in result["calibrations"]
-    ]
-    print(table(["method", "embedder", "bias", *FEATURES], rows, 3))
 
 
 @styled

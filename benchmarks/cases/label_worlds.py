@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import benchmark, table
+from benchmarks.harness import benchmark
 from benchmarks.worlds.cache import default_cache
-from benchmarks.worlds.labelled.specs import EMBEDDERS, WORLDS
+from benchmarks.worlds.labelled.scenes import EMBEDDERS, WORLDS
 from benchmarks.worlds.labelled.worlds import load_units, make_all
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -41,8 +41,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             for embedder in embedders
         }
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the number of units by world."""
-    print(table(["world", "units"], list(result["units"].items())))

@@ -30,7 +30,6 @@ from benchmarks.harness import (
     machine,
     median,
     ratio,
-    table,
 )
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.labeller import Labeller
@@ -215,13 +214,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         ],
         "machine": machine(),
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the result as a table."""
-    print("Seconds of CPU for:", ", ".join(f"{v:,} {k}" for k, v in result["size"].items()))
-    header = ["method", "CPU s", f"over {BASELINE}", "right", "right behind a gap"]
-    keys = "name", "cpu_seconds", "over_baseline", "hits", "hits_behind_gap"
-    print(table(header, [[one[key] for key in keys] for one in result["methods"]]))
-    header = ["rare components: method", "leak", *(f"1 in {rate:,}" for rate in RATE)]
-    print(table(header, [[one["name"], one["leak"], *one["hits"]] for one in result["rare"]]))

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import benchmark, in_turns, median, ratio, table
+from benchmarks.harness import benchmark, in_turns, median, ratio
 from benchmarks.worlds.build_inputs import make_images, make_subject
 from semlens.api import make_plan
 from semlens.embedders.load import load_embedder
@@ -278,20 +278,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     if options.only != "identity":
         result["speed"] = speed(work, options)
     return result
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the result as tables."""
-    if "identity" in result:
-        keys = ("files", "equal", "identical", "seconds")
-        rows = [(name, *(row[key] for key in keys)) for name, row in result["identity"].items()]
-        print(table(("build", *keys), rows, digits=1))
-    if "speed" in result:
-        _show_speed(result["speed"])
-
-
-def _show_speed(speed: dict[str, Any]) -> None:
-    print(f"\nResNet-18 over {speed['images']} images, one compute thread per worker; seconds\n")
-    keys = ("start", "overhead", "shards", "seconds", "speed_up")
-    rows = [(name, *(row[key] for key in keys)) for name, row in speed["by_executor"].items()]
-    print(table(("executor", *keys), rows, digits=3))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.harness import Clock, benchmark, log, table
+from benchmarks.harness import Clock, benchmark, log
 from benchmarks.worlds.many_components import random_vectors
 from semlens.lenses.describe import clusters
 from semlens.lenses.describe.clusters import MIN_DIST, NEIGHBOURS, compute_layout
@@ -100,10 +100,3 @@ def trustworthiness(units: np.ndarray, positions: np.ndarray, sampled: int = SAM
             rank = (cosines > cosines.gather(1, neighbour[:, None])).sum(1)
             too_far += int((rank - count).clamp(min=0).sum())
     return 1 - 2 * too_far / (len(rows) * count * (2 * size - 3 * count - 1))
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print a row for each map."""
-    rows = [[name, *values.values()] for name, values in result["maps"].items()]
-    print(table(["map", "seconds", "CPU seconds", "trustworthiness@15"], rows, digits=3))
-    print(f"\nCPU time over UMAP's own: {result['cpu_over_umap']:.2f}")

@@ -29,7 +29,7 @@ from PIL import Image
 from scipy import ndimage
 
 import semlens as sl
-from benchmarks.harness import benchmark, table
+from benchmarks.harness import benchmark
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import BundledImage, DemoWorld
 from semlens.errors import DataError
@@ -112,16 +112,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         except DataError as error:
             found[name] = {"error": error.value}
     return {"components": db.manifest.rows, "marks": found}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the table."""
-    columns = ["cutouts", "marked", "iou", "precision", "recall", "shifted", "taken", "control"]
-    rows = [
-        (name, *(one.get(column) for column in columns))
-        for name, one in result["marks"].items()
-        if "error" not in one
-    ]
-    print(table(["components", *columns], rows, 2))
-    for name, one in result["marks"].items():
-        print(f"{name}: {one.get('way') or one['error']}")

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import semlens as sl
-from benchmarks.harness import benchmark, table
+from benchmarks.harness import benchmark
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.mark_masks import write_mark_masks
@@ -89,22 +89,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         control = database(work / f"{seed}.semlens", untrained(seed), images, "channels")
         results[f"untrained {seed}"] = figures(control, masks, options, set())
     return {"masks": count, "images": db.manifest.samples, "networks": results}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the tables."""
-    print(f"{result['masks']} masks, {result['images']} images.\n")
-    networks = result["networks"].items()
-    header = ["components", "IoU > .04", "above other images", "of the class", "detectors",
-              "of the class", "best IoU"]  # fmt: skip
-    keys = ["components", "above_iou", "significant", "within_classes", "detectors",
-            "detectors_within_classes", "best"]  # fmt: skip
-    print(table(["", *header], [[name, *(one[k] for k in keys)] for name, one in networks], 3))
-    trained = result["networks"]["trained"]
-    print(
-        f"\n{trained['planted_detectors']} of {trained['planted']} planted components are "
-        f"detectors; their ranks by IoU: {', '.join(map(str, trained['planted_ranks']))}.\n"
-    )
-    keys = ["layer", "component", "at_quantile", "single", "combined", "needed"]
-    rows = [[name, *(row[k] for k in keys)] for name, one in networks for row in one["layers"]]
-    print(table(["", *keys], rows, 3))

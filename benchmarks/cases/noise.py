@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import semlens as sl
-from benchmarks.harness import benchmark, table
+from benchmarks.harness import benchmark
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.chosen_method import (
     DEFAULT_METHOD,
@@ -241,38 +241,3 @@ def hits_of(
         "components": float(np.mean(hits)),
         "false": float(np.mean(false)),
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the rates."""
-    meaningless, words, search = result["meaningless"], result["words"], result["search"]
-    rows = [
-        ("meaningless components with a label", meaningless["calibrated"]),
-        (f"the same at the paper's {PAPER_THRESHOLD}", meaningless["paper"]),
-        ("components with a label", words["nearest"]["labelled"]),
-        ("labelled: still so without the label and its nearest words", words["nearest"]["without"]),
-        ("labelled: still so without the label's category", words["category"]["without"]),
-        ("components with a class as label, by images", result["images"]["labelled"]),
-        ("labelled: still so without images of that class", result["images"]["without"]),
-        *(
-            row
-            for kind, values in search.items()
-            for row in (
-                (f"search by {kind}: queries with a hit", values["found"]["queries"]),
-                (f"search by {kind}: components that are hits", values["found"]["components"]),
-                (
-                    f"search by {kind}: hits among half that are meaningless",
-                    values["half"]["false"],
-                ),
-                (
-                    f"search by {kind}: queries with a hit, all being meaningless",
-                    values["meaningless"]["queries"],
-                ),
-            )
-        ),
-    ]
-    print(table(("above noise, by alignment", "share"), rows, digits=3))
-    heads = ("method of labels", "meaningless", "components", "without the right words")
-    keys = ("name", "meaningless", "labelled", "without")
-    rows = [tuple(one[key] for key in keys) for one in result["methods"]]
-    print(table(heads, rows, digits=3))

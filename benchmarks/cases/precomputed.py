@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import semlens as sl
-from benchmarks.harness import benchmark, log, table
+from benchmarks.harness import benchmark, log
 from semlens.data.images import Images
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
@@ -103,25 +103,3 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             }
         )
     return {"embedder": spec, "images": len(images), "cases": cases}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the table."""
-    print(f"{result['embedder']}, {result['images']} images")
-    print(
-        table(
-            ["thumbnails", "embedded, CPU s", "from the file, CPU s", "ratio", "vectors"],
-            [
-                [
-                    "yes" if case["thumbnails"] else "no",
-                    f"{case['embedded']:.1f}",
-                    f"{case['from the file']:.1f}",
-                    f"{case['embedded'] / case['from the file']:.0f}",
-                    case["vectors"],
-                ]
-                for case in result["cases"]
-            ],
-        )
-    )
-    print("largest difference of a number of a concept vector:",
-          f"{max(case['largest difference'] for case in result['cases']):.1e}")  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
 import semlens as sl
-from benchmarks.harness import benchmark, log, table
+from benchmarks.harness import benchmark, log
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
@@ -94,12 +94,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         rates.append({"images": images, "semlens": ours, "naive": naive})
     groups = {draw.__name__: single(draw, repeats) for draw in (one_group, skewed_shares)}
     return {"demo": demo, "outliers": rates, "one_prototype": groups}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the tables."""
-    rows = [tuple(one.values()) for one in result["demo"]]
-    print(table(["class", "layer", "prototypes", "adjusted Rand index"], rows), "\n")
-    rates = [tuple(one.values()) for one in result["outliers"]]
-    print(table(["images", "outliers", "without cross-fitting"], rates, 3), "\n")
-    print(table(["one group", "one prototype"], list(result["one_prototype"].items())))

@@ -19,7 +19,7 @@ from typing import Any, get_args
 import numpy as np
 
 import semlens as sl
-from benchmarks.harness import benchmark, table
+from benchmarks.harness import benchmark
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.auroc import auroc
@@ -119,37 +119,3 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         },
         **found,
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the tables."""
-    names = list(result["measures"])
-    rows = [[rank, *(f"{result['measures'][name][rank]:.3f}" for name in names)] for rank in RANKS]
-    rows.append(
-        [
-            "difference",
-            *(
-                "{difference:+.3f} ({low:+.3f} to {high:+.3f})".format(**result["measures"][name])
-                for name in names
-            ),
-        ]
-    )
-    print(table(["rank", *names], rows))
-    print()
-    print(
-        table(
-            ["rank", *QUERIES, "classes", "images", "without", "collect, CPU s", "build, CPU s"],
-            [
-                [
-                    rank,
-                    *(f"{q['rank']} ({q['auroc']:.2f})" for q in result[rank]["queries"].values()),
-                    f"{result[rank]['classes per component']:.1f}",
-                    result[rank]["images that are examples"],
-                    result[rank]["without examples"],
-                    *(f"{result['cpu seconds'][rank].get(s, 0):.0f}" for s in ("collect", "build")),
-                ]
-                for rank in RANKS
-            ],
-        )
-    )
-    print(f"{100 * result['shared examples']:.0f} % of the examples are the same.")

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import semlens as sl
-from benchmarks.harness import Clock, Measurement, benchmark, median, table
+from benchmarks.harness import Clock, Measurement, benchmark, median
 from benchmarks.worlds.many_components import QUICK, RandomWords, Size, write
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.query_embedding import LABEL_TEMPLATES, directions, embed_concepts, embed_texts
@@ -100,13 +100,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "seconds": time_questions(path, size, options.rounds),
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the result as a table."""
-    size = result["size"]
-    count = size["layers"] * size["rows"]
-    print(f"{count} components x {size['dim']}, {result['cores']} cores; seconds\n")
-    keys = ("first", "loaded", "cpu", "cpu_over_product")
-    rows = [(name, *(row.get(key) for key in keys)) for name, row in result["seconds"].items()]
-    print(table(("question", *keys), rows, digits=3))

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Clock, Measurement, benchmark, in_turns, median, ratio, table
+from benchmarks.harness import Clock, Measurement, benchmark, in_turns, median, ratio
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.walkthrough import build_demo
 
@@ -62,10 +62,3 @@ def run(arguments: tuple[str, ...]) -> Measurement:
     with Clock() as clock:
         subprocess.run(arguments, capture_output=True, check=True)
     return clock.read()
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the seconds of each command."""
-    rows = [[name, *times.values()] for name, times in result["parts"].items()]
-    print(table(["command", "seconds", "CPU seconds"], rows))
-    print(f"\nA search takes {result['search_over_bare']:.2f} x the bare imports.")

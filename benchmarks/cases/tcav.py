@@ -20,7 +20,7 @@ from scipy.stats import ttest_ind
 
 import semlens as sl
 from benchmarks.cases.calibration.rates import LEVEL, Rate
-from benchmarks.harness import benchmark, log, table
+from benchmarks.harness import benchmark, log
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.tcav.concept_test import Sensitivities, concept_test, fit_vectors
@@ -83,15 +83,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             Rate(name, layer, LEVEL, np.array(p) <= LEVEL + 1e-9) for name, p in found.items()
         ]
     return {"rates": [one.record() for one in rates]}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the rates in per cent."""
-    rows = [
-        (
-            one["name"], one["null"], one["draws"], 100 * one["rate"],
-            f"{100 * one['rate_low']:.1f}-{100 * one['rate_high']:.1f}",
-        )
-        for one in result["rates"]
-    ]  # fmt: skip
-    print(table(["test", "layer", "concepts", "p <= .05, %", "95 % interval"], rows, 1))

@@ -1,8 +1,8 @@
 """Benchmarks by name: what each measures, how long it takes, and how it is run.
 
 A benchmark is a module of ``cases`` (in a folder of its own, ``benchmark.py``) with a function
-``measure(options, work)`` that is decorated with :func:`benchmark` and returns plain values, and
-``show(result)``, which prints them; with ``tables(result)``, the tables of
+``measure(options, work)`` that is decorated with :func:`benchmark` and returns plain values. They
+are printed as tables, or by its own ``show(result)``; with ``tables(result)``, the tables of
 the documentation can be recorded (:mod:`benchmarks.harness.recorded`).
 """
 
@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from benchmarks.harness.printing import result_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ROOT / "benchmarks" / "cases"
@@ -46,8 +48,12 @@ class Benchmark:
     """What is wrong with a result, so that the command fails; None if nothing is."""
 
     def show(self, result: dict[str, Any]) -> None:
-        """Print a result."""
-        self.module.show(result)
+        """Print a result: as its module does, or as tables of all that it has."""
+        if hasattr(self.module, "show"):
+            self.module.show(result)
+        else:
+            shown = {key: one for key, one in result.items() if key not in ("quick", "machine")}
+            print("\n\n".join(result_tables(shown)))
 
     @property
     def tables(self) -> Callable[[dict[str, Any]], dict[str, str]] | None:

@@ -189,7 +189,8 @@ def settings_of(question: Callable[..., Any]) -> Mapping[str, Setting]:
     settings: dict[str, Setting] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         metadata = getattr(hints.get(name), "__metadata__", ())
-        field = next((m for m in metadata if isinstance(m, FieldInfo)), None)
+        # the outermost, where a parameter type is annotated with another text
+        field = next((m for m in reversed(metadata) if isinstance(m, FieldInfo)), None)
         reads = next((m for m in metadata if isinstance(m, Reads)), None)
         if field is not None:
             type_ = hints[name].__origin__ if reads is None else reads.accepts

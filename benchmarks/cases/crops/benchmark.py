@@ -58,19 +58,7 @@ import torch
 import semlens as sl
 from benchmarks.cases.crops.cases import Case, bundled, cases, variants
 from benchmarks.cases.crops.measures import Truth, box_measures, label_measures, pointing_measures
-from benchmarks.harness import benchmark, peak_mib, table
-
-MEASURES = (
-    "found_at_1",
-    "found_at_3",
-    "planted_rank",
-    "planted_among_first",
-    "label_correct",
-    "pointing",
-    "iou",
-    "crop_area",
-)
-
+from benchmarks.harness import benchmark, peak_mib
 
 OPTIONS: dict[str, dict[str, Any]] = {"--crops": {"nargs": "+", "help": "only these crop methods"}}
 
@@ -136,25 +124,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "cases": [measure_case(case, folder, options.quick, options.crops) for case in selected],
         "peak_rss_mib": peak_mib(),
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the result as two tables."""
-    header = ["world", "subject", "readout", "clean", "with the mark", "planted", "components"]
-    header += ["known content", "pairs", "pointing by chance"]
-    rows: list[list[Any]] = [
-        [
-            *(case[name] for name in ("world", "subject", "readout")),
-            *(f"{value:.1%}" for value in case["accuracy"].values()),
-            ", ".join(f"{layer}: {count}" for layer, count in case["planted"].items()),
-            *(case[name] for name in ("components", "known_units", "pairs", "pointing_chance")),
-        ]
-        for case in result["cases"]
-    ]
-    print(table(header, rows), end="\n\n")
-    rows = [
-        [case["world"], case["subject"], variant, *(values[name] for name in MEASURES)]
-        for case in result["cases"]
-        for variant, values in case["variants"].items()
-    ]
-    print(table(["world", "subject", "crop", *(m.replace("_", " ") for m in MEASURES)], rows))

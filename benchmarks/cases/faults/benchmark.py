@@ -41,8 +41,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases.faults import builds, files, parts, stops
-from benchmarks.cases.faults.imports import import_all, settle
+from benchmarks.cases.faults import builds, files, stops
+from benchmarks.cases.faults import stops as parts
+from benchmarks.cases.faults.process import import_all, settle
 from benchmarks.cases.faults.trials import OUTCOMES, QUICK, WRONG, Bench, Extent, Trial
 from benchmarks.harness import benchmark, log, table
 from benchmarks.harness.results import PartResults, together

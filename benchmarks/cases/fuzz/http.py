@@ -11,8 +11,7 @@ from urllib.parse import quote_from_bytes
 from hypothesis import strategies as st
 
 import semlens as sl
-from benchmarks.cases.fuzz.inputs import json_values, odd_texts, scalars
-from benchmarks.cases.fuzz.readers import Reader, Strategy
+from benchmarks.cases.fuzz.readers import Reader, Strategy, json_values, odd_texts, scalars
 
 USUAL = {
     "m": ["0"], "component": ["first:1", "second:0"], "c": ["0", "1"], "target": ["0"],

@@ -50,9 +50,8 @@ from typing import Any
 
 from benchmarks.cases.labels.cells import Cell, Job, Source, measure_world
 from benchmarks.cases.labels.hits import DRAWS
+from benchmarks.cases.labels.methods import REFERENCES, STUDY
 from benchmarks.cases.labels.plot import draw_methods
-from benchmarks.cases.labels.references import REFERENCES
-from benchmarks.cases.labels.study import STUDY
 from benchmarks.cases.labels.tables import (
     Comparison,
     faithfulness_records,
@@ -62,8 +61,7 @@ from benchmarks.cases.labels.tables import (
 from benchmarks.harness import benchmark, log, table
 from benchmarks.worlds.cache import default_cache
 from benchmarks.worlds.labelled import synthetic
-from benchmarks.worlds.labelled.scenes import LabelWorld
-from benchmarks.worlds.labelled.specs import EMBEDDERS, WORLDS
+from benchmarks.worlds.labelled.scenes import EMBEDDERS, WORLDS, LabelWorld
 from benchmarks.worlds.labelled.units import Units
 from benchmarks.worlds.labelled.worlds import load_units, make_all
 from semlens.lenses.labelling.chosen_method import DEFAULT_METHOD

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.stats import rankdata
+
+from benchmarks.worlds.labelled.units import Units
 
 Readouts = Float[np.ndarray, " t"]
 Concepts = Float[np.ndarray, "t k"]
@@ -126,3 +128,168 @@ OF_EXTENTS: Mapping[str, Measure] = MappingProxyType(
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Values:
     small = denominator <= 1e-12
     return np.where(small, 0, numerator / np.where(small, 1, denominator)).astype(np.float64)
+
+
+FEWEST = 4
+"""Fewest images of a word that is degraded."""
+
+
+def degraded(
+    extent: Bool[np.ndarray, " t"], draw: np.random.Generator
+) -> tuple[Bool[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
+    """Return an extent without half of its images, and with as many wrong ones as it has.
+
+    At most as many as there are.
+    """
+    inside, outside = draw.permutation(np.flatnonzero(extent)), np.flatnonzero(~extent)
+    missing, extra = extent.copy(), extent.copy()
+    missing[inside[: len(inside) // 2]] = False
+    extra[draw.permutation(outside)[: len(inside)]] = True
+    return missing, extra
+
+
+def as_similarity(
+    similarity: Float[np.ndarray, " t"],
+    extent: Bool[np.ndarray, " t"],
+    worse: Bool[np.ndarray, " t"],
+    draw: np.random.Generator,
+) -> Float[np.ndarray, " t"]:
+    """Return the similarity with a word as if it had the worse extent.
+
+    Images that lose the word are as similar to it as a random image without it, and those that
+    gain it as a random image with it.
+    """
+    changed = similarity.copy()
+    for gains in (False, True):
+        places = np.flatnonzero((worse != extent) & (worse == gains))
+        changed[places] = draw.choice(similarity[extent == gains], len(places))
+    return changed
+
+
+def drops(
+    measure: Measure,
+    readouts: Float[np.ndarray, " t"],
+    extent: Bool[np.ndarray, " t"],
+    seed: int,
+    similarity: Float[np.ndarray, " t"] | None = None,
+) -> tuple[bool, bool] | None:
+    """Return whether a unit's score drops under missing and under extra labels.
+
+    Parameters
+    ----------
+    extent
+        bool[t], which images show a right word.
+    similarity
+        float[t], similarity with the right word, for a measure of similarities.
+
+    Returns
+    -------
+    tuple or None
+        None if the word has too few images.
+    """
+    if extent.sum() < FEWEST or extent.all():
+        return None
+    draw = np.random.default_rng(seed)
+    columns = [extent, *degraded(extent, draw)]
+    if similarity is not None:
+        columns = [as_similarity(similarity, extent, one, draw) for one in columns]
+    right, missing, extra = measure(readouts, np.stack(columns, 1).astype(np.float64))
+    return bool(missing < right), bool(extra < right)
+
+
+MIXTURES = ("max", "sum")
+"""Kinds of units of which no single word says everything."""
+Columns = Callable[[Int64[np.ndarray, " k"]], np.ndarray]
+
+
+class Scored:
+    """Values of a measure for units and words, remembered.
+
+    Parameters
+    ----------
+    readouts
+        float[t n], of the units on unseen images.
+    columns
+        From k words to [t k], which unseen images they are true of, or how similar these are.
+    words
+        Number of words.
+    similarities
+        Whether columns are similarities.
+    """
+
+    def __init__(
+        self,
+        measure: Measure,
+        readouts: np.ndarray,
+        columns: Columns,
+        words: int,
+        *,
+        similarities: bool = False,
+    ) -> None:
+        self.measure, self.columns, self.similarities = measure, columns, similarities
+        self.readouts = np.ascontiguousarray(readouts.T.astype(np.float64))
+        self._known = np.full((len(self.readouts), words), np.nan)
+
+    def fill(self, words: Int64[np.ndarray, "n k"]) -> None:
+        """Compute the values of k words for each unit, where they are not known."""
+        for unit, asked in enumerate(words):
+            missing = np.unique(asked[np.isnan(self._known[unit, asked])])
+            if len(missing):
+                values = self.measure(self.readouts[unit], self.columns(missing))
+                self._known[unit, missing] = values
+
+    def of(self, words: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Return the value of one word for each unit."""
+        self.fill(words[:, None])
+        return self._known[np.arange(len(words)), words]
+
+
+def of_extents(units: Units, rows: Int64[np.ndarray, " n"]) -> dict[str, Scored]:
+    """Return the measures of annotations, which are the same for all embedders."""
+    marks, readouts = units.unseen.annotations, units.unseen.readouts[:, rows]
+
+    def columns(words: np.ndarray) -> np.ndarray:
+        return marks[:, words].astype(np.float64)
+
+    measures = {**OF_EXTENTS, "phi": Phi(marks)}
+    return {name: Scored(one, readouts, columns, marks.shape[1]) for name, one in measures.items()}
+
+
+def of_similarities(units: Units, seen_by: Units, rows: Int64[np.ndarray, " n"]) -> Scored:
+    """Return the simulation score of words by the embedder of ``seen_by``."""
+    similarity = (seen_by.unseen.vectors @ seen_by.evidence.words.T).astype(np.float64)
+    readouts = units.unseen.readouts[:, rows]
+    return Scored(
+        pearson, readouts, lambda words: similarity[:, words], len(units.words), similarities=True
+    )
+
+
+def sanity(
+    scored: Scored, units: Units, rows: Int64[np.ndarray, " n"]
+) -> Float64[np.ndarray, "m 2"]:
+    """Return for each unit with enough images whether missing and extra labels score less."""
+    found = []
+    for place, row in enumerate(rows):
+        words = np.flatnonzero(units.right[row])
+        extent = units.unseen.annotations[:, words].any(1)
+        similarity = scored.columns(words).max(1) if scored.similarities else None
+        dropped = drops(scored.measure, scored.readouts[place], extent, place, similarity)
+        if dropped is not None:
+            found.append(dropped)
+    return np.array(found, float).reshape(-1, 2)
+
+
+def prefers_right(
+    scored: Scored,
+    units: Units,
+    rows: Int64[np.ndarray, " n"],
+    wrong: Mapping[str, Int64[np.ndarray, " n"]],
+) -> Float64[np.ndarray, " m"]:
+    """Return for each method and unit whether the right word scores more than its best wrong one.
+
+    1 for yes, 0 for no, 0.5 for equal scores. Mixtures are left out.
+    """
+    single = np.array([units.kind[row] not in MIXTURES for row in rows])
+    right = scored.of(units.right[rows].argmax(1))
+    found = [(np.sign(right - scored.of(words)) + 1) / 2 for words in wrong.values()]
+    return np.concatenate([one[single] for one in found])

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases.labels.cells import Cell, Regime
-from benchmarks.cases.labels.faithfulness import PAPER
+from benchmarks.cases.labels.cells import PAPER, Cell, Regime
 from benchmarks.cases.labels.hits import MEASURES, Bootstrap, Estimate, Hits
-from benchmarks.cases.labels.references import REFERENCES
+from benchmarks.cases.labels.methods import REFERENCES
 
 
 class Comparison:

@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float32
 
 from benchmarks.cases.labellers import units, world
 from benchmarks.cases.labels_originals.parts import HELD_OUT, OFFSET, SLOPE
-from benchmarks.harness import Worker, benchmark, log, reference_python, table
+from benchmarks.harness import Worker, benchmark, log, reference_python
 from semlens.lenses.labelling.clip_dissect import RankReorder
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.labeller import Labeller
@@ -280,20 +280,3 @@ def _written(work: Path, evidence: Evidence) -> Path:
     }  # fmt: skip
     np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
     return path
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print one row per method."""
-    header = ["original", "method", "cases", "components", "largest difference", "of the range",
-              "tolerance", "same best word", "elsewhere", "within"]  # fmt: skip
-
-    def text(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1e}"
-
-    rows = [
-        [row["original"], row["method"], len(row["cases"]), row["components"],
-         text(row["difference"]), text(row["share_of_range"]), text(row["tolerance"]),
-         row["same_best"], row["same_best_elsewhere"], "yes" if row["within"] else "NO"]
-        for row in result["results"]
-    ]  # fmt: skip
-    print(table(header, rows))

@@ -49,8 +49,7 @@ from pathlib import Path
 from typing import Any
 
 import semlens as sl
-from benchmarks.cases.planted.detectors import DETECTORS, Evidence
-from benchmarks.cases.planted.judge import LEVEL, judge, summarise
+from benchmarks.cases.planted.detectors import DETECTORS, LEVEL, Evidence, judge, summarise
 from benchmarks.cases.planted.retraining import TRAINING, accuracies, correct, drop_removed
 from benchmarks.harness import benchmark, log, table
 from benchmarks.worlds.cache import (

@@ -31,7 +31,6 @@ from benchmarks.harness import (
     median,
     ratio,
     reference_python,
-    table,
 )
 
 REFERENCE = "zennit-crp==0.6.0"
@@ -249,43 +248,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             )  # fmt: skip
             result["gpu"][precision] = measure_network(gpu, gpu_sides, rounds, pythons)
     return result
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the tables of the CPU and of the GPU."""
-    if "layers" in result:
-        show_network(result, "CPU")
-        show_network(result["vit"], "\nViT-Tiny")
-    gpu = result.get("gpu", {})
-    for precision in GPU_PRECISIONS:
-        if precision in gpu:
-            show_network(gpu[precision], f"\n{gpu['device']}, {precision}")
-
-
-def show_network(result: dict[str, Any], title: str) -> None:
-    """Print the tables of one device and precision."""
-    images = ", ".join(f"{name} on {row['images']}" for name, row in result["layers"].items())
-    print(f"{title}: {result['pairs']} pairs; {images} images\n")
-    keys = ("ms_per_pair", "cpu_ms_per_pair", "pairs_per_second", "peak_mib", "extra_mib")
-    rows = [
-        (layer, part, *(row[key] for key in keys))
-        for layer, values in result["layers"].items()
-        for part, row in values["parts"].items()
-    ]
-    print(table(("layer", "part", *(key.replace("_", " ") for key in keys)), rows), end="\n\n")
-    rows = [
-        (layer, kind.replace("_", " "), values[kind], values["by_cpu_time"][kind])
-        for layer, values in result["layers"].items()
-        for kind in RATIOS
-        if kind in values
-    ]
-    print(table(("layer", "ratio", "by time", "by CPU time"), rows), end="\n\n")
-    for kind in ("ratios", "ratios_at_32", "bound"):
-        cells = ", ".join(f"{stage} {value:.2f}" for stage, value in result[kind].items())
-        print(f"{kind.replace('_', ' ')}: {cells or 'not measured'}")
-    for kind in ("class_relevance_over_plain", "reference_classes_over_plain"):
-        if kind in result:
-            print(f"{kind.replace('_', ' ')}: {result[kind]:.2f}")
-    for layer, values in result["agreement"].items():
-        cells = ", ".join(f"{name.replace('_', ' ')} {value:.2g}" for name, value in values.items())
-        print(f"{layer} agreement: {cells}")

@@ -75,9 +75,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         result[part] = measure_part(part, options, work, page)
         log(f"{part} {json.dumps(result[part])}")
     return result
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the result of every part."""
-    for name, values in result.items():
-        print(name, json.dumps(values, indent=2))

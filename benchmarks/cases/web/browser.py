@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases.web.server import serving
+from benchmarks.cases.web.parts import serving
 from benchmarks.worlds.served import database, save_random_layout
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")

@@ -33,10 +33,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from benchmarks.cases.web.parts import crowd
-from benchmarks.cases.web.server import Client, RunningServer, serving
-from benchmarks.cases.web_load.requests import PNG, Asker, get, picture, post, requests
-from benchmarks.cases.web_load.tables import load_tables
+from benchmarks.cases.web.parts import Client, RunningServer, crowd, serving
+from benchmarks.cases.web_load.requests import PNG, Asker, get, load_tables, picture, post, requests
 from benchmarks.harness import benchmark, log
 from benchmarks.harness.results import PartResults, together
 from benchmarks.worlds.served import database

@@ -1,4 +1,4 @@
-"""Requests of all kinds to a server, and what kind of answers come."""
+"""Requests of all kinds to a server, what kind of answers come, and tables of these."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -17,8 +17,8 @@ from urllib.parse import quote, urlsplit
 
 from PIL import Image
 
-from benchmarks.cases.web.parts import WORDS, in_milliseconds
-from benchmarks.cases.web.server import API
+from benchmarks.cases.web.parts import API, WORDS, in_milliseconds
+from benchmarks.harness import table
 
 JSON, PNG = "application/json", "image/png"
 
@@ -158,3 +158,47 @@ def _kind(status: int, content_type: str, content: bytes) -> str:
         ):
             return f"refused {status}"
     return f"WRONG: {status} {content_type}"
+
+
+TITLES = {
+    "mixed": "mixed requests of one client",
+    "clients": "{clients} clients, {minutes:g} minutes, {slow_connections} slow connections",
+    "uploads": "images of {mb_each:.1f} MB at the same time",
+}
+
+
+def load_tables(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the answers and the memory of every part, and the times of mixed requests."""
+    rows: list[Sequence[Any]] = []
+    for part, values in results.items():
+        if part == "replaced":
+            rows += [_row(f"a database {name}", v["answers"]) for name, v in values.items()]
+        else:
+            title = TITLES[part].format(**values, minutes=values.get("seconds", 0) / 60)
+            rows.append(_row(title, values["answers"], _memory(values)))
+    header = ["requests", "number", "results", "clear refusals", "WRONG", "memory, MiB"]
+    found = [table(header, rows)]
+    if "mixed" in results:
+        times = [
+            (name, t["requests"], t["median_ms"], t["p95_ms"], f"{t['share_of_time']:.0%}")
+            for name, t in results["mixed"]["times"].items()
+        ]
+        header = ["mixed requests", "number", "median, ms", "95 %, ms", "share of the time"]
+        found.append(table(header, times, digits=0))
+    return "\n\n".join(found)
+
+
+def _row(title: str, answers: Mapping[str, int], memory: str = "-") -> list[Any]:
+    kinds = Counter[str]()
+    for kind, number in answers.items():
+        kinds[kind.partition(" ")[0].rstrip(":")] += number
+    total = sum(answers.values())
+    return [title, total, kinds["result"], kinds["refused"], kinds["WRONG"], memory]
+
+
+def _memory(values: Mapping[str, Any]) -> str:
+    read = values["rss_mib"]
+    if isinstance(read, dict):
+        return f"{read['before']:.0f} before, at most {read['most']:.0f}"
+    half, last = read[len(read) // 2], read[-1]
+    return f"{half:.0f} half-way, {last:.0f} at end ({last / half - 1:+.1%})"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from benchmarks.worlds.labelled.vectors import save_arrays
 from semlens.lenses.labelling.evidence import Evidence
 
 Kind = Literal["logit", "channel", "detector", "max", "sum", "noise", "unknown"]
@@ -81,3 +83,43 @@ class Units:
         found = (self.right.astype(np.float32) @ images.T) > 0  # [n t], images of the unit
         share = found.astype(np.float32) @ images / np.maximum(images.sum(0), 1)
         return self.right | (share >= LENIENT)
+
+
+ABOUT = ("world", "data", "embedder", "subject")
+
+
+def save_units(units: Units, path: Path) -> None:
+    """Write units to an npz file."""
+    evidence = {
+        f"evidence.{name}": value
+        for name in Evidence.__dataclass_fields__
+        if (value := getattr(units.evidence, name)) is not None
+    }
+    unseen = {f"unseen.{n}": getattr(units.unseen, n) for n in UnseenImages.__dataclass_fields__}
+    about = {name: np.array(getattr(units, name)) for name in ABOUT}
+    save_arrays(
+        path, words=np.array(units.words), kind=np.array(units.kind), right=units.right,
+        **about, **evidence, **unseen,
+    )  # fmt: skip
+
+
+def read_units(path: Path) -> Units:
+    """Read units from an npz file."""
+    with np.load(path) as saved:
+        arrays = dict(saved)
+    parts: dict[str, dict[str, np.ndarray]] = {"evidence": {}, "unseen": {}}
+    for name in [n for n in arrays if "." in n]:
+        part, field = name.split(".")
+        parts[part][field] = arrays.pop(name)
+    evidence = parts["evidence"]
+    if "population" in evidence:
+        evidence["population"] = evidence["population"].item()
+    about = {name: arrays[name].item() for name in ABOUT}
+    return Units(
+        **about,
+        words=tuple(arrays["words"].tolist()),
+        evidence=Evidence(**evidence),  # type: ignore[arg-type]
+        kind=tuple(arrays["kind"].tolist()),
+        right=arrays["right"],
+        unseen=UnseenImages(**parts["unseen"]),
+    )

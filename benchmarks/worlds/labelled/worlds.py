@@ -15,10 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from benchmarks.cases.embedders.benchmark import prepare
+from benchmarks.cases.embedders import prepare
 from benchmarks.harness import log
 from benchmarks.worlds.labelled.detectors import hand_built_units
-from benchmarks.worlds.labelled.files import read_units, save_units
 from benchmarks.worlds.labelled.scenes import LabelWorld, WorldImages, make_images
 from benchmarks.worlds.labelled.subjects import (
     LAYERS,
@@ -29,7 +28,7 @@ from benchmarks.worlds.labelled.subjects import (
     recipe,
     train,
 )
-from benchmarks.worlds.labelled.units import Units
+from benchmarks.worlds.labelled.units import Units, read_units, save_units
 from benchmarks.worlds.labelled.vectors import Vectors, world_vectors
 from demo_world.workspace import Workspace
 from semlens.lenses.query_embedding import unit

@@ -8,13 +8,12 @@ from pathlib import PurePosixPath
 from textwrap import shorten
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.figure import INK, LINE, SERIES, SOFT, new_figure, styled
-from semlens.draw.palette import AGAINST, FOR, VERDICTS
+from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled
+from semlens.draw.palette import FOR, VERDICTS
 from semlens.draw.plot_elements import name_rows, show_square
 
 
@@ -50,65 +49,6 @@ def _draw_boxes(axes: Axes, values: list[np.ndarray], colour: str) -> None:
         widths=0.5, showfliers=False, manage_ticks=False, medianprops={"color": INK, "lw": 1.6},
         boxprops={"color": SOFT}, whiskerprops={"color": SOFT}, capprops={"color": SOFT},
     )  # fmt: skip
-
-
-@styled
-def bars_plot(
-    names: Sequence[str],
-    values: Sequence[float],
-    title: str,
-    unit: str,
-    peaks: Sequence[float] | None = None,
-) -> Figure:
-    """Draw one bar per name, the first at the top.
-
-    Parameters
-    ----------
-    unit
-        Axis label of the values.
-    peaks
-        Largest values, drawn as marks.
-    """
-    figure, (axes,) = new_figure(6.5, 1.2 + 0.24 * len(names))
-    positions = np.arange(len(names))
-    axes.barh(positions, values, 0.7, color=[FOR if v >= 0 else AGAINST for v in values])
-    if peaks is not None:
-        axes.scatter(peaks, positions, s=22, marker="|", color=INK, label="largest")
-        axes.legend()
-    name_rows(axes, names)
-    axes.set(xlabel=unit, title=title)
-    return figure
-
-
-LABELLED = 8
-"""Number of the most relevant components that are labelled."""
-
-
-@styled
-def effect_plot(frame: pd.DataFrame, title: str, note: str) -> Figure:
-    """Draw one dot per component or group with standard errors, and the identity line.
-
-    Parameters
-    ----------
-    frame
-        ``unit``, ``relevance``, ``effect``, ``relevance_error``, ``effect_error``; the
-        largest relevance first.
-    """
-    figure, (axes,) = new_figure(6.5, 5.0)
-    axes.axline((0, 0), slope=1, color=LINE, lw=1, ls="--")
-    axes.errorbar(
-        frame["relevance"], frame["effect"], frame["effect_error"], frame["relevance_error"],
-        fmt="o", ms=4, color=SERIES[0], ecolor=LINE, elinewidth=1,
-    )  # fmt: skip
-    for row in frame.head(LABELLED).to_dict("records"):
-        axes.annotate(row["unit"], (row["relevance"], row["effect"]), (5, 4), fontsize=8,
-                      color=INK, textcoords="offset points")  # fmt: skip
-    axes.set(
-        xlabel="relevance, in units of the logit", ylabel="effect: logit minus logit without it",
-        title=title,
-    )  # fmt: skip
-    figure.supxlabel(note, fontsize=8, color=SOFT)
-    return figure
 
 
 COLUMNS = 2

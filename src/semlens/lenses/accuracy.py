@@ -17,9 +17,10 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, ModelError
+from semlens.figures import FigureSpec, Series, Values
 from semlens.lens import lens
 from semlens.lenses.classes import known_classes, sample_numbers
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
@@ -171,12 +172,12 @@ class Evaluation(Result):
             "classes": self.to_pandas().to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw the recall of the classes, lowest first."""
-        from semlens.draw.component_plots import bars_plot
-
+    def figure(self) -> FigureSpec:
+        """Return the recall of the classes, lowest first."""
         lowest = self.to_pandas().nsmallest(SHOWN, "recall")
-        return bars_plot(lowest["class"].tolist(), lowest["recall"].tolist(), self._title, "recall")
+        recall = Series(lowest["recall"].tolist())
+        panel = Values("", lowest["class"].tolist(), [recall], "recall", limits=(0.0, 1.0))
+        return FigureSpec(self._title, [panel])
 
     @property
     def _title(self) -> str:

@@ -1,53 +1,114 @@
 """Parameter types of lenses: what callers may give, and what the function gets.
 
-Each is read once, by ``@lens``, before the function runs.
+Each is read once, by ``@lens``, before the function runs. Functions that a lens calls take what
+has been read: a logit index, a list of components.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
-from semlens.lenses.classes import find_class
-from semlens.lenses.correct.component_files import resolve_components
+import numpy as np
+
+from semlens.errors import LayerError
+from semlens.lenses.classes import count_or_numbers, find_class
 from semlens.settings import Reads, setting
 from semlens.store.reader import Database
-from semlens.types import REMOTE_COMPONENTS, Component, as_list
+from semlens.types import REMOTE_COMPONENTS, Component, as_components, as_list
 from semlens.types import Components as ComponentsLike
 
 ClassLike = int | str
 """A class, by name or by logit index."""
+SamplesLike = int | Sequence[int] | np.ndarray
+"""A largest number of samples, or the numbers of any samples."""
 
 
-def _optional_class(database: Database, target: ClassLike | None) -> int | None:
+def find_optional_class(database: Database, target: ClassLike | None) -> int | None:
+    """Return the logit index of a class, as :func:`find_class`; None stays None."""
     return None if target is None else find_class(database, target)
 
 
-def _classes(database: Database, targets: ClassLike | list[ClassLike] | None) -> list[int] | None:
+def find_classes(
+    database: Database, targets: ClassLike | Sequence[ClassLike] | None
+) -> list[int] | None:
+    """Return the logit indices of classes, each once; None stays None."""
     if targets is None:
         return None
     return list(dict.fromkeys(find_class(database, target) for target in as_list(targets)))
 
 
-def _components(database: Database, components: ComponentsLike) -> list[Component]:
-    return resolve_components(components, database)
+def distinct_components(components: ComponentsLike) -> list[Component]:
+    """Return a list of distinct components.
+
+    Raises
+    ------
+    LayerError
+        If there are none, or a name has another form.
+    """
+    distinct = list(dict.fromkeys(as_components(components)))
+    if not distinct:
+        raise LayerError(
+            "No component is given.",
+            "Expected at least one, as LAYER:INDEX.",
+            "Find components with 'semlens search DB TEXT' or 'semlens audit DB'.",
+        )
+    return distinct
+
+
+def find_components(database: Database, components: ComponentsLike) -> list[Component]:
+    """Return :func:`distinct_components`, which are checked to be in the database."""
+    return find_any_components(database, distinct_components(components))
+
+
+def find_any_components(database: Database, components: ComponentsLike) -> list[Component]:
+    """Return a list of distinct components, each in the database; there may be none."""
+    distinct = list(dict.fromkeys(as_components(components)))
+    database.rows_of(distinct)
+    return distinct
+
+
+def _samples(_: Database, samples: SamplesLike | None) -> int | list[int] | None:
+    return None if samples is None else count_or_numbers(samples)
 
 
 Target = Annotated[int, Reads(ClassLike, find_class), setting("Class, by name or by logit index.")]
 """A class; the function gets its logit index."""
 AnyTarget = Annotated[
-    int | None, Reads(ClassLike | None, _optional_class), setting("Class, by name or logit index.")
+    int | None,
+    Reads(ClassLike | None, find_optional_class),
+    setting("Class, by name or logit index."),
 ]
 """A class or None; annotate it with another text where None means something else."""
 Targets = Annotated[
     list[int] | None,
-    Reads(ClassLike | list[ClassLike] | None, _classes),
+    Reads(ClassLike | list[ClassLike] | None, find_classes),
     setting("Classes, by name or by logit index [all]."),
 ]
 """Several classes, or None; the function gets logit indices."""
 Components = Annotated[
     list[Component],
-    Reads(ComponentsLike, _components),
+    Reads(ComponentsLike, find_components),
     REMOTE_COMPONENTS,
     setting("Components, such as layer4:17."),
 ]
 """Components, their names, or a result with components; each is in the database, and once."""
+AnyComponents = Annotated[
+    Sequence[Component],
+    Reads(ComponentsLike, find_any_components),
+    REMOTE_COMPONENTS,
+    setting("Components, such as layer4:17 [none]."),
+]
+"""As :data:`Components`, but there may be none."""
+Samples = Annotated[
+    int | list[int],
+    Reads(SamplesLike, _samples),
+    setting("Maximum number of images of the class.", ge=1),
+]
+"""Largest number of samples of the class, or the indices of any samples."""
+AnySamples = Annotated[
+    int | list[int] | None,
+    Reads(SamplesLike | None, _samples),
+    setting("Maximum number of images of the class.", ge=1),
+]
+"""As :data:`Samples`, or None."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,16 +12,18 @@ from rich.console import RenderableType
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError
+from semlens.figures import ComponentRow, Components, FigureSpec
 from semlens.lens import lens
-from semlens.lenses.classes import Pictures, class_name, find_class
+from semlens.lenses.arguments import AnySamples, Target
+from semlens.lenses.classes import Pictures, class_name
 from semlens.lenses.graph.graph_layers import reached_layers
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
 from semlens.lenses.labelling.component_names import NAMES
 from semlens.lenses.labelling.label_source import LabelSource, as_labels, label_of
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Component, Layers, Target
+from semlens.types import Component, Layers
 
 MINIMUM = 0.01
 """Minimum share of its layer's relevance for a component to be relevant (paper, D.5)."""
@@ -38,7 +39,7 @@ TargetFilter = Annotated[
 
 def relevant_rows(
     database: Database,
-    target: int | str,
+    target: int,
     layers: Layers = None,
     minimum: float = MINIMUM,
     *,
@@ -64,13 +65,12 @@ def relevant_rows(
     RelevanceError
         If the database has no relevance for the class, or no component reaches the minimum.
     """
-    logit = find_class(database, target)
-    table = database.relevance(logit, layers)
+    table = database.relevance(target, layers)
     relevant: Any = table[table["max"] >= minimum]
     if relevant.empty and not empty_ok:
         raise RelevanceError(
             f"No component of '{database.location}' reaches {100 * minimum:g} % of its layer's "
-            f"relevance for class '{class_name(database, logit)}'.",
+            f"relevance for class '{class_name(database, target)}'.",
             f"The most relevant component has {100 * table['max'].max():.2g} %."
             if len(table)
             else "The database has no shares for it.",
@@ -239,6 +239,7 @@ class RelevantComponents(Result):
     name: str
     rules: str | None
     frame: pd.DataFrame
+    database: Database
 
     @property
     def components(self) -> list[Component]:
@@ -253,15 +254,19 @@ class RelevantComponents(Result):
             "components": self.frame.to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw mean shares as bars, and the largest shares as marks."""
-        from semlens.draw.component_plots import bars_plot
-
-        names = self.frame["component"]
-        if "label" in self.frame:
-            names = names + " " + self.frame["label"].fillna("?")
-        mean, peaks = self.frame["mean"].tolist(), self.frame["max"].tolist()
-        return bars_plot(names.tolist(), mean, self._title, "share of the layer's relevance", peaks)
+    def figure(self) -> FigureSpec:
+        """Return the mean share of each component, with the largest share of an image."""
+        labels = self.frame["label"] if "label" in self.frame else [None] * len(self.frame)
+        rows = [
+            ComponentRow(
+                component, float(mean), label, tone="for" if mean >= 0 else "against",
+                note=f"at most {100 * largest:.1f} %",
+            )
+            for component, mean, largest, label in zip(
+                self.components, self.frame["mean"], self.frame["max"], labels, strict=True
+            )
+        ]  # fmt: skip
+        return FigureSpec(self._title, [Components("", rows, "share of the layer's relevance")])
 
     @property
     def _title(self) -> str:
@@ -282,7 +287,7 @@ def class_relevance(
     layers: Layers = None,
     concepts: LabelSource = NAMES,
     samples: Annotated[
-        int | Sequence[int] | np.ndarray | None,
+        AnySamples,
         setting("Compute relevance on this many images of the class [use the build's].", ge=1),
     ] = None,
     images: Pictures = None,
@@ -305,21 +310,20 @@ def class_relevance(
     RelevanceError
         If there is no such class, or the database has no relevance for it.
     """
-    logit = find_class(database, target)
     if samples is None and images is None:
         available = set(database.relevance_classes["class"])
-        if logit not in available:
+        if target not in available:
             raise RelevanceError(
-                f"The database has no relevance for class {logit}.",
+                f"The database has no relevance for class {target}.",
                 f"Expected one of its {len(available)} classes with samples.",
                 "Choose one of them, or compute relevance on samples or images of your choice.",
             )
-        table = database.relevance(logit, layers)
+        table = database.relevance(target, layers)
         entry = database.manifest.relevance
         rules = None if entry is None else entry.rules
     else:
-        layers = reached_layers(database, logit, layers)
-        job = make_job(database, logit, 1 if samples is None else samples, images, layers)
+        layers = reached_layers(database, target, layers)
+        job = make_job(database, target, 1 if samples is None else samples, images, layers)
         table = pd.concat(
             pd.DataFrame(
                 {"component": database.rows(name), "mean": share.mean(0), "max": share.max(0)}
@@ -341,4 +345,4 @@ def class_relevance(
     if labels is not None:
         names = [label_of(labels, component) for component in components]
         frame["label"] = pd.Series(names, frame.index, object)  # no label stays None
-    return RelevantComponents(logit, class_name(database, logit), rules, frame)
+    return RelevantComponents(target, class_name(database, target), rules, frame, database)

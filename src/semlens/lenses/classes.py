@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -17,7 +17,6 @@ from semlens.lenses.query_embedding import ImageLike, open_image
 from semlens.models.forward import ImageReader
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import RelevanceEngine
-from semlens.settings import setting
 from semlens.store import file_names
 from semlens.store.reader import Database
 from semlens.types import as_list
@@ -174,10 +173,6 @@ def sample_numbers(samples: Sequence[int] | np.ndarray) -> list[int]:
     return numbers.tolist()
 
 
-Samples = Annotated[
-    int | Sequence[int] | np.ndarray, setting("Maximum number of images of the class.", ge=1)
-]
-"""Largest number of samples of the class, or the indices of any samples."""
 Pictures = Images | ImageLike | Sequence[ImageLike] | None
 """Images to use instead of the database's."""
 OTHER_IMAGES = "pass samples=[0, 1, ...] or images=..."
@@ -212,8 +207,8 @@ class ClassImages:
 
 def class_images(
     database: Database,
-    target: int | str,
-    samples: int | Sequence[int] | np.ndarray,
+    target: int,
+    samples: int | Sequence[int],
     images: Pictures = None,
 ) -> ClassImages:
     """Select the images on which a class is analysed.
@@ -227,26 +222,21 @@ def class_images(
 
     Raises
     ------
-    RelevanceError
-        If there is no such class.
     DataError
         If there are no images.
     """
-    index = find_class(database, target)
     source = database.images if images is None else images
     source = source if isinstance(source, Images) else as_list(source)
-    selected = count_or_numbers(samples)
-    if isinstance(selected, int):
-        of_class = images is None
-        selected = (
-            class_samples(database, index, selected, instead=OTHER_IMAGES)
-            if of_class
-            else range(len(source))
-        )
+    if not isinstance(samples, int):
+        selected = samples
+    elif images is None:
+        selected = class_samples(database, target, samples, instead=OTHER_IMAGES).tolist()
+    else:
+        selected = range(len(source))
 
     def read(sample: int) -> Image.Image:
         return source.read(sample) if isinstance(source, Images) else open_image(source[sample])
 
     if len(selected) == 0:
         raise DataError("There are no images.", "Expected at least one.", "Pass images or samples.")
-    return ClassImages(database, index, read, [int(sample) for sample in selected])
+    return ClassImages(database, target, read, list(selected))

@@ -21,7 +21,7 @@ from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.settings import setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
-from semlens.types import Components
+from semlens.types import Component
 
 RulesLike = Annotated[
     str | Rules | None,
@@ -62,7 +62,7 @@ def trace_without(
     database: Database,
     engine: RelevanceEngine,
     inputs: Float[Tensor, "b 3 h w"],
-    removed: Components,
+    removed: Sequence[Component],
 ) -> ForwardTrace:
     """Trace images with components set to zero at all positions; by the same rules.
 

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
+from semlens.figures import FigureSpec, Point, Scatter
 from semlens.lens import lens
-from semlens.lenses.classes import Pictures, Samples, class_images, class_name
+from semlens.lenses.arguments import Samples, Target
+from semlens.lenses.classes import Pictures, class_images, class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.labelling.component_names import NAMES
 from semlens.lenses.labelling.label_source import (
@@ -26,17 +28,20 @@ from semlens.lenses.labelling.label_source import (
     as_labels,
     label_of,
 )
-from semlens.lenses.result import Chart, Result, plain
+from semlens.lenses.result import Result, plain
 from semlens.models.forward import batches, logits_without
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine
-from semlens.settings import Remote, setting
+from semlens.settings import Reads, Remote, setting
 from semlens.store.reader import Database
-from semlens.types import REMOTE_COMPONENTS, Component, Components, Target, as_components
+from semlens.types import REMOTE_COMPONENTS, Component, as_components
+from semlens.types import Components as ComponentsLike
 
 Units = Mapping[str, Sequence[Component]]
 """Components that are ablated together, by name."""
 
+LABELLED = 8
+"""Number of the most relevant components that are labelled in the figure."""
 RESAMPLES = 1000
 """Number of bootstrap resamples of the images."""
 
@@ -110,12 +115,19 @@ class Effects(Result):
             }
         )
 
-    def plot(self) -> Chart:
-        """Draw effect against relevance, with the line on which both are equal."""
-        from semlens.draw.component_plots import effect_plot
-
-        title = f"'{self.name}', {len(self.samples)} images"
-        return effect_plot(self.to_pandas(), title, self.summary())
+    def figure(self) -> FigureSpec:
+        """Return effect against relevance, with the line on which both are equal."""
+        points = [
+            Point(
+                one["relevance"], one["effect"], one["unit"],
+                label=one["unit"] if place < LABELLED else "",
+                x_error=one["relevance_error"], y_error=one["effect_error"],
+            )
+            for place, one in enumerate(self.to_pandas().to_dict("records"))
+        ]  # fmt: skip
+        axes = "relevance, in units of the logit", "effect: logit minus logit without it"
+        panel = Scatter(self.summary(), points, *axes, diagonal=True)
+        return FigureSpec(f"'{self.name}', {len(self.samples)} images", [panel])
 
     def summary(self) -> str:
         """Return the rank correlation as a sentence."""
@@ -137,12 +149,32 @@ class Effects(Result):
         return Group(rich_table(frame, title, columns), self.summary())
 
 
+def _read_units(
+    database: Database, components: ComponentsLike | Mapping[str, ComponentsLike] | None
+) -> Units | None:
+    """Return components or groups by name; each component is in the database."""
+    if components is None:
+        return None
+    if not isinstance(components, Mapping):
+        components = {str(component): component for component in as_components(components)}
+    units = {str(name): as_components(unit) for name, unit in components.items()}
+    if not units or not all(units.values()):
+        raise LayerError(
+            "There is no component to ablate.",
+            "Expected at least one component, and no empty groups.",
+            "Give components as LAYER:INDEX, or leave them out for the most relevant ones.",
+        )
+    database.rows_of([component for unit in units.values() for component in unit])
+    return units
+
+
 @lens("model", "images", "embedder", group="Explain", command="")
 def effect(
     database: Database,
     target: Target,
     components: Annotated[
-        Components | Mapping[str, Components] | None,
+        Units | None,
+        Reads(ComponentsLike | Mapping[str, ComponentsLike] | None, _read_units),
         setting("Components, repeated or separated by commas [the most relevant ones]."),
         REMOTE_COMPONENTS,
     ] = None,
@@ -196,9 +228,8 @@ def effect(
         If there are no labels to group by.
     """
     class_data = class_images(database, target, samples, images)
-    units = None if components is None else _units(components)
+    units = components
     selected = [component for unit in (units or {}).values() for component in unit]
-    database.rows_of(selected)  # raises before the model is loaded
     layers = database.layer_names([c.layer for c in selected] or layer)
     engine = class_data.engine(layers, rules)
     if units is None:
@@ -253,20 +284,6 @@ def _relevance(
             if name in channels:
                 relevance[row] += channels[name][:, index].cpu().double().numpy()
     return relevance
-
-
-def _units(components: Components | Mapping[str, Components]) -> Units:
-    """Return components or groups by name."""
-    if not isinstance(components, Mapping):
-        components = {str(component): component for component in as_components(components)}
-    units = {str(name): as_components(unit) for name, unit in components.items()}
-    if not units or not all(units.values()):
-        raise LayerError(
-            "There is no component to ablate.",
-            "Expected at least one component, and no empty groups.",
-            "Give components as LAYER:INDEX, or leave them out for the most relevant ones.",
-        )
-    return units
 
 
 def _groups(components: Sequence[Component], labels: ComponentLabels) -> Units:

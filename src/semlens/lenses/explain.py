@@ -1,8 +1,9 @@
-"""Explanation of one prediction: the relevant components, their labels, and where they occur."""
+"""Explanation of one prediction: its components, and the prediction without some of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.lens import lens
-from semlens.lenses.classes import class_name, find_class
-from semlens.lenses.correct.component_files import resolve_components
+from semlens.lenses.arguments import AnyComponents, AnyTarget, Components
+from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import (
     RulesLike,
     engine_of,
@@ -32,6 +33,7 @@ from semlens.lenses.labelling.label_source import (
 )
 from semlens.lenses.labelling.labels import Labels
 from semlens.lenses.query_embedding import ImageLike, open_image
+from semlens.models.forward import compare_ablated
 from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares
@@ -41,7 +43,7 @@ from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.settings import setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
-from semlens.types import Component, Components, Layers
+from semlens.types import Component, Layers
 
 THRESHOLD = 0.01
 """Fraction of a blurred heatmap's maximum above which pixels are in the box (paper, H.1)."""
@@ -54,7 +56,7 @@ def explain(
     database: Database,
     image: ImageLike,
     target: Annotated[
-        int | str | None, setting("Class, by name or by the number of its logit [the prediction].")
+        AnyTarget, setting("Class, by name or by the number of its logit [the prediction].")
     ] = None,
     *,
     top: Annotated[int, setting("Components per layer.", ge=1)] = 8,
@@ -62,7 +64,7 @@ def explain(
     concepts: LabelSource = NAMES,
     rules: RulesLike = None,
     name: str | None = None,
-    without: Components = (),
+    without: AnyComponents = (),
 ) -> Explanation:
     """Explain one prediction by the components of a database (paper, 3.3 and H.2).
 
@@ -94,19 +96,17 @@ def explain(
         If the database does not have a layer, or a component to leave out.
     """
     names, picture = database.layer_names(layers), open_image(image)
-    removed = resolve_components(without, database) if without else []
-    requested = None if target is None else find_class(database, target)
     model = database.model
     inputs = model.batch([model.prepare(picture)])
-    needed = {*names, *(component.layer for component in removed)}
+    needed = {*names, *(component.layer for component in without)}
     engine = engine_of(
         database, inputs, [layer for layer in database.layers if layer in needed], rules
     )
     labels = as_labels(database, concepts, names)
-    trace = trace_without(database, engine, inputs, removed)
+    trace = trace_without(database, engine, inputs, without)
     logits = trace.values[OUTPUT][0].detach().cpu().double()
     ranked = torch.argsort(-logits, stable=True).tolist()
-    class_index = ranked[0] if requested is None else requested
+    class_index = ranked[0] if target is None else target
     seed = class_seed(trace, torch.tensor([[class_index]]))
     backward = trace.backward({OUTPUT: seed}, names)
     geometry = model.geometry()(*picture.size)
@@ -152,7 +152,7 @@ def explain(
     return Explanation(
         name, picture, score, tuple(top_scores), engine.rules.name,
         _heat(backward.heatmaps, inputs)[0], layer_components, blur, geometry, database,
-        tuple(removed),
+        tuple(without),
     )  # fmt: skip
 
 
@@ -186,3 +186,91 @@ def _score(labels: ComponentLabels, component: Component) -> float | None:
         return None
     index = np.flatnonzero(labels.rows == labels.database.row(component))
     return float(labels.score[index[0], 0]) if len(index) else None
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """The model's output for one class, with and without the components.
+
+    Parameters
+    ----------
+    logit_before, logit_after
+        Logits.
+    before, after
+        Probabilities: softmax over the logits.
+    """
+
+    target: int
+    name: str
+    logit_before: float
+    logit_after: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class PredictionWithout:
+    """A prediction with and without some components.
+
+    Parameters
+    ----------
+    predicted_before, predicted_after
+        The classes with the largest logits.
+    changes
+        The classes with the largest probability on either side, the largest before first.
+    """
+
+    components: tuple[Component, ...]
+    predicted_before: ScoreChange
+    predicted_after: ScoreChange
+    changes: tuple[ScoreChange, ...]
+
+
+@lens("model")
+def explain_without(
+    database: Database,
+    image: ImageLike,
+    components: Components,
+    target: AnyTarget = None,
+    *,
+    top: Annotated[int, setting("Number of classes.", ge=1)] = 5,
+) -> PredictionWithout:
+    """Predict an image with and without components; the model's weights are not changed.
+
+    Without a component means that its channel is zero at all positions (paper, 4.3.3).
+
+    Parameters
+    ----------
+    image
+        Any picture or file.
+    target
+        A class that is among the changes in any case.
+
+    Raises
+    ------
+    LayerError
+        If no component is given, or one is not in the database.
+    RelevanceError
+        If there is no such class.
+    ModelError
+        If the model outputs no logits.
+    """
+    model = database.model
+    inputs = model.batch([model.preprocess(open_image(image))])
+    with_all, without = (
+        scores[0].cpu().double() for scores in compare_ablated(model, inputs, components)
+    )
+    before, after = with_all.softmax(0), without.softmax(0)
+
+    def change(index: int) -> ScoreChange:
+        values = (float(scores[index]) for scores in (with_all, without, before, after))
+        return ScoreChange(index, class_name(database, index), *values)
+
+    first, last = int(with_all.argmax()), int(without.argmax())
+    ranked = torch.argsort(-torch.maximum(before, after), stable=True).tolist()
+    needed = {first, last} if target is None else {first, last, target}
+    shown = list(dict.fromkeys([*needed, *ranked]))[: max(top, len(needed))]
+    shown.sort(key=lambda index: (-float(before[index]), index))
+    return PredictionWithout(
+        tuple(components), change(first), change(last), tuple(map(change, shown))
+    )

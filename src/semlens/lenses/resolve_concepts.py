@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from semlens.errors import ConceptError, RelevanceError, SemlensError
+from semlens.lenses.arguments import AnyTarget
 from semlens.lenses.audit.audit_records import AuditRecord, audit_records
 from semlens.lenses.classes import class_name, classes_named, find_class
 from semlens.lenses.concepts import (
@@ -48,7 +49,7 @@ ClassConcepts = Annotated[
 ]
 """What a class should and should not rely on; None for its default sets."""
 OwnTarget = Annotated[
-    int | str | None,
+    AnyTarget,
     setting("Class, by name or by logit index [the class that the concept set names]."),
 ]
 
@@ -68,7 +69,7 @@ class ResolvedConcepts:
 
 
 def sets_for(
-    database: Database, concepts: Concepts, target: int | str | None = None, *, files: bool = True
+    database: Database, concepts: Concepts, target: int | None = None, *, files: bool = True
 ) -> list[ConceptSet]:
     """Load concept sets in any form.
 
@@ -114,7 +115,7 @@ def remote_sets(
     return sets_for(database, items, files=False)
 
 
-def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -> ConceptSet:
+def set_for(database: Database, target: int, sets: Sequence[ConceptSet]) -> ConceptSet:
     """Join the sets that apply to a class: those that name it, and those that name no class.
 
     Raises
@@ -122,11 +123,10 @@ def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -
     ConceptError
         If all of them name other classes.
     """
-    class_index = find_class(database, target)
-    matches = [s for s in sets if s.target is None or class_of(database, s) == class_index]
+    matches = [s for s in sets if s.target is None or class_of(database, s) == target]
     if not matches:
         raise ConceptError(
-            f"No concept set is for the class '{class_name(database, class_index)}'.",
+            f"No concept set is for the class '{class_name(database, target)}'.",
             f"The sets are for {', '.join(sorted({str(s.target) for s in sets})) or 'no class'}.",
             "Remove 'target' from a set to use it for this class as well.",
         )
@@ -142,7 +142,7 @@ def class_of(database: Database, concept_set: ConceptSet) -> int | None:
 
 
 def class_and_concepts(
-    database: Database, target: int | str | None, concepts: Concepts | None
+    database: Database, target: int | None, concepts: Concepts | None
 ) -> tuple[int, ConceptSet]:
     """Return the index of a class, and the concepts to audit it with.
 
@@ -155,26 +155,26 @@ def class_and_concepts(
         If neither is given, the sets name several classes, or no set applies to the class.
     """
     if concepts is None and target is not None:
-        class_index = find_class(database, target)
-        sets = _default_sets(database, [class_index])[class_index]
-        return class_index, _join(database, class_index, sets).concepts
+        sets = _default_sets(database, [target])[target]
+        return target, _join(database, target, sets).concepts
     sets = [] if concepts is None else sets_for(database, concepts)
-    targets = sorted({s.target for s in sets if s.target is not None})
     if not sets:
         raise ConceptError(
             "There is no concept set.",
             "Expected concepts that the class should and should not rely on, or a class.",
             "Write a set (docs/concept-sets.md), or name a bundled one such as paper-ox.",
         )
-    if target is None and len(targets) != 1:
-        names = "the classes " + ", ".join(targets) if targets else "no class"
-        raise ConceptError(
-            f"The concept sets name {names}.",
-            "Expected one class.",
-            "Set target to its name or index.",
-        )
-    class_index = find_class(database, targets[0] if target is None else target)
-    return class_index, set_for(database, class_index, sets)
+    if target is None:
+        targets = sorted({s.target for s in sets if s.target is not None})
+        if len(targets) != 1:
+            names = "the classes " + ", ".join(targets) if targets else "no class"
+            raise ConceptError(
+                f"The concept sets name {names}.",
+                "Expected one class.",
+                "Set target to its name or index.",
+            )
+        target = find_class(database, targets[0])
+    return target, set_for(database, target, sets)
 
 
 def concepts_by_class(

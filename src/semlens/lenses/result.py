@@ -83,8 +83,10 @@ class Result(ABC):
 
     def section(self, target: str | None = None) -> Section:
         """Return what views show: sentences, figure and table, if given about one class."""
-        summary = str(getattr(self, "summary", ""))
-        return Section([summary] if summary else [], self.figure(), self.to_pandas())
+        said: Any = getattr(self, "sentence", None) or getattr(self, "summary", None)
+        said = said() if callable(said) else said
+        sentences = [said] if isinstance(said, str) and said else []
+        return Section(sentences, self.figure(), self.to_pandas())
 
     def plot(self) -> Chart | Image.Image:
         """Draw the result: a chart (``matplotlib.figure.Figure``) or a sheet of images."""

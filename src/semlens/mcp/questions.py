@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any
 
+from semlens.lenses.arguments import find_optional_class
 from semlens.lenses.audit.audit import audit as ask_audit
 from semlens.lenses.compare.compare import compare as ask_compare
 from semlens.lenses.concepts import ConceptSet
@@ -56,7 +57,7 @@ def search(call: Call) -> Result:
 
 @tool(
     ask_explain,
-    without=("concepts", *_TECHNICAL),
+    without=("concepts", "without", *_TECHNICAL),
     image=(ImageName, ...),
     ablated=(
         Annotated[list[str], setting("Components to set to zero first, such as layer4:17.")],
@@ -98,7 +99,8 @@ def audit(call: Call) -> Result:
     Each relevant component gets a verdict: valid, spurious, both or unexpected. P-values compare
     with random concepts and, for the alarm, with the other classes.
     """
-    sets = sets_for(call.db, call["concept_sets"], call["target"], files=False)
+    target = find_optional_class(call.db, call["target"])
+    sets = sets_for(call.db, call["concept_sets"], target, files=False)
     if call["valid"] or call["spurious"]:
         name = "concepts of this call"
         sets.append(ConceptSet.of(name=name, valid=call["valid"], spurious=call["spurious"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,12 +22,11 @@ ComponentValues = Mapping[Component, float] | Mapping[str, float]
 """Values that replace components, by component or name, in units of the activation."""
 
 
-@contextmanager
 def pruned(
     model: SubjectModel,
     components: Components,
     to: ComponentValues | None = None,
-) -> Iterator[SubjectModel]:
+) -> AbstractContextManager[SubjectModel]:
     """Set components to zero, or to given values, inside a ``with`` block (paper, 4.3.3).
 
     The model itself is not changed: this uses hooks, which are removed at the end of the block.
@@ -38,19 +37,27 @@ def pruned(
     to
         Values that replace components, in units of the activation; by default zero.
     """
+    return replaced(model, replacement_values(as_components(components), to))
+
+
+@contextmanager
+def replaced(
+    model: SubjectModel, new_values: Mapping[str, Mapping[int, float]]
+) -> Iterator[SubjectModel]:
+    """Replace channels as :func:`pruned` does, by the values of :func:`replacement_values`."""
     with ExitStack() as stack:
-        for name, values in replacement_values(components, to).items():
+        for name, values in new_values.items():
             stack.enter_context(batched_ablation(model, name, [values]))
         yield model
 
 
 def replacement_values(
-    components: Components, to: ComponentValues | None = None
+    components: Sequence[Component], to: ComponentValues | None = None
 ) -> dict[str, dict[int, float]]:
     """Return the value of each replaced channel by layer; zero for components not in ``to``."""
     values = {str(component): float(value) for component, value in (to or {}).items()}
     by_layer: dict[str, dict[int, float]] = {}
-    for component in as_components(components):
+    for component in components:
         by_layer.setdefault(component.layer, {})[component.index] = values.get(str(component), 0.0)
     return by_layer
 

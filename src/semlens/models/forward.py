@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 from PIL import Image
 from torch import Tensor
 
@@ -207,6 +207,23 @@ def readouts_and_logits_of(
     }
     joined = np.concatenate(scores) if scores else None
     return by_layer, joined if joined is not None and len(joined) == count else None
+
+
+@torch.inference_mode()
+def compare_ablated(
+    model: SubjectModel, batch: Tensor, components: Sequence[Component]
+) -> tuple[Float[Tensor, "b classes"], Float[Tensor, "b classes"]]:
+    """Return the logits of a batch with all components, and without some (paper, 4.3.3).
+
+    Raises
+    ------
+    ModelError
+        If the model outputs no logits.
+    """
+    with evaluating(model.module):
+        before = run_scores(model, batch)
+        with pruned(model, components):
+            return before, run_scores(model, batch)
 
 
 IMAGES_PER_PASS = 128

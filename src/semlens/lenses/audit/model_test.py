@@ -17,15 +17,15 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.errors import DataError, ModelError
 from semlens.lens import lens
+from semlens.lenses.arguments import Target
 from semlens.lenses.audit.model_test_result import ModelTest, Outputs, SpuriousSet
 from semlens.lenses.auroc import auroc, auroc_interval
-from semlens.lenses.classes import class_name, class_samples, find_class, known_classes
+from semlens.lenses.classes import class_name, class_samples, known_classes
 from semlens.lenses.correct.corrected_model import with_weights
 from semlens.models.forward import ImageReader, logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Target
 
 ALL_SETS, ALL_ARTEFACTS = "all sets", "all artefacts"
 """Names of all sets together, and of all artefacts on one image."""
@@ -94,17 +94,17 @@ def model_test(
             "Expected images of spurious features only, or an artefact to insert.",
             "Pass for example spurious=FOLDER or artefacts=['hue'].",
         )
-    class_index, image_sets = find_class(database, target), _image_sets(spurious)
+    image_sets = _image_sets(spurious)
     # missing images are reported before the model is loaded
     real_images = None if real is None else as_images(real)
     samples = (
-        class_samples(database, class_index, count, instead="pass images of the class as real")
+        class_samples(database, target, count, instead="pass images of the class as real")
         if real_images is None
         else np.arange(len(real_images))
     )
-    others = _other_samples(database, class_index, count, seed).tolist() if to_insert else []
+    others = _other_samples(database, target, count, seed).tolist() if to_insert else []
     model = database.model if weights is None else with_weights(database.model, weights)
-    run = partial(_outputs, model, class_index, batch_size)
+    run = partial(_outputs, model, target, batch_size)
     on_real = run("real images", (real_images or database.images).read, samples.tolist())
     sets: list[SpuriousSet] = []
     for name, images, members in image_sets:
@@ -121,8 +121,7 @@ def model_test(
             outputs = run(f"with {name}", read, others)
             source = " + ".join(artefact.spec for artefact in group)
             sets.append(_spurious_set(name, source, on_real, outputs, without))
-    name = class_name(database, class_index)
-    return ModelTest(class_index, name, model.spec, on_real, tuple(sets))
+    return ModelTest(target, class_name(database, target), model.spec, on_real, tuple(sets))
 
 
 def _outputs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,13 @@ from rich.console import Group
 from rich.text import Text
 
 from semlens.draw.text_table import rich_table
+from semlens.figures import Distribution, Distributions, FigureSpec, Tone
 from semlens.lenses.audit.wording import STRAIGHT, percent, quoted
 from semlens.lenses.correct.artefact_sensitivity import change_interval
 from semlens.lenses.result import Result
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+BINS = 40
+"""Bins of a histogram of logits."""
 TOPS = (1, 3, 5)
 """Ranks within which the class counts as predicted (paper, F.1.1: 5)."""
 
@@ -140,23 +140,32 @@ class ModelTest(Result):
             "sets": [{"source": tested.source, **_row(tested)} for tested in self.sets],
         }
 
-    def plot(self) -> Figure:
-        """Draw the class's logits on real images and on each set."""
-        from semlens.draw.model_test_plot import Strip, model_test_figure
-
-        strips = [
-            Strip(
-                tested.name,
-                tested.outputs.logit,
-                tested.auroc,
-                tested.interval,
-                tested.outputs.top(1),
-            )
-            for tested in self.sets
-        ]
+    def figure(self) -> FigureSpec:
+        """Return the distributions of the class's logits on real images and on each set."""
         # every artefact was inserted into the same images
         clean = next((t.without.logit for t in self.sets if t.without is not None), None)
-        return model_test_figure(self.name, self.real.logit, strips, clean)
+        groups: list[tuple[str, Float32[np.ndarray, " _"], Tone, str]] = [
+            (f"real: {self.name}", self.real.logit, "valid", "")
+        ]
+        for tested in self.sets:
+            low, high = tested.interval
+            note = (
+                f"AUROC {tested.auroc:.3f}, {low:.3f} to {high:.3f}; "
+                f"top 1: {percent(tested.outputs.top(1))}"
+            )
+            groups.append((tested.name, tested.outputs.logit, "spurious", note))
+        if clean is not None:
+            groups.append(("without artefact", clean, "neutral", ""))
+        edges = np.histogram_bin_edges(np.concatenate([logit for _, logit, _, _ in groups]), BINS)
+        rows = [
+            Distribution(
+                name, edges.tolist(), np.histogram(logit, edges)[0].tolist(),
+                float(np.median(logit)), tone, note,
+            )
+            for name, logit, tone, note in groups
+        ]  # fmt: skip
+        panel = Distributions("", rows, f"logit of '{self.name}'", rows[0].median)
+        return FigureSpec(f"'{self.name}': real images against spurious features only", [panel])
 
     def __rich__(self) -> Group:
         """Return the table for the terminal."""

@@ -26,7 +26,7 @@ from semlens.lenses.audit.audit_records import (
 )
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.verdicts import Verdicts
-from semlens.lenses.classes import class_name
+from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.concepts import Concepts, ConceptSet
 from semlens.lenses.resolve_concepts import class_and_concepts, concepts_by_class
 from semlens.store.json_documents import Document
@@ -67,7 +67,9 @@ class SavedAudits(AuditRecords):
         ConceptError
             If a concept is on both sides, or the lists are too long.
         """
-        class_index, concept_set = class_and_concepts(self.database, target, concepts)
+        class_index, concept_set = class_and_concepts(
+            self.database, find_class(self.database, target), concepts
+        )
         target_name, when = class_name(self.database, class_index), utc_now()
         sides = {
             kind: [ListedConcept.of(c).model_dump() for c in concept_set.of_kind(kind).concepts]

@@ -15,6 +15,7 @@ from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
 from semlens.errors import RelevanceError
 from semlens.lens import lens
+from semlens.lenses.arguments import AnyTarget
 from semlens.lenses.audit.class_contrast import (
     ConceptContrasts,
     class_excess,
@@ -237,7 +238,7 @@ class Suspects(Result):
 def suspects(
     database: Database,
     target: Annotated[
-        int | str | None, setting("Class, by name or logit index [all that are compared].")
+        AnyTarget, setting("Class, by name or logit index [all that are compared].")
     ] = None,
     concepts: ClassConcepts = None,
     *,

@@ -8,22 +8,19 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float32, Int64
 
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.lens import lens
 from semlens.lenses.accuracy import check_targets
-from semlens.lenses.classes import class_samples, find_class, sample_numbers, true_classes
+from semlens.lenses.arguments import Components, Target
+from semlens.lenses.classes import class_samples, sample_numbers, true_classes
 from semlens.lenses.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
-from semlens.lenses.correct.component_files import resolve_components
-from semlens.models.ablation import pruned
-from semlens.models.forward import ImageReader, batches, run_scores
-from semlens.models.hooks import evaluating
+from semlens.models.forward import ImageReader, batches, compare_ablated
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Component, Components, Target
+from semlens.types import Component
 
 PER_CLASS, AT_MOST = 20, 400
 """Default number of images per class, and in total."""
@@ -169,26 +166,24 @@ def ablation_preview(
     ModelError
         If the model outputs no logits, or only one.
     """
-    selected = resolve_components(components, database)
-    logit, images = find_class(database, target), database.images
+    images = database.images
     sources: dict[str, ImageReader] = {CLEAN: images.read}
     for item in as_artefacts(artefact or ()):
         sources[item.name] = lambda sample, item=item: insert_drawn(
             images.read(sample), [item], seed, sample
         )
     if samples is None:
-        drawn, right = preview_samples(database, logit, per_class, at_most, seed)
+        drawn, right = preview_samples(database, target, per_class, at_most, seed)
     else:
         drawn = np.array(sample_numbers(samples), np.int64)
         right = true_classes(database)[drawn].astype(np.int64)
     sets = tuple(
-        _predict(database.model, name, read, drawn, right, selected, batch_size)
+        _predict(database.model, name, read, drawn, right, components, batch_size)
         for name, read in sources.items()
     )
-    return AblationPreview(logit, tuple(selected), drawn, right, sets)
+    return AblationPreview(target, tuple(components), drawn, right, sets)
 
 
-@torch.inference_mode()
 def _predict(
     model: SubjectModel,
     name: str,
@@ -201,13 +196,10 @@ def _predict(
     """Return the predicted classes with and without components; images are decoded once."""
     predicted: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     probability: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    with evaluating(model.module):
-        for batch in batches(model, reader, samples.tolist(), batch_size, name):
-            for run, ablated in enumerate(((), components)):
-                with pruned(model, ablated):
-                    scores = run_scores(model, batch)
-                check_targets(right, scores.shape[1])
-                largest = scores.float().softmax(1).max(1)
-                predicted[run].append(largest.indices.cpu().numpy())
-                probability[run].append(largest.values.cpu().numpy())
+    for batch in batches(model, reader, samples.tolist(), batch_size, name):
+        for run, scores in enumerate(compare_ablated(model, batch, components)):
+            check_targets(right, scores.shape[1])
+            largest = scores.float().softmax(1).max(1)
+            predicted[run].append(largest.indices.cpu().numpy())
+            probability[run].append(largest.values.cpu().numpy())
     return Predictions(name, *map(np.concatenate, predicted), *map(np.concatenate, probability))

@@ -15,14 +15,23 @@ from rich.console import Group, RenderableType
 from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
+from semlens.figures import (
+    Distribution,
+    Distributions,
+    FigureSpec,
+    Panel,
+    PictureRow,
+    Pictures,
+    Tone,
+)
 from semlens.lens import lens
+from semlens.lenses.arguments import Components
 from semlens.lenses.correct.cav import fit_linear_svm, standardise
-from semlens.lenses.correct.component_files import resolve_components
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.models.forward import readouts
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Component, Components
+from semlens.types import Component
 
 SEEDS = 30
 """Samples with the strongest readouts of the components: the positives of the classifier."""
@@ -33,6 +42,8 @@ SHARED = 3
 or of half of them if that is fewer; chosen on the demo world."""
 SHOWN = 8
 """Samples on each side of the threshold that the plot shows."""
+BINS = 50
+"""Bins of the histogram of scores."""
 SIDE = 72
 """Longest side of a sample in the plot, in pixels."""
 
@@ -86,12 +97,27 @@ class AffectedSamples(Result):
             "flagged": self.frame.query("flagged").drop(columns="flagged").to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw the scores, and the samples around the threshold."""
-        from semlens.draw.correct_plots import affected_plot
-
-        scores, flagged = self.frame["score"].to_numpy(), len(self.samples)
-        return affected_plot(scores, self.threshold, self.pictures, min(flagged, SHOWN), flagged)
+    def figure(self) -> FigureSpec:
+        """Return the scores on both sides of the threshold, and the samples around it."""
+        scores = self.frame["score"].to_numpy(float)
+        edges = np.histogram_bin_edges(np.append(scores, self.threshold), BINS).tolist()
+        flagged = self.frame["flagged"].to_numpy(bool)
+        kinds: list[tuple[str, Bool[np.ndarray, " n"], Tone]] = [
+            ("flagged", flagged, "spurious"), ("not flagged", ~flagged, "neutral"),
+        ]  # fmt: skip
+        groups = [
+            Distribution(name, edges, np.histogram(scores[mask], edges)[0].tolist(), tone=tone)
+            for name, mask, tone in kinds
+        ]
+        panels: list[Panel] = [Distributions("Scores", groups, "score", self.threshold)]
+        if self.pictures:
+            above = min(len(self.samples), SHOWN)
+            rows = [
+                PictureRow(self.pictures[:above], "flagged"),
+                PictureRow(self.pictures[above:], "not flagged"),
+            ]
+            panels.append(Pictures("Around the threshold, highest score first", rows))
+        return FigureSpec(f"{len(self.samples)} of {len(scores)} samples are affected", panels)
 
     def __rich__(self) -> RenderableType:
         """Return the counts by class and the samples with the highest scores."""
@@ -132,9 +158,8 @@ def affected(
     >>> result = affected(db, db.search("watermark", top=8), all_data=True)   # doctest: +SKIP
     >>> result.paths                                                          # doctest: +SKIP
     """
-    selected = resolve_components(components, database)
     if not all_data:
-        return _from_examples(database, selected)
+        return _from_examples(database, components)
     usable = np.flatnonzero(database.samples["error"].isna().to_numpy())
     if len(usable) < 4:
         raise DataError(
@@ -142,10 +167,10 @@ def affected(
             "Expected at least 4.",
             "Build a database of more images.",
         )
-    score = _scores(database, selected, usable)
+    score = _scores(database, components, usable)
     frame = _table(database, usable, score, score > 0)
     return AffectedSamples(
-        tuple(selected), frame, 0.0, len(usable), True, _pictures(frame, database.images)
+        tuple(components), frame, 0.0, len(usable), True, _pictures(frame, database.images)
     )
 
 

@@ -17,17 +17,21 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
+from semlens.figures import FigureSpec, Series, Values
 from semlens.lens import lens
 from semlens.lenses.accuracy import Evaluation, LabelledImages, evaluate_labelled, labelled_images
+from semlens.lenses.arguments import AnyComponents
 from semlens.lenses.correct.corrected_model import with_weights
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.models.ablation import pruned
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Component, Components, as_components, as_list
+from semlens.types import Component, as_list
 
 VANILLA, CLEAN, PRUNED, ALL = "vanilla", "clean", "pruned", "all"
+MAX_PANELS = 4
+"""Largest number of classes that have a panel each."""
 Z = 1.959964
 """Standard normal quantile of a 95 % interval."""
 COLUMNS = (
@@ -70,11 +74,30 @@ class Sensitivity(Result):
             "rows": self.frame.to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw accuracies and changes as grouped bars (paper, Fig. F.13)."""
-        from semlens.draw.correct_plots import sensitivity_plot
+    def figure(self) -> FigureSpec:
+        """Return accuracies and their changes, by set and model (paper, Fig. F.13)."""
+        classes = [name for name in dict.fromkeys(self.frame["class"]) if name != ALL]
+        panels = [self._panel(ALL, "accuracy", self.sets, ("accuracy", "low", "high"))]
+        if len(self.sets) > 1:
+            axis = f"change from '{self.sets[0]}'"
+            for name in [ALL, *(classes if len(classes) <= MAX_PANELS else [])]:
+                columns = "change", "change_low", "change_high"
+                panels.append(self._panel(name, axis, self.sets[1:], columns))
+        return FigureSpec("Accuracy with and without artefacts", panels)
 
-        return sensitivity_plot(self.frame)
+    def _panel(
+        self, of_class: str, axis: str, sets: list[str], columns: tuple[str, str, str]
+    ) -> Values:
+        series: list[Series] = []
+        for model in self.models:
+            rows: Any = self.frame[
+                (self.frame["model"] == model) & (self.frame["class"] == of_class)
+            ]
+            value, low, high = (rows.set_index("images").reindex(sets)[c].tolist() for c in columns)
+            series.append(Series(value, model, low, high))
+        title = "All classes" if of_class == ALL else of_class
+        limits = (0.0, 1.0) if axis == "accuracy" else None
+        return Values(title, sets, series, axis, limits=limits)
 
     def __rich__(self) -> RenderableType:
         """Return the rows over all classes."""
@@ -97,7 +120,7 @@ def sensitivity(
     database: Database,
     artefacts: Artefacts = (),
     *,
-    prune: Components = (),
+    prune: AnyComponents = (),
     weights: Weights = (),
     images: ImageSets = (),
     only: Annotated[
@@ -132,8 +155,6 @@ def sensitivity(
     >>> result.to_pandas().query("`class` == 'all'")                   # doctest: +SKIP
     """
     inserted = as_artefacts(artefacts)
-    removed = as_components(prune)
-    database.rows_of(removed)
     models = {
         VANILLA: database.model,
         **{
@@ -146,7 +167,7 @@ def sensitivity(
         for name, value in by_name(images, first=CLEAN).items()
     } or {CLEAN: labelled_images(database, only=only)}
     return accuracies(
-        models, with_artefacts(sets, inserted, seed), prune=removed, batch_size=batch_size
+        models, with_artefacts(sets, inserted, seed), prune=prune, batch_size=batch_size
     )
 
 

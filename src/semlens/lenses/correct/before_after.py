@@ -15,7 +15,8 @@ from PIL import Image
 from semlens.data.artefact import insert_drawn
 from semlens.errors import DataError
 from semlens.lens import lens
-from semlens.lenses.classes import class_name, find_class
+from semlens.lenses.arguments import Components, Target
+from semlens.lenses.classes import class_name
 from semlens.lenses.correct.ablation_preview import (
     AblationPreview,
     Predictions,
@@ -23,11 +24,10 @@ from semlens.lenses.correct.ablation_preview import (
     ablation_preview,
     preview_samples,
 )
-from semlens.lenses.correct.component_files import resolve_components
 from semlens.lenses.correct.mark import Mark, find_mark, taken_for
 from semlens.lenses.correct.repair_selection import Step, next_components
 from semlens.store.reader import Database
-from semlens.types import Component, Components, Target
+from semlens.types import Component
 
 SURROUNDINGS = 0.05
 """Share of other images that a control may turn at least, before it is said."""
@@ -291,27 +291,25 @@ def before_after(
     ModelError
         If the model outputs no logits, or only one.
     """
-    selected = resolve_components(components, database)
-    index = find_class(database, target)
-    samples, _ = preview_samples(database, index, per_class, at_most, seed)
+    samples, _ = preview_samples(database, target, per_class, at_most, seed)
     mark, reason = None, None
     try:
-        mark = find_mark(database, index, selected, samples, seed)
+        mark = find_mark(database, target, components, samples, seed)
     except DataError as error:
         reason = error.value
     preview = ablation_preview(
-        database, index, selected, artefact=None if mark is None else mark.pieces, seed=seed,
+        database, target, components, artefact=None if mark is None else mark.pieces, seed=seed,
         samples=samples,
     )  # fmt: skip
     control = None
     if mark is not None and mark.control is not None:
-        control = taken_for(database, index, mark.control, samples, seed)
+        control = taken_for(database, target, mark.control, samples, seed)
     result = BeforeAfter(
-        preview, class_name(database, index), mark, control, reason, (), database, seed
+        preview, class_name(database, target), mark, control, reason, (), database, seed
     )
     if mark is None or not _acts_still(result):
         return result
-    remaining = result.turned & (result.preview.sets[1].after == index)
+    remaining = result.turned & (result.preview.sets[1].after == target)
     steps = next_components(database, preview, mark.pieces, remaining, seed)
     return replace(result, steps=tuple(steps))
 

@@ -8,34 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from semlens.errors import DataError, LayerError
+from semlens.errors import DataError
 from semlens.regular_files import read_text
-from semlens.store.reader import Database
-from semlens.types import Component, Components, as_components
+from semlens.types import Component
 
 VERDICT = "verdict"
 AUROC = "auroc"
 SPURIOUS = "spurious"
-
-
-def resolve_components(components: Components, database: Database | None = None) -> list[Component]:
-    """Return a list of distinct components, checked against the database if there is one.
-
-    Raises
-    ------
-    LayerError
-        If there are none, a name has another form, or one is not in the database.
-    """
-    resolved = list(dict.fromkeys(as_components(components)))
-    if not resolved:
-        raise LayerError(
-            "No component is given.",
-            "Expected at least one, as LAYER:INDEX.",
-            "Find components with 'semlens search DB TEXT' or 'semlens audit DB'.",
-        )
-    if database is not None:
-        database.rows_of(resolved)
-    return resolved
 
 
 def read_components(

@@ -142,7 +142,7 @@ def find_mark(
         If it cannot be cut out.
     """
     try:
-        segments = cut_out(database, components[:LOCATING], count=LOCATED, seed=seed)
+        segments = cut_out(database, list(components[:LOCATING]), count=LOCATED, seed=seed)
     except (DataError, RelevanceError) as error:
         raise DataError(
             f"No mark can be cut out: {error.value}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.errors import ModelError, RelevanceError
 from semlens.lens import lens
-from semlens.lenses.correct.component_files import resolve_components
+from semlens.lenses.arguments import Components, distinct_components
 from semlens.lenses.correct.corrected_model import CorrectedModel
 from semlens.lenses.correct.weight_pruning import (
     BlockingOpError,
@@ -29,7 +29,7 @@ from semlens.lenses.correct.weight_pruning import (
     pruned_values,
 )
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES
-from semlens.models.ablation import ComponentValues, pruned, replacement_values
+from semlens.models.ablation import ComponentValues, replaced, replacement_values
 from semlens.models.activations import measure_layout
 from semlens.models.forward import class_scores
 from semlens.models.hooks import evaluating
@@ -37,7 +37,8 @@ from semlens.models.subject import SubjectModel
 from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepare_inputs
 from semlens.relevance.layer_nodes import layer_nodes, layer_values
 from semlens.store.reader import Database
-from semlens.types import Component, Components
+from semlens.types import Component
+from semlens.types import Components as ComponentsLike
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,18 +86,16 @@ def prune(database: Database, components: Components) -> PrunedModel:
     >>> result = prune(db, db.search("watermark", top=8))               # doctest: +SKIP
     >>> result.save_weights("pruned.safetensors").spec                  # doctest: +SKIP
     """
-    selected = resolve_components(components, database)
-    model = database.model
-    state, edits = prune_weights(model, selected)
-    model = model.with_dictionaries(())
+    model = database.model.with_dictionaries(())
+    state, edits = prune_weights(database.model, components)
     copied = replace(model, module=copy.deepcopy(model.module), spec="python:pruned")
     copied.module.load_state_dict(state)
-    return PrunedModel(copied, model.spec, tuple(selected), edits, database)
+    return PrunedModel(copied, model.spec, tuple(components), edits, database)
 
 
 def pruned_state(
     model: SubjectModel,
-    components: Components,
+    components: ComponentsLike,
     to: ComponentValues | None = None,
 ) -> dict[str, Tensor]:
     """Return the model's weights without some components: a state dict for the same module.
@@ -125,33 +124,61 @@ def pruned_state(
     >>> state = sl.pruned_state(model, ["layer3:5", "layer3:84"])       # doctest: +SKIP
     >>> model.module.load_state_dict(state)                             # doctest: +SKIP
     """
-    return prune_weights(model, components, to)[0]
+    return prune_weights(model, distinct_components(components), to)[0]
 
 
 def prune_weights(
     model: SubjectModel,
-    components: Components,
+    components: Sequence[Component],
     to: ComponentValues | None = None,
 ) -> tuple[dict[str, Tensor], tuple[TensorEdit, ...]]:
     """Return the state dict of :func:`pruned_state`, and the edits that were made."""
-    selected = resolve_components(components)
-    of_dictionaries = [one for one in selected if one.layer in model.dictionaries]
+    try:
+        return _edited_weights(model, replacement_values(components, to))
+    except _InexactEditError as error:
+        affected = [str(one) for one in components if one.layer in error.layers]
+        more = f" and {len(affected) - 4} more" if len(affected) > 4 else ""
+        raise ModelError(
+            f"Cannot prune {', '.join(affected[:4])}{more} by editing weights: {error}.",
+            "Expected components that only convolutions and linear layers read, or that have "
+            "weights of their own.",
+            "Prune with hooks instead: 'with semlens.pruned(model, components): ...'.",
+        ) from error
+
+
+class _InexactEditError(Exception):
+    """No edit of the weights has exactly the effect of removing channels of some layers."""
+
+    def __init__(self, layers: Iterable[str], reason: str) -> None:
+        self.layers = set(layers)
+        super().__init__(reason)
+
+
+def _edited_weights(
+    model: SubjectModel, new_values: dict[str, dict[int, float]]
+) -> tuple[dict[str, Tensor], tuple[TensorEdit, ...]]:
+    """Edit the weights so that channels have new values, and compare the result with hooks."""
+    of_dictionaries = new_values.keys() & model.dictionaries
     if of_dictionaries:
-        raise _inexact(of_dictionaries, "no weights hold the code of a dictionary")
+        raise _InexactEditError(of_dictionaries, "no weights hold the code of a dictionary")
     model = model.with_dictionaries(())
     example = model.example
-    with pruned(model, selected, to), evaluating(model.module), torch.no_grad():
+    with replaced(model, new_values), evaluating(model.module), torch.no_grad():
         expected = class_scores(model.module(example))
     if expected is None:
-        raise _inexact(selected, "the model outputs boxes, not logits that can be compared")
-    pruner = _WeightPruner(model, selected, replacement_values(selected, to), example[:1])
+        raise _InexactEditError(
+            new_values, "the model outputs boxes, not logits that can be compared"
+        )
+    pruner = _WeightPruner(model, new_values, example[:1])
     state = pruner.run()
     with evaluating(model.module), torch.no_grad():
         logits: Any = class_scores(torch.func.functional_call(model.module, state, (example,)))
     half = logits.dtype in (torch.float16, torch.bfloat16)
     tolerance = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
     if not float((logits - expected).abs().max()) <= tolerance:  # also raised for NaN
-        raise _inexact(selected, "the pruned weights give different logits than the hooks")
+        raise _InexactEditError(
+            new_values, "the pruned weights give different logits than the hooks"
+        )
     return state, tuple(pruner.weights.edits)
 
 
@@ -161,11 +188,10 @@ class _WeightPruner:
     def __init__(
         self,
         model: SubjectModel,
-        components: list[Component],
         new_values: dict[str, dict[int, float]],
         example: Tensor,
     ) -> None:
-        self.model, self.components, self.new_values = model, components, new_values
+        self.model, self.new_values = model, new_values
         self.module = in_full_precision(model.module)
         if model.device.type != "cpu":  # marks and weights are on the CPU
             self.module = copy.deepcopy(self.module).cpu()
@@ -175,7 +201,9 @@ class _WeightPruner:
             values = layer_values(self.module, self.example, list(new_values))
             nodes = layer_nodes(self.graph, self.module, self.example, values)
         except RelevanceError as error:
-            raise _inexact(components, f"its operations are unknown ({error.value})") from error
+            raise _InexactEditError(
+                new_values, f"its operations are unknown ({error.value})"
+            ) from error
         self.weights = EditableWeights(self.module, self.graph)
         self.nodes = {name: nodes[name] for name in new_values}
         layouts = model.channel_orders(list(new_values))
@@ -190,47 +218,43 @@ class _WeightPruner:
         order = {node: index for index, node in enumerate(self.graph.nodes)}
         ends: dict[OpNode, Bool[Tensor, ...]] = {}
         for name in sorted(self.nodes, key=lambda name: -order[self.nodes[name]]):
-            self._prune(name, ends)
-            ends[self.nodes[name]] = self._mark(name)
+            mark = self._mark(name)
+            self._prune(name, mark, ends)
+            ends[self.nodes[name]] = mark
         changed = {edit.tensor for edit in self.weights.edits}
         return {
             name: self.weights.state[name].to(value) if name in changed else value.detach().clone()
             for name, value in self.model.module.state_dict().items()
         }
 
-    def _prune(self, name: str, ends: Mapping[OpNode, Bool[Tensor, ...]]) -> None:
+    def _prune(
+        self, name: str, mark: Bool[Tensor, ...], ends: Mapping[OpNode, Bool[Tensor, ...]]
+    ) -> None:
         """Prune one layer by editing its readers or, if that is not exact, its producers."""
         weights = self.weights
         saved = {key: value.clone() for key, value in weights.state.items()}, list(weights.edits)
 
-        def read(node: OpNode, mark: Bool[Tensor, ...]) -> bool:
+        def read(node: OpNode, marked: Bool[Tensor, ...]) -> bool:
             source = node.args[0] if node.args else None
             if not isinstance(source, OpNode) or not isinstance(self.values[source], Tensor):
                 return False
-            return weights.cut_columns(node, mark, self.values[source], name)
+            return weights.cut_columns(node, marked, self.values[source], name)
 
         try:
-            propagate_marks(self.graph, self.nodes[name], self._mark(name), self.values, ends, read)
+            propagate_marks(self.graph, self.nodes[name], mark, self.values, ends, read)
+            return
         except BlockingOpError as reader:
             weights.state, weights.edits = saved
-            if any(self.new_values[name].values()):
-                raise self._refused(name, reader) from reader
+            because = f", and {reader.reason}" if reader.reason else ""
+            reasons = [f"{reader.operation} reads {name}{because}"]
+        if not any(self.new_values[name].values()):
             try:
                 weights.zero_producers(self.graph, self.nodes[name], self.new_values[name], name)
+                return
             except BlockingOpError as producer:
-                raise self._refused(name, reader, producer) from producer
-
-    def _refused(
-        self, name: str, reader: BlockingOpError, producer: BlockingOpError | None = None
-    ) -> ModelError:
-        reasons = [
-            f"{reader.operation} reads {name}" + (f", and {reader.reason}" * bool(reader.reason))
-        ]
-        if producer is not None:
-            reason = f" ({producer.reason})" if producer.reason else ""
-            reasons.append(f"{producer.operation} produces it{reason}")
-        components = [component for component in self.components if component.layer == name]
-        return _inexact(components, "; ".join(reasons))
+                because = f" ({producer.reason})" if producer.reason else ""
+                reasons.append(f"{producer.operation} produces it{because}")
+        raise _InexactEditError([name], "; ".join(reasons))
 
     def _mark(self, name: str) -> Bool[Tensor, ...]:
         value: Tensor = self.values[self.nodes[name]]
@@ -243,14 +267,3 @@ class _WeightPruner:
         for index, new in self.new_values[name].items():
             changed.movedim(self.axes[name], -1)[..., index] = new
         return changed
-
-
-def _inexact(components: list[Component], reason: str) -> ModelError:
-    names = ", ".join(str(component) for component in components[:4])
-    more = f" and {len(components) - 4} more" if len(components) > 4 else ""
-    return ModelError(
-        f"Cannot prune {names}{more} by editing weights: {reason}.",
-        "Expected components that only convolutions and linear layers read, or that have weights "
-        "of their own.",
-        "Prune with hooks instead: 'with semlens.pruned(model, components): ...'.",
-    )

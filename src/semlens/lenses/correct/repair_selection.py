@@ -143,7 +143,7 @@ def _ranked(
     seed: int,
 ) -> list[Component]:
     """Return the other components whose relevance the artefact raises, most first."""
-    samples = preview.samples[remaining][:TRACED]
+    samples = preview.samples[remaining][:TRACED].tolist()
     marked = WithArtefact(database.images, [artefact], seed=seed)
     try:
         jobs = [make_job(database, preview.target, samples, images) for images in (None, marked)]

@@ -18,13 +18,13 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, nearest
+from semlens.figures import FigureSpec, Point, Scatter
 from semlens.lens import lens
 from semlens.lenses.accuracy import LabelledImages, evaluate_labelled, labelled_images
 from semlens.lenses.correct.affected_samples import AffectedSamples
 from semlens.lenses.correct.component_files import read_affected
 from semlens.lenses.correct.corrected_model import CorrectedModel
 from semlens.lenses.correct.fine_tuning import Training, TrainingData, TrainingRun, split_held_out
-from semlens.lenses.result import Chart
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.relevance.captured_graph import in_full_precision
@@ -71,11 +71,17 @@ class RetrainedModel(CorrectedModel):
             "history": self.history.to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw the accuracies on the held-out images over the epochs."""
-        from semlens.draw.correct_plots import history_plot
-
-        return history_plot(self.history)
+    def figure(self) -> FigureSpec:
+        """Return the accuracies on the held-out images over the epochs."""
+        names = {"accuracy": "original", "accuracy_inserted": "with artefacts"}
+        points = [
+            Point(float(one["epoch"]), float(one[column]), group=group)
+            for column, group in names.items()
+            for one in self.history.to_dict("records")
+        ]
+        axis = "epoch (0: before training)"
+        panel = Scatter("Held-out images", points, axis, "accuracy", joined=True)
+        return FigureSpec("Accuracy during retraining", [panel])
 
     def __rich__(self) -> RenderableType:
         """Return the epochs as a table."""

@@ -20,18 +20,19 @@ from rich.text import Text
 from semlens.data.artefact_rendering import SUFFIXES, blend
 from semlens.data.images import Images
 from semlens.data.pieces import Pieces
-from semlens.draw.heatmap_mask import project_heatmap
+from semlens.draw.heatmap_mask import overlay, project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError, StoreError
+from semlens.figures import FigureSpec, PictureRow, Pictures
 from semlens.lens import lens
+from semlens.lenses.arguments import Components
 from semlens.lenses.correct.cav import (
     ConceptActivationVector,
     cav_heatmap,
     concept_vector,
     soft_masks,
 )
-from semlens.lenses.correct.component_files import resolve_components
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.models.preprocess_geometry import Geometry
 from semlens.progress import report_progress
 from semlens.regular_files import user_path
@@ -41,7 +42,7 @@ from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import setting
 from semlens.store.atomic_files import save_text, write_atomic
 from semlens.store.reader import Database
-from semlens.types import Box, Component, Components
+from semlens.types import Box, Component
 
 SHOWN = 6
 """Number of cut-outs in the plot."""
@@ -178,23 +179,25 @@ class Segments(Result):
             "cutouts": self.to_pandas().to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw each image, its heatmap and mask, and the artefact inserted into a clean image."""
-        from semlens.draw.correct_plots import SegmentColumn, cutout_figure
-
+    def figure(self) -> FigureSpec:
+        """Return each image, its heatmap and mask, and the artefact inserted into a clean image."""
         clean = cycle([self.images.read(sample) for sample in self.clean])
-        columns = [
-            SegmentColumn(
-                cutout.path,
-                self.images.read(cutout.sample),
-                cutout.in_original(cutout.heat),
-                cutout.mask,
-                image,
-                self.inserted(number, image),
-            )
-            for number, (cutout, image) in enumerate(zip(self.cutouts[:SHOWN], clean, strict=False))
-        ]
-        return cutout_figure(columns, self._title)
+        rows: dict[str, list[Image.Image]] = {}
+        for number, (cutout, image) in enumerate(zip(self.cutouts[:SHOWN], clean, strict=False)):
+            source = self.images.read(cutout.sample).convert("RGB")
+            mask = Image.fromarray(np.rint(255 * cutout.mask).astype(np.uint8))
+            pictures = {
+                "image": source,
+                "relevance": overlay(source, cutout.in_original(cutout.heat)),
+                "mask": mask.convert("RGB"),
+                "cut-out": Image.composite(source, Image.new("RGB", source.size, "white"), mask),
+                "clean image": image,
+                "inserted": self.inserted(number, image),
+            }
+            for name, picture in pictures.items():
+                rows.setdefault(name, []).append(picture)
+        panel = Pictures("", [PictureRow(pictures, name) for name, pictures in rows.items()])
+        return FigureSpec(self._title, [panel])
 
     @property
     def _title(self) -> str:
@@ -256,9 +259,8 @@ def cut_out(
     RelevanceError
         If no image has positive relevance for the concept vector.
     """
-    selected = resolve_components(components, database)
     layer_names = (
-        list(dict.fromkeys(component.layer for component in selected))
+        list(dict.fromkeys(component.layer for component in components))
         if layer is None
         else [database.layer(layer).name]
     )
@@ -267,7 +269,7 @@ def cut_out(
     size = model.prepare(database.images.read(readable)).shape[-2:]
     engine = engine_for(model, layer_names, rules or recipe.rules, size)
     vector = concept_vector(
-        database, selected, engine.sort_layers(layer_names)[-1],
+        database, components, engine.sort_layers(layer_names)[-1],
         positives=positives, negatives=negatives, seed=seed,
     )  # fmt: skip
     strongest = np.argsort(-vector.score, kind="stable")[:count].tolist()
@@ -280,7 +282,12 @@ def cut_out(
         )
     clean = vector.negatives[::-1][:SHOWN]  # the last ones belong to other classes
     return Segments(
-        tuple(selected), vector, engine.rules.name, segments, database.images, tuple(clean.tolist())
+        tuple(components),
+        vector,
+        engine.rules.name,
+        segments,
+        database.images,
+        tuple(clean.tolist()),
     )
 
 

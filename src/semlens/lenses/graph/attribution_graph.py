@@ -12,7 +12,8 @@ from PIL import Image
 
 from semlens.errors import RelevanceError
 from semlens.lens import lens
-from semlens.lenses.classes import Pictures, Samples
+from semlens.lenses.arguments import Samples, Target
+from semlens.lenses.classes import Pictures
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.graph.build_graph import audited_verdicts, build_graph, group_components
 from semlens.lenses.graph.graph_layers import single_readings
@@ -33,7 +34,7 @@ from semlens.lenses.labelling.label_source import (
 )
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Layers, Target
+from semlens.types import Layers
 
 MINIMUM = 0.01
 """Minimum share of a component in the graph (paper, D.5)."""
@@ -102,14 +103,14 @@ def attribution_graph(
     selected = {name: sum(indices, []) for name, indices in group_indices.items()}
     return build_graph(
         database,
-        job.images.target,
+        target,
         traced,
         groups,
         received_relevance(job, group_indices, selected),
         verdicts=(
             verdicts
             if isinstance(verdicts, Mapping)
-            else audited_verdicts(database, job.images.target)
+            else audited_verdicts(database, target)
             if verdicts
             else {}
         ),

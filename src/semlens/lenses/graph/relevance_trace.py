@@ -19,15 +19,13 @@ from torch import Tensor
 
 from semlens.errors import RelevanceError
 from semlens.lens import lens
+from semlens.lenses.arguments import Samples, Target
 from semlens.lenses.classes import (
     OTHER_IMAGES,
     ClassImages,
     Pictures,
-    Samples,
     class_images,
     class_samples,
-    count_or_numbers,
-    find_class,
 )
 from semlens.lenses.database_engine import group_masks, relevance_per_component
 from semlens.lenses.graph.graph_layers import graph_layers
@@ -39,7 +37,7 @@ from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
-from semlens.types import Layers, Target
+from semlens.types import Layers
 
 ComponentGroups = Sequence[Sequence[int]]
 """Indices of components in their layer, group by group."""
@@ -80,8 +78,8 @@ class TraceJob:
 
 def make_job(
     database: Database,
-    target: int | str,
-    samples: int | Sequence[int] | np.ndarray,
+    target: int,
+    samples: int | Sequence[int],
     images: Pictures = None,
     layers: Layers = None,
     rules: str | Rules | None = None,
@@ -310,11 +308,9 @@ def trace_class(
 
     Other parameters and errors are those of ``db.attribution_graph``.
     """
-    logit = find_class(database, target)
-    numbers = count_or_numbers(samples)
-    if isinstance(numbers, int):
-        numbers = class_samples(database, logit, numbers, instead=OTHER_IMAGES).tolist()
-    names = graph_layers(database, logit, layers)
+    if isinstance(samples, int):
+        samples = class_samples(database, target, samples, instead=OTHER_IMAGES).tolist()
+    names = graph_layers(database, target, layers)
     manifest = database.manifest
     key = [
         VERSION,
@@ -322,13 +318,13 @@ def trace_class(
         manifest.data.fingerprint,
         manifest.recipe.rules,
         [[entry.name, entry.rows] for entry in manifest.layers if entry.name in names],
-        logit,
-        numbers,
+        target,
+        samples,
         max_components,
     ]
 
     def make() -> pd.DataFrame:
-        job = make_job(database, logit, numbers, layers=names, batch_size=batch_size)
+        job = make_job(database, target, samples, layers=names, batch_size=batch_size)
         traced = strongest_components(job, max_components)
         indices = {layer.name: layer.indices.tolist() for layer in traced}
         groups = {
@@ -339,7 +335,7 @@ def trace_class(
             replace(layer, received=received.get(layer.name, layer.received)) for layer in traced
         ]
         return GraphTrace(
-            logit, tuple(job.images.samples), job.engine.rules.name, tuple(traced)
+            target, tuple(job.images.samples), job.engine.rules.name, tuple(traced)
         ).to_frame()
 
     return GraphTrace.of_frame(database.cached("graph", key, make))

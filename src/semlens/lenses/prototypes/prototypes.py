@@ -16,8 +16,11 @@ from rich.console import Group, RenderableType
 from semlens.data.images import Images
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
+from semlens.figures import FigureSpec, PictureRow, Pictures
 from semlens.lens import lens
-from semlens.lenses.classes import Pictures, Samples, class_name, find_class
+from semlens.lenses.arguments import Samples, Target
+from semlens.lenses.classes import Pictures as PicturesLike
+from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.graph.graph_layers import reached_layers
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
@@ -28,10 +31,10 @@ from semlens.lenses.prototypes.mixture import (
     RelevanceMixture,
     choose_mixture,
 )
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Target, as_list
+from semlens.types import as_list
 
 LISTED = 10
 """Components that are listed for a prototype or an image."""
@@ -169,28 +172,27 @@ class Prototypes(Result):
             "deviations": self.deviations.to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw a row per prototype: images, share, and its components with examples."""
+    def figure(self) -> FigureSpec:
+        """Return a row of images per prototype, and one per component with its examples."""
         from semlens.draw.example_sheet import example_pictures
-        from semlens.draw.prototype_plot import PrototypeRow, prototype_plot
 
         read = self.database.images.read
-        rows: list[PrototypeRow] = []
+        panels: list[Pictures] = []
         for record, members in zip(self.frame.to_dict("records"), self.nearest, strict=True):
-            number = record["prototype"]
-            own: Any = self.characteristic[self.characteristic["prototype"] == number]
-            components: list[dict[str, Any]] = own.head(NAMED).to_dict("records")
-            rows.append(
-                PrototypeRow(
-                    f"{100 * record['share']:.0f} %\n{record['images']} images",
-                    [read(sample) for sample in members[:SHOWN].tolist()],
-                    [caption(one) for one in components],
-                    [example_pictures(self.database, one["row"], CROPS) for one in components],
+            own: Any = self.characteristic[self.characteristic["prototype"] == record["prototype"]]
+            rows = [PictureRow([read(sample) for sample in members[:SHOWN].tolist()], "nearest")]
+            rows += [
+                PictureRow(
+                    example_pictures(self.database, one["row"], CROPS), one["component"],
+                    caption(one),
                 )
-            )
-        unusual: list[Image.Image] = [read(s) for s in self.samples["sample"].head(SHOWN).tolist()]
-        title = f"Prototypes of '{self.name}' at {self.layer}"
-        return prototype_plot(title, rows, unusual)
+                for one in own.head(NAMED).to_dict("records")
+            ]  # fmt: skip
+            title = f"{100 * record['share']:.0f} % of the class, {record['images']} images"
+            panels.append(Pictures(title, rows))
+        unlikely = [read(sample) for sample in self.samples["sample"].head(SHOWN).tolist()]
+        panels.append(Pictures("The least likely images", [PictureRow(unlikely)]))
+        return FigureSpec(f"Prototypes of '{self.name}' at {self.layer}", panels)
 
     def __rich__(self) -> RenderableType:
         """Return the prototypes, the least likely images, and the given images."""
@@ -218,7 +220,7 @@ def prototypes(
         float, setting("Share of ordinary images that are called outliers.", gt=0, lt=1)
     ] = 0.05,
     samples: Samples = 1000,
-    images: Pictures = None,
+    images: PicturesLike = None,
     concepts: LabelSource = NAMES,
     rules: RulesLike = None,
 ) -> Prototypes:
@@ -245,11 +247,10 @@ def prototypes(
     >>> result = db.prototypes("ox")                           # doctest: +SKIP
     >>> result.outliers                                        # doctest: +SKIP
     """
-    logit = find_class(database, target)
-    name = reached_layers(database, logit)[-1] if layer is None else layer
-    job = make_job(database, logit, samples, layers=name, rules=rules)
+    name = reached_layers(database, target)[-1] if layer is None else layer
+    job = make_job(database, target, samples, layers=name, rules=rules)
     numbers = np.array(job.images.samples, np.int64)
-    _check_enough(class_name(database, logit), len(numbers), number or 1)
+    _check_enough(class_name(database, target), len(numbers), number or 1)
     vectors = component_shares(job)[name].astype(np.float64)
     mixture = choose_mixture(vectors, number, most)
     groups = _Groups.of(mixture, vectors)
@@ -269,14 +270,15 @@ def prototypes(
     ).sort_values("log_likelihood", kind="stable", ignore_index=True)
     pictures, deviations = pd.DataFrame(), pd.DataFrame()
     if images is not None:
-        given = component_shares(make_job(database, logit, 1, images, name, rules))[name]
+        given = component_shares(make_job(database, target, 1, images, name, rules))[name]
         given = given.astype(np.float64)
         percentiles = ordinary.percentile(given)
         pictures, deviations = _compare(_names(images), groups, given, percentiles, components)
         pictures.insert(3, "outlier", percentiles <= quantile)
     return Prototypes(
-        database, logit, class_name(database, logit), name, job.engine.rules.name, quantile, frame,
-        of_class, characteristic, pictures, deviations, tuple(numbers[own] for own in nearest),
+        database, target, class_name(database, target), name, job.engine.rules.name, quantile,
+        frame, of_class, characteristic, pictures, deviations,
+        tuple(numbers[own] for own in nearest),
     )  # fmt: skip
 
 
@@ -371,7 +373,7 @@ def _compare(
     return pd.DataFrame(rows), pd.concat(parts, ignore_index=True)
 
 
-def _names(images: Pictures) -> list[str]:
+def _names(images: PicturesLike) -> list[str]:
     """Return the names of pictures: their paths, or their numbers."""
     if isinstance(images, Images):
         return list(images.ids)

@@ -18,8 +18,10 @@ from scipy.stats import false_discovery_control
 from semlens.dictionaries.dictionary import SEPARATOR, Dictionary, DictionaryInfo
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError, LayerError
+from semlens.figures import FigureSpec, Series, Values
 from semlens.lens import lens
-from semlens.lenses.classes import Samples, class_name, find_class
+from semlens.lenses.arguments import ClassLike, Samples, find_classes
+from semlens.lenses.classes import class_name
 from semlens.lenses.contrast.image_groups import (
     GroupLike,
     ImageGroup,
@@ -28,16 +30,16 @@ from semlens.lenses.contrast.image_groups import (
 )
 from semlens.lenses.correct.artefact_sensitivity import by_name, wilson_interval
 from semlens.lenses.graph.relevance_trace import make_job
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result
 from semlens.lenses.tcav.concept_test import FOLDS, ConceptTest, concept_test
 from semlens.models.activations import flatten
 from semlens.models.forward import readouts
 from semlens.progress import report_progress
 from semlens.relevance.presets import GRADIENT
-from semlens.settings import setting
+from semlens.settings import Reads, setting
 from semlens.store.dictionary_files import save_dictionary
 from semlens.store.reader import Database
-from semlens.types import Layers, as_list
+from semlens.types import Layers
 
 ALPHA = 0.05
 """Level at which a CAV separates, and false discovery rate of the scores."""
@@ -105,11 +107,30 @@ class Tcav(Result):
         """Return plain values for a program."""
         return {"draws": self.draws, "rows": self.frame.to_dict("records")}
 
-    def plot(self) -> Chart:
-        """Draw the scores as bars, with their intervals and the range of random concepts."""
-        from semlens.draw.tcav_plot import tcav_plot
-
-        return tcav_plot(self.frame, ALPHA)
+    def figure(self) -> FigureSpec:
+        """Return the scores of each class, with their intervals and those of random concepts."""
+        panels: list[Values] = []
+        for name, rows in self.frame.groupby("class", sort=False):
+            records = rows.to_dict("records")
+            found = [one["separates"] and one["q_value"] <= ALPHA for one in records]
+            ranges = _ranges(rows, "random_low", "random_high")
+            notes = [
+                f"q {one['q_value']:.3g}; random {random}"
+                if one["separates"]
+                else f"does not separate; random {random}"
+                for one, random in zip(records, ranges, strict=True)
+            ]
+            scores = Series(
+                *(rows["score"].tolist(), "score", rows["low"].tolist(), rows["high"].tolist()),
+                tones=["for" if one else "weak" for one in found],
+                notes=notes,
+            )
+            names = (rows["concept"] + " · " + rows["layer"]).tolist()
+            axis = "share of the class's images"
+            panels.append(Values(f"TCAV score for '{name}'", names, [scores], axis, 0.5, (0, 1)))
+        return FigureSpec(
+            f"TCAV scores; grey is not significant (q above {ALPHA})", panels, len(panels)
+        )
 
     def __rich__(self) -> RenderableType:
         """Return the table, and which concepts a layer does not separate."""
@@ -156,7 +177,9 @@ def tcav(
     database: Database,
     concepts: ConceptImages,
     target: Annotated[
-        int | str | Sequence[int | str], setting("Class, by name or by logit index. Repeatable.")
+        list[int],
+        Reads(ClassLike | Sequence[ClassLike], find_classes),
+        setting("Class, by name or by logit index. Repeatable."),
     ],
     *,
     random: Annotated[
@@ -198,7 +221,7 @@ def tcav(
     >>> result.significant                                                   # doctest: +SKIP
     """
     names = list(database.layer_names(layers))
-    targets = {number: class_name(database, number) for number in _classes(database, target)}
+    targets = {number: class_name(database, number) for number in target}
     groups = {name: image_group(database, given, name) for name, given in by_name(concepts).items()}
     others = _random_images(database, random, list(groups.values()), pool, seed)
     _check_sizes(groups, others)
@@ -257,11 +280,6 @@ def _row(test: ConceptTest, index: int, count: int) -> dict[str, Any]:
     }
 
 
-def _classes(database: Database, target: int | str | Sequence[int | str]) -> list[int]:
-    """Return the logits of classes, each once."""
-    return list(dict.fromkeys(find_class(database, one) for one in as_list(target)))
-
-
 def _random_images(
     database: Database,
     given: GroupLike | None,
@@ -301,7 +319,11 @@ def _readouts(
 
 
 def class_gradients(
-    database: Database, target: int, layers: Sequence[str], samples: Any, batch_size: int
+    database: Database,
+    target: int,
+    layers: Sequence[str],
+    samples: int | list[int],
+    batch_size: int,
 ) -> dict[str, Float32[np.ndarray, "n c"]]:
     """Return by layer the derivative of a class's logit by the readout of each channel.
 

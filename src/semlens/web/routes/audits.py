@@ -71,7 +71,7 @@ class NewAudit(RequestModel):
 
     def sets(self, db: ConceptDatabase) -> list[ConceptSet]:
         """Return the concept sets for the class; file paths are refused."""
-        return sets_for(db, self.from_sets, self.target, files=False)
+        return sets_for(db, self.from_sets, find_class(db, self.target), files=False)
 
 
 class AuditEdit(WholeText, AuditChanges):

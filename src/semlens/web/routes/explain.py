@@ -13,11 +13,10 @@ from PIL import Image
 
 from semlens.draw.encode_images import encode_webp
 from semlens.errors import SemlensError
+from semlens.lenses.arguments import find_any_components
 from semlens.lenses.classes import class_name, find_class, true_classes
 from semlens.lenses.contrast.contrast import Contrast
-from semlens.lenses.correct.component_files import resolve_components
-from semlens.lenses.explain import explain
-from semlens.lenses.explain_without import PredictionWithout, explain_without
+from semlens.lenses.explain import PredictionWithout, explain, explain_without
 from semlens.recipe import fingerprint
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, OptionalClass, State
 from semlens.web.errors import error_model, not_found
@@ -88,7 +87,7 @@ def _explanation(
     """
     db = context.db
     names = db.layer_names(layers)
-    removed = resolve_components(without, db) if without else []
+    removed = find_any_components(db, without or ())
     if target is not None:
         find_class(db, target)  # fails early, before the model is loaded
 

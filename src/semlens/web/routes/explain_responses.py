@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
-from semlens.lenses.explain_without import ScoreChange
+from semlens.lenses.explain import ScoreChange
 from semlens.lenses.explanation import ClassScore, ExplainedComponent, Explanation
 from semlens.types import Box, Component
 from semlens.web.errors import ErrorResponse
