@@ -276,6 +276,15 @@ class RegionRequest:
     size: Callable[[int], tuple[int, int]]
     progress: Callable[[int], None]
 
+    def sizes(self, workers: int) -> dict[int, tuple[int, int]]:
+        """Return width and height of each sample, read in threads, as all that has to be done."""
+        found: dict[int, tuple[int, int]] = {}
+        sizes = prefetch(self.size, self.samples, workers)
+        for sample, size in zip(self.samples, sizes, strict=True):
+            found[sample] = size
+            self.progress(1)
+        return found
+
 
 RegionFinder = Callable[[RegionRequest], list[CropRegion]]
 """One way to find the regions of all pairs of the requested samples, in the pairs' order."""
@@ -289,11 +298,7 @@ class WholeImage:
 
     def __call__(self, request: RegionRequest) -> list[CropRegion]:
         """Return the whole image for each pair."""
-        sizes: dict[int, tuple[int, int]] = {}
-        found = prefetch(request.size, request.samples, self.workers)
-        for sample, size in zip(request.samples, found, strict=True):
-            sizes[sample] = size
-            request.progress(1)
+        sizes = request.sizes(self.workers)
         return [
             CropRegion(Box(0, 0, *sizes[int(pair_sample)]))
             for pair_sample in request.pairs.for_samples(request.samples).sample
