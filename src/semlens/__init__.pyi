@@ -20,7 +20,7 @@ from .lenses.correct.prune import pruned_state as pruned_state
 from .lenses.query_embedding import QueryEmbedding as QueryEmbedding
 from .lenses.study.results import study_results as study_results
 from .models.ablation import pruned as pruned
-from .models.list_layers import layers as layers
+from .models.inspection import layers as layers
 from .models.load import load_model as load_model
 from .models.subject import SubjectModel as SubjectModel
 from .recipe import Recipe as Recipe

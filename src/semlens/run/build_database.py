@@ -16,7 +16,7 @@ from semlens.embedders.precomputed import PrecomputedVectors
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_classes, check_logits
-from semlens.models.reproducibility import check_reproducible
+from semlens.models.inspection import check_reproducible
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import (
     CroppedPairs,

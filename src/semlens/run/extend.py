@@ -24,7 +24,7 @@ from semlens.data.load import as_images, check_server, load_images
 from semlens.data.own_boxes import OwnBoxes, load_boxes
 from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError
-from semlens.models.reproducibility import check_reproducible
+from semlens.models.inspection import check_reproducible
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.regular_files import user_path
@@ -33,10 +33,9 @@ from semlens.run.executors.executor import Executor
 from semlens.run.layer_stages import NewLayers
 from semlens.run.plan import Execution, Plan
 from semlens.run.relevance import write_relevance
-from semlens.run.reuse_crops import CropUse, crops_of_extension
+from semlens.run.reuse import CropUse, continue_collect, continue_relevance, crops_of_extension
 from semlens.run.shards import Complete, Shards, hash_images
 from semlens.run.stale_images import check_contents, check_names
-from semlens.run.state import continue_collect, continue_relevance
 from semlens.stages.collect import layer_layouts
 from semlens.stages.embed import check_known_vectors
 from semlens.stages.own_boxes import check_boxes, check_same_boxes
