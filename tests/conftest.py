@@ -182,6 +182,14 @@ def when_done(
 
 
 @pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Do not wait for the disk: no database of a test has to survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def captured_once() -> Iterator[None]:
     """Capture the forward pass of equal ``LittleNet`` once: it takes most of a little build.
 

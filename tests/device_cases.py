@@ -49,8 +49,8 @@ MARK = "text:hello"
 QUESTIONS: dict[str, Callable[[sl.ConceptDatabase], Result]] = {
     "affected": lambda db: db.affected(MARKED, all_data=True),
     "attribution_graph": lambda db: db.attribution_graph("vegetable", samples=4),
-    "border_swap": lambda db: db.border_swap("vegetable", count=8, reference=8),
-    "colour_swap": lambda db: db.colour_swap("vegetable", count=8, reference=8),
+    "border_swap": lambda db: db.swap("vegetable", part="border", count=8, reference=8),
+    "colour_swap": lambda db: db.swap("vegetable", part="colour", count=8, reference=8),
     "contrast": lambda db: db.contrast(errors="vegetable"),
     "cut_out": lambda db: db.cut_out(MARKED, count=3),
     "effect": lambda db: db.effect("vegetable", MARKED, samples=8),
@@ -58,7 +58,7 @@ QUESTIONS: dict[str, Callable[[sl.ConceptDatabase], Result]] = {
     "explain": lambda db: db.explain(db.images.read(3), without=MARKED),
     "model_test": lambda db: db.model_test("vegetable", artefacts=[MARK], count=16),
     "prune": lambda db: db.prune(MARKED),
-    "region_swap": lambda db: db.region_swap("vegetable", count=8, reference=8),
+    "region_swap": lambda db: db.swap("vegetable", part="region", count=8, reference=8),
     "retrain": lambda db: db.retrain([MARK], settings=sl.Training(epochs=1), only="test-"),
     "sensitivity": lambda db: db.sensitivity([MARK], prune=MARKED, only="test-"),
 }

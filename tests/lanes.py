@@ -42,10 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Iterator[None]:
-    """Count the cases before and after the selection, and put those that share a demo first.
+    """Count the cases before and after the selection, and put the longest and the demo's first.
 
-    One process makes the demo, for a minute: another that steals its last tests meanwhile does
-    not wait for it.
+    Processes steal tests from each other's ends, so a test that may take more than others, as its
+    ``timeout`` says, starts early.  One process makes the demo, for a minute: another that steals
+    its last tests meanwhile does not wait for it.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
@@ -57,9 +58,15 @@ def pytest_collection_modifyitems(
     yield
     shared = {"demo_run", "demo"}
     items.sort(key=lambda item: shared.isdisjoint(getattr(item, "fixturenames", ())))
+    items.sort(key=longest_timeout, reverse=True)
     config.stash[CASES] = (len(items), collected)
     if hasattr(config, "workeroutput"):
         config.workeroutput["cases"] = config.stash[CASES]
+
+
+def longest_timeout(item: pytest.Item) -> float:
+    """Return the seconds that a test asks for beyond the usual ones, else 0."""
+    return max((mark.args[0] for mark in item.iter_markers("timeout")), default=0)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,10 +18,9 @@ import semlens as sl
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, ModelError, RelevanceError
-from semlens.lenses.swap.border_swap import border_swap
-from semlens.lenses.swap.outlier_test import leave_one_out
+from semlens.lenses.statistics import leave_one_out
 from semlens.lenses.swap.pairs import draw_pairs, plan_swap
-from semlens.lenses.swap.regions import border_region
+from semlens.lenses.swap.parts import border_region
 from semlens.models.subject import SubjectModel, input_pictures
 
 CLASSES = [f"class{i}" for i in range(7)]
@@ -83,7 +82,7 @@ def true_logits(database) -> np.ndarray:
 
 @pytest.mark.slow
 def test_a_planted_border_is_detected_and_no_other_class(worlds):
-    result = worlds["planted"].border_swap(count=24)
+    result = worlds["planted"].swap(part="border", count=24)
     assert result.detected == ["class0"]
     first = result.frame.iloc[0]
     assert first["class"] == "class0"
@@ -96,13 +95,13 @@ def test_a_planted_border_is_detected_and_no_other_class(worlds):
 
 @pytest.mark.slow
 def test_nothing_is_detected_where_nothing_is_planted(worlds):
-    assert worlds["clean"].border_swap(count=24).detected == []
+    assert worlds["clean"].swap(part="border", count=24).detected == []
 
 
 def test_gains_and_rises_are_mean_differences(worlds):
     """The oracle: one image after the other, by the definition."""
     db = worlds["planted"]
-    result = border_swap(db, "class0", width=0.2, count=8)
+    result = db.swap("class0", part="border", size=0.2, count=8)
     logit = true_logits(db)
     pairs = draw_pairs(logit, 0, 8, 0)
     gains, readouts = [], []
@@ -154,10 +153,10 @@ def test_no_donor_occurs_twice_while_there_are_others():
 
 def test_the_number_of_classes_is_bounded(worlds):
     """Without a target, as many classes are tested as there are others to compare with."""
-    result = worlds["clean"].border_swap(count=8, reference=5, width=0.2)
+    result = worlds["clean"].swap(part="border", count=8, reference=5, size=0.2)
     assert len(result.frame) == 5
     assert "of 5 of the 7 classes" in result.summary
-    plan = plan_swap(worlds["clean"], ["class2", "class6"], 8, 5, 0)
+    plan = plan_swap(worlds["clean"], [2, 6], 8, 5, 0)
     assert plan.tested == [2, 6]
     assert len(plan.pairs) == 7
 
@@ -227,14 +226,14 @@ def test_pictures_undo_the_normalisation(worlds):
 def test_bad_input_is_refused(worlds, tmp_path):
     db = worlds["clean"]
     with pytest.raises(RelevanceError) as error:
-        border_swap(db, "dog")
+        db.swap("dog", part="border")
     assert_says(error.value, "dog")
     few = sl.build(
         tmp_path / "few", db.model, ImageFolder(write_pictures(tmp_path / "p", 8, classes=2)),
         ColourEmbedder(), ["features"], examples=2, crop="none",
     )  # fmt: skip
     with pytest.raises(DataError) as error:
-        border_swap(few)
+        few.swap(part="border")
     assert_says(error.value, "2 classes", "at least 5", "more classes")
     many = sl.build(
         tmp_path / "many",
@@ -243,7 +242,7 @@ def test_bad_input_is_refused(worlds, tmp_path):
         ColourEmbedder(), ["0"], examples=2, crop="none",
     )  # fmt: skip
     with pytest.raises(ModelError) as error:
-        border_swap(many, count=8)
+        many.swap(part="border", count=8)
     assert_says(error.value, "no logits", "classification head")
 
 
@@ -251,8 +250,8 @@ def test_bad_input_is_refused(worlds, tmp_path):
 def test_the_command_prints_and_draws(worlds, tmp_path):
     db = worlds["planted"]
     arguments = [
-        "border-swap", str(db.path), "--model", db.manifest.model.spec, "--target", "class0",
-        "--width", "0.15", "--count", "24", "--json",
+        "swap", str(db.path), "--model", db.manifest.model.spec, "--target", "class0",
+        "--part", "border", "--size", "0.15", "--count", "24", "--json",
         "--save", str(tmp_path / "b.png"),
     ]  # fmt: skip
     ended = CliRunner().invoke(app, arguments)
@@ -262,7 +261,7 @@ def test_the_command_prints_and_draws(worlds, tmp_path):
     assert {row["class"] for row in printed["classes"]} == {"class0"}
     assert printed["components"][0].keys() >= {"component", "rise", "effect", "relevance"}
     assert Image.open(tmp_path / "b.png").width > 500
-    table = db.border_swap(count=24, width=0.15)
+    table = db.swap(part="border", count=24, size=0.15)
     table.save(tmp_path / "b.csv")
     assert pd.read_csv(tmp_path / "b.csv")["class"].tolist() == table.frame["class"].tolist()
     assert "class0" in repr(table)

@@ -11,7 +11,7 @@ from torch import nn
 
 import semlens as sl
 from semlens.data.image_folder import ImageFolder
-from semlens.lenses.swap.colour_swap import transfer_colours
+from semlens.lenses.swap.parts import transfer_colours
 
 CLASSES = [f"class{i}" for i in range(7)]
 MODEL = """
@@ -64,7 +64,7 @@ def worlds(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_planted_cast_is_detected_and_no_other_class(worlds, tmp_path):
-    result = worlds["cast"].colour_swap(count=24)
+    result = worlds["cast"].swap(part="colour", count=24)
     assert result.detected == ["class0"]
     assert result.frame["adjusted"].tolist() == pytest.approx(
         np.minimum(1, len(CLASSES) * result.frame["p_value"])
@@ -76,13 +76,13 @@ def test_a_planted_cast_is_detected_and_no_other_class(worlds, tmp_path):
 
 @pytest.mark.slow
 def test_nothing_is_detected_where_nothing_is_planted(worlds):
-    assert worlds["clean"].colour_swap(count=24).detected == []
+    assert worlds["clean"].swap(part="colour", count=24).detected == []
 
 
 @pytest.mark.slow
 def test_a_weaker_transfer_gains_less(worlds):
     full, half = (
-        worlds["cast"].colour_swap("class0", strength=strength, count=24).frame["gain"][0]
+        worlds["cast"].swap("class0", part="colour", size=strength, count=24).frame["gain"][0]
         for strength in (1.0, 0.5)
     )
     assert 0.3 * full < half < 0.7 * full

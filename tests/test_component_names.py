@@ -8,7 +8,7 @@ from conftest import ColourEmbedder, LittleNet, build_vegetables, to_tensor, whe
 from fastapi.testclient import TestClient
 
 import semlens as sl
-from semlens.lenses.labelling.component_names import component_names, shown_names
+from semlens.lenses.labelling.component_labels import component_names, shown_names
 from semlens.lenses.labelling.label import VOCABULARY
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app

@@ -33,7 +33,7 @@ from semlens.errors import (
 )
 from semlens.lenses import database_engine
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.labelling.label_source import UnlabelledWarning
+from semlens.lenses.labelling.component_labels import UnlabelledWarning
 from semlens.models.preprocess_geometry import AxisMap, Geometry
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance

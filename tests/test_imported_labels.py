@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.errors import ConceptError, LayerError
-from semlens.lenses.labelling.component_names import component_names
+from semlens.lenses.labelling.component_labels import component_names
 from semlens.lenses.result import plain
-from semlens.lenses.saved_labels import search_labels
+from semlens.lenses.search.label_search import search_labels
 
 
 @pytest.fixture(scope="module")

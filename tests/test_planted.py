@@ -15,7 +15,7 @@ from benchmarks.worlds import planted as worlds
 from demo_world.marks import MarkSpec, draw_marks
 from semlens.data.artefact import load_artefact
 from semlens.lenses.concepts import load_sets
-from semlens.lenses.swap.regions import border_region
+from semlens.lenses.swap.parts import border_region
 
 ALL = (*worlds.DEVELOPMENT, *worlds.HELD_OUT)
 

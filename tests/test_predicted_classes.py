@@ -93,9 +93,9 @@ def test_images_of_a_class_are_evenly_spaced(db, predicted):
 NEED_TRUE_CLASSES = {
     "model test": lambda db: db.model_test(0, artefacts=["hue"]),
     "other classes": lambda db: db.model_test(0, real=db.images, artefacts=["hue"]),
-    "border swap": lambda db: db.border_swap(),
-    "region swap": lambda db: db.region_swap(0),
-    "colour swap": lambda db: db.colour_swap(),
+    "border swap": lambda db: db.swap(part="border"),
+    "region swap": lambda db: db.swap(0, part="region"),
+    "colour swap": lambda db: db.swap(part="colour"),
     "contrast": lambda db: db.contrast(errors=0),
     "repair": lambda db: before_after(db, 0, ["first:0"]),
     "evaluate": lambda db: db.evaluate(),

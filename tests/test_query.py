@@ -15,9 +15,10 @@ from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, LayerError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.chosen_method import choose_method
+from semlens.lenses.labelling.component_labels import label_tables
 from semlens.lenses.labelling.labels import Labels
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES
-from semlens.lenses.saved_labels import label_tables, search_labels
+from semlens.lenses.search.label_search import search_labels
 from semlens.lenses.search.query import make_query
 from semlens.lenses.search.scale import plain_number
 from semlens.lenses.search.search import alignments, rank

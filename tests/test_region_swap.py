@@ -19,8 +19,7 @@ from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ModelError
 from semlens.lenses.swap.pairs import draw_pairs
-from semlens.lenses.swap.region_swap import region_swap
-from semlens.lenses.swap.regions import (
+from semlens.lenses.swap.parts import (
     BLUR,
     coverage,
     overlaps,
@@ -99,11 +98,11 @@ def worlds(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["still", "moves"])
 def test_a_mark_is_detected_and_its_component_is_named(worlds, kind):
     db = worlds[kind]
-    result = db.region_swap(count=24)
+    result = db.swap(part="region", count=24)
     assert result.detected == ["class0"]
     assert str(result.excited("class0")[0]) == "act:8"
     if kind == "still":  # in the middle
-        assert db.border_swap(count=24, width=0.15).detected == []
+        assert db.swap(part="border", count=24, size=0.15).detected == []
     # the region is the mark
     samples = np.flatnonzero(true_logits(db) == 0)
     regions = relevant_regions(db, samples, 0, 0.05).numpy()
@@ -115,13 +114,13 @@ def test_a_mark_is_detected_and_its_component_is_named(worlds, kind):
 
 @pytest.mark.slow
 def test_nothing_is_detected_where_nothing_is_planted(worlds):
-    assert worlds["none"].region_swap(count=24).detected == []
+    assert worlds["none"].swap(part="region", count=24).detected == []
 
 
 @pytest.mark.slow
 def test_regions_of_a_mark_that_sits_still_overlap(worlds):
     still, moves = (
-        worlds[kind].region_swap(count=12).frame.set_index("class")["overlap"]["class0"]
+        worlds[kind].swap(part="region", count=12).frame.set_index("class")["overlap"]["class0"]
         for kind in ("still", "moves")
     )
     assert still > 0.6
@@ -132,7 +131,7 @@ def test_regions_of_a_mark_that_sits_still_overlap(worlds):
 def test_the_gain_is_the_mean_difference_of_logits(worlds):
     """The oracle: relevance, pixels and logits of one image after the other."""
     db = worlds["still"]
-    result = region_swap(db, "class0", area=0.04, count=8)
+    result = db.swap("class0", part="region", size=0.04, count=8)
     pairs = draw_pairs(true_logits(db), 0, 8, 0)
     engine = make_engine(db.model.module, db.model.example, [])
     gains = []
@@ -196,7 +195,7 @@ def test_transformers_are_supported(worlds, tmp_path):
         tmp_path / "vit", SubjectModel(net.eval(), to_tensor, "vit", classes=CLASSES),
         worlds["none"].images, ColourEmbedder(), ["blocks.0"], examples=2, crop="none",
     )  # fmt: skip
-    result = db.region_swap("class3", count=8)
+    result = db.swap("class3", part="region", count=8)
     assert np.isfinite(result.frame["gain"]).all()
     assert result.coverage["class3"].shape == (32, 32)
     assert 0 < result.coverage["class3"].mean() <= 0.05
@@ -210,7 +209,7 @@ def test_a_model_without_logits_is_refused(worlds, tmp_path):
         crop="none",
     )  # fmt: skip
     with pytest.raises(ModelError) as error:
-        region_swap(db, count=8)
+        db.swap(part="region", count=8)
     assert_says(error.value, "not logits", "classification head")
 
 
@@ -218,8 +217,8 @@ def test_a_model_without_logits_is_refused(worlds, tmp_path):
 def test_the_command_prints_and_draws(worlds, tmp_path):
     db = worlds["still"]
     arguments = [
-        "region-swap", str(db.path), "--model", db.manifest.model.spec, "--count", "16", "--json",
-        "--save", str(tmp_path / "r.png"),
+        "swap", str(db.path), "--model", db.manifest.model.spec, "--part", "region",
+        "--count", "16", "--json", "--save", str(tmp_path / "r.png"),
     ]  # fmt: skip
     ended = CliRunner().invoke(app, arguments)
     assert ended.exit_code == 0, ended.output

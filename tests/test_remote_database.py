@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.errors import StoreError
-from semlens.lenses.saved_labels import label_tables, saved_labels
+from semlens.lenses.labelling.component_labels import label_tables, saved_labels
 from semlens.web.app import create_app
 
 

@@ -7,6 +7,7 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -32,14 +33,14 @@ from semlens.lenses.accuracy import LabelledImages
 from semlens.lenses.audit.audit_records import AuditSettings
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.correct.artefact_sensitivity import accuracies, with_artefacts
+from semlens.lenses.report.closing_sections import reproduce
 from semlens.lenses.report.correction_sections import (
     read_model_test,
     read_sensitivity,
 )
-from semlens.lenses.report.limits import reproduce
+from semlens.lenses.report.lens_sections import lens_sections
 from semlens.lenses.report.section_parts import SkippedSection
-from semlens.lenses.report.swap_sections import swap_sentence
-from semlens.lenses.swap.border_swap import BorderSwap
+from semlens.lenses.swap.swap_result import Swap
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 
@@ -51,11 +52,12 @@ CONCEPTS = ConceptSet(
     "expected",
     "the test",
 )
+OF_LENSES = [one.name for one in lens_sections([])]
+ON_REQUEST = [one.name for one in lens_sections([]) if one.on_request]
 SECTIONS = [
-    "audit", "unexpected", "graph", "map", "examples", "repair", "test", "correction", "borders",
-    "regions", "colours", "contrast", "overview", "identity", "limits", "reproduce",
+    "audit", "unexpected", "graph", "map", "examples", "repair", "test", "correction", *OF_LENSES,
+    "overview", "identity", "limits", "reproduce",
 ]  # fmt: skip
-ON_REQUEST = ["borders", "regions", "colours", "contrast"]
 NO_MAP = SkippedSection("UMAP is tested elsewhere.")
 
 
@@ -325,7 +327,7 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
     with progress_listener(lambda *told: seen.append(told)):
         found = db.report("b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE)
     assert {what for what, _, _ in seen} >= {"report", "resampling examples", "with patch"}
-    assert [done for what, done, _ in seen if what == "report"] == list(range(11))
+    assert [done for what, done, _ in seen if what == "report"] == list(range(7 + len(OF_LENSES)))
     page = check_page(found.html)
     made = found.to_pandas().set_index("section")["made"]
     assert made[~made].index.tolist() == ["map", "repair", "correction", *ON_REQUEST]
@@ -454,48 +456,51 @@ def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
 
 
 def border_swap_of(*rows):
-    names = ["class", "logit", "width", "gain", "p_value", "adjusted", "detected"]
-    return BorderSwap(pd.DataFrame(rows, columns=names), pd.DataFrame(), 64, 2)
+    names = ["class", "logit", "part", "size", "gain", "p_value", "adjusted", "detected"]
+    return Swap(pd.DataFrame(rows, columns=names), pd.DataFrame(), {"border": 64}, 2)
 
 
 @pytest.mark.slow
 def test_borders_of_the_class_are_told_in_a_sentence_and_a_table(db, audit):
     rows = [
-        ("a", 0, 0.15, 4.2, 0.0004, 0.0016, True),
-        ("a", 0, 0.25, 3.0, 0.01, 0.04, True),
-        ("b", 1, 0.25, 0.31, 0.3, 1.0, False),
-        ("b", 1, 0.15, -0.2, 0.5, 1.0, False),
+        ("a", 0, "border", 0.15, 4.2, 0.0004, 0.0016, True),
+        ("a", 0, "border", 0.25, 3.0, 0.01, 0.04, True),
+        ("b", 1, "border", 0.25, 0.31, 0.3, 1.0, False),
+        ("b", 1, "border", 0.15, -0.2, 0.5, 1.0, False),
     ]
-    found = report(db, "b", CONCEPTS, audit=audit, border_swap=border_swap_of(*rows))
+    found = report(db, "b", CONCEPTS, audit=audit, results={"swap": border_swap_of(*rows)})
     page = check_page(found.html)
-    text = page.text["borders"]
+    text = page.text["swap"]
     assert "change its logit by +0.31 on average (border 25 %)" in " ".join(text.split())
     assert "within the range of the other classes" in text
-    assert "adjusted p = 1.0000" in text
-    for part in ("+4.20", "0.0016", "-0.20", "marks in the middle"):
+    assert "adjusted p = 1.000" in text
+    for part in ("4.200", "0.0016", "-0.200", "marks in the middle"):
         assert part in text
-    assert swap_sentence(border_swap_of(*rows), "b") in page.text["head"]
-    detected = swap_sentence(border_swap_of(*rows), "a")
+    assert border_swap_of(*rows).section("b").sentences[0] in page.text["head"]
+    (detected,) = border_swap_of(*rows).section("a").sentences
     assert "relies on its surroundings (adjusted p = 0.0016)" in detected
-    assert "'c' was not among the classes tested" in swap_sentence(border_swap_of(*rows), "c")
+    (untested,) = border_swap_of(*rows).section("c").sentences
+    assert "'c' was not among the classes tested" in untested
     # run by the report: this database has images of too few classes
-    missing = report(db, "b", CONCEPTS, audit=audit, border_swap=True).to_pandas()
-    assert "images of 3 classes" in missing.set_index("section")["reason"]["borders"]
+    missing = report(db, "b", CONCEPTS, audit=audit, run=["swap"]).to_pandas()
+    assert "images of 3 classes" in missing.set_index("section")["reason"]["swap"]
 
 
 @pytest.mark.slow
 def test_a_contrast_lists_components_and_logits(db, audit):
     contrast = db.contrast(range(6), range(6, 14), draws=100)
-    found = report(db, "b", CONCEPTS, audit=audit, contrast=contrast, shown=4)
+    found = report(db, "b", CONCEPTS, audit=audit, results={"contrast": contrast}, shown=4)
     page = check_page(found.html)
     text = " ".join(page.text["contrast"].split())
     assert f"{contrast.different} of 26 components differ" in text
     for row in contrast.frame.head(4).to_dict("records"):
         assert row["component"] in text
-        assert f"{row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in text
+        assert f"{row['auroc']:.3f}{row['low']:.3f}{row['high']:.3f}" in text  # three cells
     assert contrast.frame["component"][4] not in text
     assert f"{contrast.logits['shift'][0]:+.2f}" in text
-    assert "does not show which of the differences causes the errors" in text
+    assert "does not show which of the differences matters to a decision" in text
+    errors = replace(contrast, errors=True).section("b").limits
+    assert "does not show which of the differences causes the errors" in errors
 
 
 @pytest.mark.slow
@@ -508,6 +513,9 @@ def test_bad_input(db, tmp_path):
         report(db, "b", CONCEPTS, date="31.1.2026")
     with pytest.raises(RecipeError, match="saved audit and a class"):
         report(db, "b", CONCEPTS, saved=1)
+    with pytest.raises(RecipeError) as error:
+        report(db, "b", CONCEPTS, run=["swop"])
+    assert_says(error.value, "swop", "swap", "Correct the name")
 
 
 def test_a_class_without_samples_still_gets_a_report(db):

@@ -13,9 +13,9 @@ from PIL import Image
 import semlens as sl
 from semlens.errors import ConceptError, DataError, EmbedderError, LayerError, StaleError
 from semlens.lenses.concepts import Concept, ConceptSet, bundled_names
+from semlens.lenses.labelling.component_labels import saved_labels
 from semlens.lenses.labelling.confidence import as_shown
 from semlens.lenses.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, embed_texts
-from semlens.lenses.saved_labels import saved_labels
 
 LAYERS = ["first", "second"]
 

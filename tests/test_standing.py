@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semlens.lenses.audit.standing import Experiment, overall, standing, standings
-from semlens.lenses.audit.wording import CURLY
+from semlens.wording import CURLY
 
 NAN = float("nan")
 

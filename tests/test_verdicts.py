@@ -25,12 +25,12 @@ from semlens.lenses.audit.audit import audit
 from semlens.lenses.audit.audit_records import AuditChanges, AuditSettings
 from semlens.lenses.audit.sweep import audit_all
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
-from semlens.lenses.audit.wording import CURLY
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.resolve_concepts import concepts_by_class
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 from semlens.web.routes.verdicts import prepare_verdicts
+from semlens.wording import CURLY
 
 NAMES = VEGETABLES
 

@@ -9,8 +9,8 @@ import urllib.request
 import pytest
 from web_browser import axe, expect, settle, still
 
-from semlens.lenses.audit.wording import CURLY
 from semlens.lenses.concepts import ConceptSet
+from semlens.wording import CURLY
 
 AUDIT = "#/m/demo/audit"
 

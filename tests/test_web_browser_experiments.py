@@ -10,8 +10,8 @@ from web_browser import axe, expect, fits, settle
 
 from semlens.data.artefact import TextMark
 from semlens.lenses.audit.model_test import model_test
-from semlens.lenses.swap.border_swap import BorderSwap
-from semlens.lenses.swap.kept_swaps import keep_swap
+from semlens.lenses.swap.kept import keep_swap
+from semlens.lenses.swap.swap_result import Swap
 
 AUDIT = "#/m/demo/audit"
 
@@ -112,11 +112,11 @@ def test_borders_and_errors_without_words(page_at, served):
     )
     rows = page.get_by_label("Gains of the classes").locator("tbody tr")
     expect(rows).to_have_count(12)
-    swap = db.border_swap()
-    gains = swap.frame[swap.frame["class"] == "vegetable"].sort_values("width")["gain"]
+    swap = db.swap(part="border")
+    gains = swap.frame[swap.frame["class"] == "vegetable"].sort_values("size")["gain"]
     for place, gain in enumerate(gains):
         expect(rows.first.locator("td.gain").nth(place)).to_contain_text(f"{gain:.2f}")
-    expect(page.locator("figure img")).to_have_count(2 * len(swap.pasted))
+    expect(page.locator("figure img")).to_have_count(2 * len(swap.pasted["border"]))
 
     page.get_by_label("Class whose errors are compared").select_option("4")
     page.get_by_role("button", name="Compare errors on “vegetable”").click()
@@ -175,7 +175,7 @@ def test_a_finding_without_words_changes_the_standing_everywhere(page_at, served
         expect(summary).to_contain_text("relies on the borders of its images", timeout=60_000)
         fits(page)
     finally:
-        (db.path / "analysis" / "border-swap.parquet").unlink()
+        (db.path / "analysis" / "swap.parquet").unlink()
         db.audits.remove(number, 1)
 
 
@@ -183,13 +183,14 @@ def planted_swap(db, name):
     """A border swap of all classes that finds one."""
     rows = [
         {
-            "class": one, "logit": logit, "width": width, "gain": float(one == name),
+            "class": one, "logit": logit, "part": "border", "size": width,
+            "gain": float(one == name),
             "p_value": 1e-4 if one == name else 0.5, "adjusted": 1.0, "detected": False,
         }
         for logit, one in enumerate(db.model.classes) for width in (0.15, 0.25)
     ]  # fmt: skip
     frame = pd.DataFrame(rows).sort_values(["p_value", "logit"], ignore_index=True)
-    components = frame[["class", "width"]].assign(
+    components = frame[["class", "part", "size"]].assign(
         component="layer2:0", rise=1.0, effect=1.0, relevance=0.1
     )
-    return BorderSwap(frame, components, 64, len(rows) // 2)
+    return Swap(frame, components, {"border": 64}, len(rows) // 2)

@@ -17,12 +17,13 @@ SCREENS = 8
 def report(seen_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     db = sl.open(copy_of(seen_demo, folder))
-    swap = db.border_swap("vegetable", count=20)  # few images: it is drawn alike
-    made = db.report("vegetable", ["demo-world", "artefacts"], border_swap=swap, contrast=True,
+    swap = db.swap("vegetable", part="border", count=20)  # few images: it is drawn alike
+    made = db.report(
+        "vegetable", ["demo-world", "artefacts"], results={"swap": swap}, run=["contrast"],
         date="2026-01-31",
     )  # fmt: skip
     missing = {entry.key for entry in made.page.sections if entry.missing}
-    assert missing == {"test", "correction", "regions", "colours"}
+    assert missing == {"test", "correction"}
     made.save(folder / "report.html")
     return folder / "report.html"
 

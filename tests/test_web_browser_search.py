@@ -11,8 +11,8 @@ from PIL import Image
 from web_browser import axe, copy_of, expect, fits, serve, settle
 
 import semlens as sl
+from semlens.lenses.labelling.component_labels import saved_labels
 from semlens.lenses.labelling.confidence import as_shown
-from semlens.lenses.saved_labels import saved_labels
 from semlens.lenses.search.made_up import measured_reach
 from semlens.lenses.search.query import make_query
 from semlens.lenses.search.search import rank

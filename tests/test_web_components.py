@@ -15,7 +15,7 @@ from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, RecipeError, RelevanceError
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe.component_table import COLUMNS, ComponentFilter, component_table
-from semlens.lenses.saved_labels import label_tables, saved_labels
+from semlens.lenses.labelling.component_labels import label_tables, saved_labels
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 

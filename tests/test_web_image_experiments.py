@@ -39,7 +39,7 @@ def db(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def nothing_kept(db):
-    for file in (db.path / "analysis").glob("*-swap.parquet"):
+    for file in (db.path / "analysis").glob("swap.parquet"):
         file.unlink()
 
 
@@ -70,19 +70,19 @@ def mistaken(db):
 @pytest.mark.slow
 def test_a_border_swap_is_that_of_python(client, db):
     found = fetch(client, "experiments/swaps/border").json()
-    expected = db.border_swap()
+    expected = db.swap(part="border")
     assert found["detected"] == expected.detected
-    assert (found["classes"], found["images"]) == (len(CLASSES), expected.images)
+    assert (found["classes"], found["images"]) == (len(CLASSES), expected.images["border"])
     assert len(found["gains"]) == len(expected.frame)
     for row, record in zip(found["gains"], expected.frame.to_dict("records"), strict=True):
         assert (row["name"], row["target"]) == (record["class"], record["logit"])
-        assert row["size"] == record["width"]
+        assert row["size"] == record["size"]
         for key in ("gain", "p_value", "adjusted"):
             assert row[key] == pytest.approx(record[key]), key
         assert row["detected"] == bool(record["detected"])
-    assert len(found["pasted"]) == len(expected.pasted)
+    assert len(found["pasted"]) == len(expected.pasted["border"])
     picture = base64.b64decode(found["pasted"][0]["after"].partition(",")[2])
-    assert Image.open(io.BytesIO(picture)).size == expected.pasted[0][1].size
+    assert Image.open(io.BytesIO(picture)).size == expected.pasted["border"][0][1].size
     one = fetch(client, "experiments/swaps/border", **{"class": 2}).json()
     assert {row["target"] for row in one["gains"]} == {2}
     # it is kept: another server shows it without the model
@@ -132,11 +132,11 @@ def test_what_was_run_on_the_page_stands_in_the_report(db, mistaken):
     body = {"target": mistaken, "from_sets": ["artefacts"]}
     number = client.post("/api/v1/models/0/audits", json=body).json()["id"]
     path = f"audits/{number}/report.html"
-    assert "No border swap was requested" in fetch(client, path).text
+    assert "No swap was requested" in fetch(client, path).text
     fetch(client, "experiments/swaps/border")
     fetch(client, "experiments/contrast", **{"class": mistaken})
     text = fetch(client, path).text
-    assert "No border swap was requested" not in text
+    assert "No swap was requested" not in text
     assert f"Borders of images of &#39;{CLASSES[mistaken]}&#39;" in text
     contrast = db.contrast(errors=mistaken)
     assert f"{contrast.different} of {len(contrast.frame)} components differ" in text

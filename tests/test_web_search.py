@@ -18,7 +18,7 @@ import semlens as sl
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ServeError
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.saved_labels import search_labels
+from semlens.lenses.search.label_search import search_labels
 from semlens.lenses.search.query import Query, make_query
 from semlens.lenses.search.search import alignments
 from semlens.models.subject import SubjectModel

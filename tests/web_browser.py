@@ -270,11 +270,9 @@ def page_at(browser: Browser, request: pytest.FixtureRequest) -> Iterator[PageAt
 
 
 def settle(page: Page, seconds: float = 120) -> None:
-    """Wait until the page shows a model and nothing of it is waiting for the server."""
-    page.locator("main[data-model]").wait_for(timeout=1000 * seconds)
-    page.wait_for_load_state("networkidle", timeout=1000 * seconds)
-    while (waiting := page.locator("main .waiting, aside .waiting")).count():
-        waiting.first.wait_for(state="detached", timeout=1000 * seconds)
+    """Wait until the page shows a model and is settled, as ``web/src/api/settled.ts`` says."""
+    settled = page.locator("html[data-settled] main[data-model]")
+    settled.wait_for(timeout=1000 * seconds)
 
 
 def still(locator: Locator, seconds: float = 60) -> FloatRect:

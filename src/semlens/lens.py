@@ -45,6 +45,11 @@ class Lens:
         A call of that command, for its help.
     report
         Title of its section in a report; empty if it has none.
+    about
+        The parameter that takes the class of a report.
+    kept
+        Returns what a database keeps of earlier answers, or None; a report shows it without
+        running the model.
     agents
         Whether agents get it as a tool.
     local
@@ -56,6 +61,8 @@ class Lens:
     command: str = ""
     example: str = ""
     report: str = ""
+    about: str = "target"
+    kept: Callable[[Any], Any] | None = None
     agents: bool = False
     local: bool = False
 
@@ -66,6 +73,8 @@ def lens(
     command: str | None = None,
     example: str = "",
     report: str = "",
+    about: str = "target",
+    kept: Callable[[Any], Any] | None = None,
     agents: bool = False,
     local: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -73,7 +82,7 @@ def lens(
 
     Parameters
     ----------
-    needs, group, example, report, agents, local
+    needs, group, example, report, about, kept, agents, local
         As in :class:`Lens`.
     command
         Words of the command. None for the name of the function with dashes, if it has a group.
@@ -97,7 +106,7 @@ def lens(
                 return function(*bound.args, **bound.kwargs)
 
         words = function.__name__.replace("_", "-") if command is None and group else command or ""
-        vars(ask)["lens"] = Lens(needs, group, words, example, report, agents, local)
+        vars(ask)["lens"] = Lens(needs, group, words, example, report, about, kept, agents, local)
         return ask
 
     return decorate

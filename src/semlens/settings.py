@@ -188,7 +188,7 @@ def settings_of(question: Callable[..., Any]) -> Mapping[str, Setting]:
     hints = typing.get_type_hints(function, include_extras=True)
     settings: dict[str, Setting] = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        metadata = getattr(hints.get(name), "__metadata__", ())
+        metadata: tuple[Any, ...] = getattr(hints.get(name), "__metadata__", ())
         # the outermost, where a parameter type is annotated with another text
         field = next((m for m in reversed(metadata) if isinstance(m, FieldInfo)), None)
         reads = next((m for m in metadata if isinstance(m, Reads)), None)

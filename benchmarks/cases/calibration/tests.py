@@ -21,7 +21,7 @@ from semlens.lenses.audit.suspects import Candidates, best_matches
 from semlens.lenses.auroc import auroc, auroc_intervals
 from semlens.lenses.contrast.contrast import separate
 from semlens.lenses.correct.artefact_sensitivity import change_interval, wilson_interval
-from semlens.lenses.swap.outlier_test import leave_one_out
+from semlens.lenses.statistics import leave_one_out
 
 AUDIT = "Audit: alarm"
 PERMUTATION = "Permuted components (unused)"

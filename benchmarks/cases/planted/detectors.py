@@ -20,7 +20,7 @@ import semlens as sl
 from benchmarks.worlds.planted import SIZE
 from semlens.demo.bundled_images import MarkedWorld
 from semlens.lenses.concepts import load_sets
-from semlens.lenses.swap.regions import border_region
+from semlens.lenses.swap.parts import border_region
 from semlens.types import Component
 
 CATEGORY = MappingProxyType(
@@ -96,12 +96,12 @@ def audit(database: sl.ConceptDatabase) -> Evidence:
 
 def border_swap(database: sl.ConceptDatabase) -> Evidence:
     """Paste the borders of every class's images; of the two widths, the smaller p is doubled."""
-    swap = database.border_swap()
+    swap = database.swap(part="border")
     findings: dict[str, Finding] = {}
     for name, rows in swap.frame.groupby("class"):
         first = rows.sort_values("p_value").iloc[0]
         p_value = min(1.0, len(rows) * float(first["p_value"]))
-        width = float(first["width"])
+        width = float(first["size"])
         region = border_region(SIZE, SIZE, width).numpy()
         findings[str(name)] = Finding(p_value, f"border of {100 * width:.0f} %", region=region)
     return Evidence(findings, swap.excited)
@@ -109,7 +109,7 @@ def border_swap(database: sl.ConceptDatabase) -> Evidence:
 
 def region_swap(database: sl.ConceptDatabase) -> Evidence:
     """Paste the most relevant regions; accused is where they lie in a quarter of the images."""
-    swap = database.region_swap()
+    swap = database.swap(part="region")
     p_values = swap.frame.set_index("class")["p_value"]
     findings = {
         str(name): Finding(float(p), "small region", region=swap.coverage[str(name)] >= COVERED)
@@ -120,7 +120,7 @@ def region_swap(database: sl.ConceptDatabase) -> Evidence:
 
 def colour_swap(database: sl.ConceptDatabase) -> Evidence:
     """Transfer the colours of every class's images; the accusation has no place."""
-    swap = database.colour_swap()
+    swap = database.swap(part="colour")
     p_values = swap.frame.set_index("class")["p_value"]
     findings = {
         str(name): Finding(float(p), "colours", category=CATEGORY["cast"])

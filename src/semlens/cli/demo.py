@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from semlens.lenses.audit.audit_result import Audit
     from semlens.lenses.class_relevance import RelevantComponents
     from semlens.lenses.search.search import Hits
-    from semlens.lenses.swap.border_swap import BorderSwap
+    from semlens.lenses.swap.swap_result import Swap
     from semlens.models.subject import SubjectModel
 
 
@@ -70,8 +70,10 @@ def demo(
         audit = db.audit(world.target, ["demo-world", "artefacts"])
     _print_audit(audit, f"4. Is that valid? semlens audit {db.path} --target {world.target}")
 
-    borders = db.border_swap(width=walkthrough.BORDER, count=walkthrough.BORDER_IMAGES)
-    _print_borders(borders, world.target, f"5. And without words? semlens border-swap {db.path}")
+    borders = db.swap(part="border", size=walkthrough.BORDER, count=walkthrough.BORDER_IMAGES)
+    _print_borders(
+        borders, world.target, f"5. And without words? semlens swap {db.path} --part border"
+    )
 
     with err.status("testing with the mark on and off, and pruning"):
         accuracy = walkthrough.measure(model, world, planted)
@@ -181,7 +183,7 @@ def _print_audit(audit: Audit, title: str) -> None:
     out.print(f"Spurious concepts, by share of relevance: {concepts or 'none'}.", highlight=False)
 
 
-def _print_borders(borders: BorderSwap, target: str, title: str) -> None:
+def _print_borders(borders: Swap, target: str, title: str) -> None:
     own = borders.frame["class"] == target
     gain, others = (borders.frame.loc[rows, "gain"].mean() for rows in (own, ~own))
     out.print(f"\n[italic]{title}[/]", highlight=False)

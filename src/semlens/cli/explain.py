@@ -17,9 +17,9 @@ from semlens.lenses.explain import explain as ask_explain
 from semlens.lenses.explanation import Explanation
 from semlens.lenses.graph.attribution_graph import attribution_graph
 from semlens.lenses.graph.graph_result import AttributionGraph
+from semlens.lenses.labelling.component_labels import labels_by_component
 from semlens.lenses.prototypes.prototypes import Prototypes
 from semlens.lenses.prototypes.prototypes import prototypes as ask_prototypes
-from semlens.lenses.saved_labels import labels_by_component
 
 Picture = Annotated[
     list[Path] | None,

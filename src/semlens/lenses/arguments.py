@@ -13,6 +13,7 @@ import numpy as np
 
 from semlens.errors import LayerError
 from semlens.lenses.classes import count_or_numbers, find_class
+from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, ConceptSet, as_concepts
 from semlens.settings import Reads, setting
 from semlens.store.reader import Database
 from semlens.types import REMOTE_COMPONENTS, Component, as_components, as_list
@@ -72,6 +73,14 @@ def _samples(_: Database, samples: SamplesLike | None) -> int | list[int] | None
     return None if samples is None else count_or_numbers(samples)
 
 
+def _concepts(_: object, concepts: Concepts) -> ConceptSet:
+    return as_concepts(concepts)
+
+
+def _optional_concepts(_: object, concepts: Concepts | None) -> ConceptSet | None:
+    return None if concepts is None else as_concepts(concepts)
+
+
 Target = Annotated[int, Reads(ClassLike, find_class), setting("Class, by name or by logit index.")]
 """A class; the function gets its logit index."""
 AnyTarget = Annotated[
@@ -93,6 +102,20 @@ Components = Annotated[
     setting("Components, such as layer4:17."),
 ]
 """Components, their names, or a result with components; each is in the database, and once."""
+LabelConcepts = Annotated[
+    ConceptSet,
+    Reads(Concepts, _concepts),
+    REMOTE_CONCEPTS,
+    setting("File, folder or name of a bundled concept set; repeat to combine several."),
+]
+"""Concepts that components are labelled with; the function gets one set."""
+OptionalConcepts = Annotated[
+    ConceptSet | None,
+    Reads(Concepts | None, _optional_concepts),
+    REMOTE_CONCEPTS,
+    setting("File, folder or name of a bundled concept set for labels, or none; can be repeated."),
+]
+"""Concepts, for lenses in which labels are optional."""
 AnyComponents = Annotated[
     Sequence[Component],
     Reads(ComponentsLike, find_any_components),

@@ -21,8 +21,8 @@ from semlens.lens import lens
 from semlens.lenses.arguments import Samples, Target
 from semlens.lenses.classes import Pictures, class_images, class_name
 from semlens.lenses.database_engine import RulesLike
-from semlens.lenses.labelling.component_names import NAMES
-from semlens.lenses.labelling.label_source import (
+from semlens.lenses.labelling.component_labels import (
+    NAMES,
     ComponentLabels,
     LabelSource,
     as_labels,

@@ -24,8 +24,8 @@ from semlens.lenses.database_engine import (
     trace_without,
 )
 from semlens.lenses.explanation import ClassScore, ExplainedComponent, Explanation
-from semlens.lenses.labelling.component_names import NAMES
-from semlens.lenses.labelling.label_source import (
+from semlens.lenses.labelling.component_labels import (
+    NAMES,
     ComponentLabels,
     LabelSource,
     as_labels,

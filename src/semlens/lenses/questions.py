@@ -42,9 +42,7 @@ if TYPE_CHECKING:
     from semlens.lenses.search.search import search
     from semlens.lenses.study.odd_one_out import odd_one_out
     from semlens.lenses.study.study import study
-    from semlens.lenses.swap.border_swap import border_swap
-    from semlens.lenses.swap.colour_swap import colour_swap
-    from semlens.lenses.swap.region_swap import region_swap
+    from semlens.lenses.swap.swap import swap
     from semlens.lenses.tcav.tcav import tcav
 
 
@@ -56,10 +54,8 @@ class Questions(Database):
         attribution_graph = attribution_graph
         audit = audit
         audit_all = audit_all
-        border_swap = border_swap
         card = card
         class_relevance = class_relevance
-        colour_swap = colour_swap
         compare = compare
         concept_map = concept_map
         contrast = contrast
@@ -79,7 +75,6 @@ class Questions(Database):
         odd_one_out = odd_one_out
         prototypes = prototypes
         prune = prune
-        region_swap = region_swap
         report = report
         retrain = retrain
         scores = scores
@@ -88,6 +83,7 @@ class Questions(Database):
         sensitivity = sensitivity
         study = study
         suspects = suspects
+        swap = swap
         tcav = tcav
         unexpected = unexpected
     else:
@@ -95,10 +91,8 @@ class Questions(Database):
         attribution_graph = LazyMethod("semlens.lenses.graph.attribution_graph")
         audit = LazyMethod("semlens.lenses.audit.audit")
         audit_all = LazyMethod("semlens.lenses.audit.sweep")
-        border_swap = LazyMethod("semlens.lenses.swap.border_swap")
         card = LazyMethod("semlens.lenses.describe.card")
         class_relevance = LazyMethod("semlens.lenses.class_relevance")
-        colour_swap = LazyMethod("semlens.lenses.swap.colour_swap")
         compare = LazyMethod("semlens.lenses.compare.compare")
         concept_map = LazyMethod("semlens.lenses.describe.concept_map")
         contrast = LazyMethod("semlens.lenses.contrast.contrast")
@@ -118,7 +112,6 @@ class Questions(Database):
         odd_one_out = LazyMethod("semlens.lenses.study.odd_one_out")
         prototypes = LazyMethod("semlens.lenses.prototypes.prototypes")
         prune = LazyMethod("semlens.lenses.correct.prune")
-        region_swap = LazyMethod("semlens.lenses.swap.region_swap")
         report = LazyMethod("semlens.lenses.report.report")
         retrain = LazyMethod("semlens.lenses.correct.retrain")
         scores = LazyMethod("semlens.lenses.scores")
@@ -127,5 +120,6 @@ class Questions(Database):
         sensitivity = LazyMethod("semlens.lenses.correct.artefact_sensitivity")
         study = LazyMethod("semlens.lenses.study.study")
         suspects = LazyMethod("semlens.lenses.audit.suspects")
+        swap = LazyMethod("semlens.lenses.swap.swap")
         tcav = LazyMethod("semlens.lenses.tcav.tcav")
         unexpected = LazyMethod("semlens.lenses.describe.unexpected")

@@ -22,7 +22,7 @@ from semlens.lenses.describe.component_card import (
     measures,
 )
 from semlens.lenses.describe.neighbours import Neighbour, neighbours
-from semlens.lenses.labelling.component_names import ComponentNames, component_names
+from semlens.lenses.labelling.component_labels import ComponentNames, component_names
 from semlens.lenses.result import Result
 from semlens.types import Component
 

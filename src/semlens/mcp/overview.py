@@ -15,7 +15,7 @@ from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
 from semlens.lenses.describe.database_warnings import DatabaseWarning, database_warnings
 from semlens.lenses.describe.overview import class_table, describe_settings, notable_rows
-from semlens.lenses.labelling.component_names import shown_names
+from semlens.lenses.labelling.component_labels import shown_names
 from semlens.lenses.result import Result
 from semlens.mcp.image_access import ImageAccess
 

@@ -15,7 +15,7 @@ from semlens.draw.map_colours import HUES, Colouring, Groups, Queries, group_col
 from semlens.errors import ConceptError, RecipeError
 from semlens.lenses.describe.concept_map import ConceptMap
 from semlens.lenses.describe.map_colouring import ColourValue, check_colour
-from semlens.lenses.saved_labels import saved_labels
+from semlens.lenses.labelling.component_labels import saved_names
 from semlens.lenses.scores import MEASURES
 from semlens.notebook.card_widget import (
     CardWidget,
@@ -93,8 +93,8 @@ class MapWidget(anywidget.AnyWidget):
         self._more: dict[str, tuple[str, tuple[ColourValue, ...]]] = {}
         frame = concept_map.frame
         rows = concept_map.sets[0].rows
-        labels = saved_labels(self.database)
-        texts = frame["place_label"] if labels is None else labels["label"].iloc[rows]
+        names = saved_names(self.database)
+        texts = frame["place_label"] if names is None else names.frame["label"].iloc[rows]
         self._check_colour(colour)
         super().__init__(
             height=height,

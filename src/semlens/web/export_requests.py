@@ -10,7 +10,7 @@ from typing import Any
 from semlens.concept_database import ConceptDatabase
 from semlens.lenses.audit.standing import FLAGGED
 from semlens.lenses.describe.overview import notable_rows
-from semlens.lenses.saved_labels import label_tables
+from semlens.lenses.labelling.component_labels import label_tables
 from semlens.progress import report_progress
 from semlens.types import Component
 from semlens.web.app_state import ModelContext

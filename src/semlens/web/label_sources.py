@@ -14,12 +14,16 @@ from semlens.lenses.describe.label_candidates import (
     saved_candidates,
 )
 from semlens.lenses.labelling.chosen_method import choose_method
-from semlens.lenses.labelling.component_names import SAVED, ComponentNames, unnamed
+from semlens.lenses.labelling.component_labels import (
+    PREFIX,
+    SAVED,
+    ComponentNames,
+    label_tables,
+)
 from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.ranking import Ranking, rank_words
 from semlens.lenses.labelling.scored_blocks import layer_places, rows_with_examples
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
-from semlens.lenses.saved_labels import PREFIX, label_tables
 from semlens.web.app_state import AppState, ModelContext
 
 
@@ -137,12 +141,11 @@ def component_names(context: ModelContext, state: AppState) -> ComponentNames | 
         label_rows(context, state, source, first.tolist(), top=2)
 
     def compute() -> ComponentNames:
-        frame = unnamed(db)
         found = label_rows(context, state, source, rows.tolist(), top=2)
-        frame.loc[rows, "label"] = [one and one.label for one in found]
-        frame.loc[rows, "rival"] = [one and one.rival for one in found]
-        frame.loc[rows, "confidence"] = [np.nan if one is None else one.confidence for one in found]
-        method = next((one.method for one in found if one is not None), "")
-        return ComponentNames(source, method, frame.astype({"confidence": np.float64}), db)
+        return ComponentNames.of_rows(
+            db, source, next((one.method for one in found if one is not None), ""), rows,
+            [one and one.label for one in found], [one and one.rival for one in found],
+            [np.nan if one is None or one.confidence is None else one.confidence for one in found],
+        )  # fmt: skip
 
     return state.jobs.result(key, "Reading the labels", compute, short=True)

@@ -5,6 +5,7 @@
  * `progress` is called with its status. Aborted requests end with an `AbortError` that is not shown.
  */
 import { ApiError } from "./errors";
+import { counted } from "./settled";
 import type { JobStatus } from "./types";
 import { exportedBytes, exportUrl, exportedJson, isStaticExport } from "./static-export";
 
@@ -37,14 +38,14 @@ export function url(path: string, params: Params = {}): string {
 
 export async function get<T>(path: string, options: Options = {}): Promise<T> {
   const address = pathOf(path, options.params);
-  if (isStaticExport()) return exportedJson<T>(address);
-  return (await (await request("GET", address, undefined, options)).json()) as T;
+  if (isStaticExport()) return counted(exportedJson<T>(address));
+  return request("GET", address, undefined, options, json<T>);
 }
 
 export async function bytes(path: string, options: Options = {}): Promise<ArrayBuffer> {
   const address = pathOf(path, options.params);
-  if (isStaticExport()) return exportedBytes(address);
-  return (await request("GET", address, undefined, options)).arrayBuffer();
+  if (isStaticExport()) return counted(exportedBytes(address));
+  return request("GET", address, undefined, options, (response) => response.arrayBuffer());
 }
 
 /** Send JSON or a file. */
@@ -55,8 +56,9 @@ export async function send<T>(
   options: Options = {},
 ): Promise<T> {
   if (isStaticExport()) throw readOnly();
-  const response = await request(method, pathOf(path, options.params), body, options);
-  return (response.status === 204 ? undefined : await response.json()) as T;
+  return request(method, pathOf(path, options.params), body, options, async (response) =>
+    response.status === 204 ? (undefined as T) : json<T>(response),
+  );
 }
 
 /** Send JSON and return the response as a file. */
@@ -66,7 +68,7 @@ export async function sendForFile(
   options: Options = {},
 ): Promise<Blob> {
   if (isStaticExport()) throw readOnly();
-  return (await request("POST", pathOf(path, options.params), body, options)).blob();
+  return request("POST", pathOf(path, options.params), body, options, (response) => response.blob());
 }
 
 function readOnly(): ApiError {
@@ -79,7 +81,22 @@ function readOnly(): ApiError {
   );
 }
 
-async function request(
+async function json<T>(response: Response): Promise<T> {
+  return (await response.json()) as T;
+}
+
+/** Send a request, and read its response as soon as that is ready. */
+function request<T>(
+  method: string,
+  path: string,
+  body: unknown,
+  options: Options,
+  read: (response: Response) => Promise<T>,
+): Promise<T> {
+  return counted(respond(method, path, body, options).then(read));
+}
+
+async function respond(
   method: string,
   path: string,
   body: unknown,

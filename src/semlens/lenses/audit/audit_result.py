@@ -20,16 +20,16 @@ from semlens.errors import ConceptError, RelevanceError, StoreError
 from semlens.lenses.audit.audit_records import AuditSettings, audit_records
 from semlens.lenses.audit.relevance_shares import ALL, VERDICTS, component_weights
 from semlens.lenses.audit.standing import Experiment, Standing, standing
-from semlens.lenses.audit.wording import percent
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.labelling.component_names import component_names, shown_names
+from semlens.lenses.labelling.component_labels import component_names, shown_names
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.lenses.result import Result
-from semlens.lenses.swap.experiments import kept_experiments
+from semlens.lenses.swap.kept import kept_experiments
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 from semlens.types import Component
 from semlens.version import __version__
+from semlens.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from semlens.draw.text_table import rich_table
 from semlens.figures import Distribution, Distributions, FigureSpec, Tone
-from semlens.lenses.audit.wording import STRAIGHT, percent, quoted
 from semlens.lenses.correct.artefact_sensitivity import change_interval
 from semlens.lenses.result import Result
+from semlens.wording import STRAIGHT, percent, quoted
 
 BINS = 40
 """Bins of a histogram of logits."""

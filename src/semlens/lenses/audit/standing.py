@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from scipy.stats import false_discovery_control
 
-from semlens.lenses.audit.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
+from semlens.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
 
 Kind = Literal["alarm", "suspicion", "no alarm", "no verdict"]
 """Beyond chance over all classes tested; only on its own; not beyond chance; not tested."""
@@ -50,6 +50,15 @@ class Experiment:
     p_value: float
     tests: int
     experiments: int
+
+
+@runtime_checkable
+class SpeaksOfClasses(Protocol):
+    """A result of experiments without words."""
+
+    def experiments(self) -> Mapping[int, Sequence[Experiment]]:
+        """Return what was found about each class, by logit."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from semlens.lenses.audit.class_contrast import (
     standardised,
 )
 from semlens.lenses.audit.moderated_test import LEAST_CLASSES
-from semlens.lenses.audit.wording import p_text
 from semlens.lenses.classes import class_name
 from semlens.lenses.compare.component_sets import component_sets
 from semlens.lenses.concepts import ConceptSet, as_concepts, concept_key
@@ -41,6 +40,7 @@ from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
+from semlens.wording import p_text
 
 MATCHES = 0.01
 """A component matches the words that align with it best: this share of the vocabulary."""

@@ -25,13 +25,13 @@ from semlens.lenses.audit.audit_result import (
     verdict_keys,
 )
 from semlens.lenses.audit.standing import Experiment, Standing, overall, standings
-from semlens.lenses.audit.wording import STRAIGHT
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.resolve_concepts import ResolvedConcepts
-from semlens.lenses.swap.experiments import kept_experiments
+from semlens.lenses.swap.kept import kept_experiments
 from semlens.progress import report_progress
 from semlens.store.reader import Database
+from semlens.wording import STRAIGHT
 
 OF_COMPONENT = ["component", "verdict", "component_concept", "weight"]
 """Columns of a component; the others are of its class and repeat."""

@@ -12,6 +12,7 @@ from jaxtyping import Float32
 
 from semlens.errors import RecipeError
 from semlens.lens import lens
+from semlens.lenses.arguments import OptionalConcepts
 from semlens.lenses.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.lenses.compare.comparison import Comparison
 from semlens.lenses.compare.component_sets import (
@@ -21,7 +22,6 @@ from semlens.lenses.compare.component_sets import (
     difference_notes,
 )
 from semlens.lenses.compare.labels_and_scores import (
-    OptionalConcepts,
     label_sets,
     score_table,
 )

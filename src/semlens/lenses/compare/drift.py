@@ -14,13 +14,14 @@ from rich.text import Text
 from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
 from semlens.lens import lens
+from semlens.lenses.arguments import OptionalConcepts
 from semlens.lenses.compare.component_sets import (
     ComponentSet,
     as_databases,
     component_sets,
     difference_notes,
 )
-from semlens.lenses.compare.labels_and_scores import OptionalConcepts, label_sets, set_scores
+from semlens.lenses.compare.labels_and_scores import label_sets, set_scores
 from semlens.lenses.compare.nearest_components import PairProgress, nearest_between_sets
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.result import Result

@@ -12,7 +12,7 @@ from semlens.errors import RecipeError
 from semlens.lenses.compare.compare import compare
 from semlens.lenses.compare.comparison import Comparison
 from semlens.lenses.describe.concept_map import concept_map
-from semlens.lenses.saved_labels import saved_labels
+from semlens.lenses.labelling.component_labels import saved_names
 from semlens.store.reader import Database
 
 KINDS = ("matched", "only_first", "only_second")
@@ -102,8 +102,8 @@ class JointMap:
 
 
 def _labels(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.Series:
-    saved = saved_labels(database)
-    labels = [None] * len(rows) if saved is None else saved["label"].to_numpy()[rows]
+    names = saved_names(database)
+    labels = [None] * len(rows) if names is None else names.frame["label"].to_numpy()[rows]
     return pd.Series(labels, dtype=object)  # otherwise pandas may convert None to NaN
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int64
 
 from semlens.lenses.compare.component_sets import ComponentSet
-from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, ConceptSet, as_concepts
+from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.chosen_method import ChosenMethod, choose_method
 from semlens.lenses.labelling.ranking import BestComponents, best_components, rank_words
 from semlens.lenses.labelling.scored_blocks import scored_blocks, thresholds
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
 from semlens.lenses.scores import MEASURES, scores
-from semlens.settings import setting
 from semlens.store.reader import Database
 
 
@@ -106,43 +105,33 @@ def assign_labels(
 
 SHARED = "in every set"
 UNREADABLE = "There are no labels: the databases' embedder does not embed texts."
-OptionalConcepts = Annotated[
-    Concepts | None,
-    setting("File, folder or name of a bundled concept set for labels, or none; can be repeated."),
-    REMOTE_CONCEPTS,
-]
-"""Concepts, for questions in which labels are optional."""
 
 
-def embed_labels(
-    database: Database, concepts: Concepts | None
-) -> tuple[ConceptSet, QueryEmbedding] | None:
-    """Return concepts and their vectors; None if there are none or they cannot be embedded."""
+def embed_labels(database: Database, concepts: ConceptSet | None) -> QueryEmbedding | None:
+    """Return the vectors of concepts; None if there are none or they cannot be embedded."""
     if concepts is None:
         return None
-    concept_set = as_concepts(concepts)
-    readable = database.embedder.has_text or all(concept.images for concept in concept_set.concepts)
-    return (concept_set, embed_concepts(database, concept_set)) if readable else None
+    readable = database.embedder.has_text or all(concept.images for concept in concepts.concepts)
+    return embed_concepts(database, concepts) if readable else None
 
 
 def label_sets(
-    sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float | None
+    sets: Sequence[ComponentSet], concepts: ConceptSet | None, threshold: float | None
 ) -> tuple[list[list[str | None]] | None, pd.DataFrame | None, list[str]]:
     """Return the labels of each set, their counts, and a notice if there can be no labels.
 
     All sets are labelled by the same method.
     """
-    embedded = embed_labels(sets[0].database, concepts)
-    if embedded is None:
-        return None, None, [UNREADABLE] if concepts is not None else []
-    concept_set, probe = embedded
-    method = choose_method([s.database for s in sets], None, len(concept_set))
+    probe = embed_labels(sets[0].database, concepts)
+    if concepts is None or probe is None:
+        return None, None, [] if concepts is None else [UNREADABLE]
+    method = choose_method([s.database for s in sets], None, len(concepts))
     labels: list[list[str | None]] = []
     for s in sets:
         ranked = rank_words(s.database, s.rows, probe, method, threshold=threshold)
         best = zip(ranked.concept[:, 0], ranked.score[:, 0] > ranked.thresholds, strict=True)
         labels.append([probe.names[index] if above else None for index, above in best])
-    return labels, label_counts(sets, labels, concept_set), []
+    return labels, label_counts(sets, labels, concepts), []
 
 
 def label_counts(

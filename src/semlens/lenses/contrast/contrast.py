@@ -10,11 +10,19 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32, Float64, Int64
-from PIL import Image
 from rich.console import Group, RenderableType
 from scipy.stats import rankdata
 
 from semlens.draw.text_table import titled_table
+from semlens.figures import (
+    ComponentRow,
+    Components,
+    FigureSpec,
+    Panel,
+    Series,
+    Tone,
+    Values,
+)
 from semlens.lens import lens
 from semlens.lenses.auroc import auroc_intervals
 from semlens.lenses.class_relevance import mean_shares
@@ -29,13 +37,13 @@ from semlens.lenses.contrast.image_groups import (
     metadata_groups,
     pair_blocks,
 )
-from semlens.lenses.labelling.component_names import NAMES
-from semlens.lenses.labelling.label_source import LabelSource, as_labels, label_of
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels, label_of
+from semlens.lenses.result import Result, Section
 from semlens.models.forward import readouts_and_logits
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
+from semlens.wording import p_text
 
 CHUNK = 2048
 """Columns that are ranked at once: bounds the memory."""
@@ -135,9 +143,7 @@ DRAWS = 2000
 ALPHA = 0.05
 """Family-wise error rate at which components are counted as different."""
 SHOWN = 8
-"""Components and logits in a plot."""
-EXAMPLES = 5
-"""Examples of a component in a plot."""
+"""Components and logits in a figure."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,6 +164,8 @@ class Contrast(Result):
         Number of pairs of images of equal name.
     target
         The class of the column ``relevance``; None if the model has no logits.
+    errors
+        Whether the groups are the model's errors and its correct predictions.
     """
 
     database: Database
@@ -167,6 +175,7 @@ class Contrast(Result):
     logits: pd.DataFrame
     pairs: int
     target: int | None
+    errors: bool = False
 
     @property
     def components(self) -> list[Component]:
@@ -199,17 +208,49 @@ class Contrast(Result):
             f"{paired}: {self.different} of {len(self.frame)} components differ (p < {ALPHA})"
         )
 
-    def plot(self) -> Chart:
-        """Draw the most separating components with examples, and the logits that shift most."""
-        from semlens.draw.contrast_plots import contrast_plot
-        from semlens.draw.example_sheet import example_pictures
-
-        shown = self.frame.head(SHOWN)
-        pictures: list[list[Image.Image]] = [
-            example_pictures(self.database, row, EXAMPLES) for row in shown["row"].tolist()
+    def figure(self) -> FigureSpec:
+        """Return the most separating components, and the logits that shift most."""
+        rows = [
+            ComponentRow(
+                Component.parse(row["component"]), row["auroc"], row["label"] or "(no label)",
+                row["low"], row["high"], _tone(row["auroc"] - 0.5, row["p_value"]),
+                p_text(row["p_value"]),
+            )
+            for row in self.frame.head(SHOWN).to_dict("records")
+        ]  # fmt: skip
+        axis = f"AUROC: above 0.5 stronger in {self.a.name}"
+        panels: list[Panel] = [
+            Components("Components that separate the groups", rows, axis, 0.5, (0.0, 1.0))
         ]
-        names = (self.a.name, self.b.name)
-        return contrast_plot(self.summary, names, shown, pictures, self.logits.head(SHOWN))
+        if len(self.logits):
+            shown = self.logits.head(SHOWN)
+            records = shown.to_dict("records")
+            series = Series(
+                shown["shift"].tolist(),
+                tones=[_tone(row["shift"], row["p_value"]) for row in records],
+                notes=[p_text(row["p_value"]) for row in records],
+            )
+            axis = f"mean in {self.a.name} minus mean in {self.b.name}"
+            panels.append(Values("Logits that shift", shown["class"].tolist(), [series], axis))
+        return FigureSpec(self.summary, panels, columns=2)
+
+    def section(self, target: str | None = None) -> Section:
+        """Return the components that differ, and the logit that shifts most."""
+        sentences = [f"{self.summary[0].upper()}{self.summary[1:]}."]
+        if len(self.logits):
+            first = self.logits.iloc[0]
+            sentences.append(
+                f"The logit of '{first['class']}' shifts most, by {first['shift']:+.2f} on average "
+                f"({p_text(first['p_value'])}, family-wise over all logits)."
+            )
+        limits = (
+            "This does not show which of the differences causes the errors. Components that "
+            "support the class are weaker on errors by construction; those whose examples do not "
+            "show the class deserve a look."
+            if self.errors
+            else "This does not show which of the differences matters to a decision."
+        )
+        return Section(sentences, self.figure(), self.frame.drop(columns="row"), limits)
 
     def __rich__(self) -> RenderableType:
         """Return the most separating components and the logits that shift most."""
@@ -226,6 +267,7 @@ class Contrast(Result):
 
 @lens(
     "model", "images", "embedder", group="Compare",
+    report="Contrast: what do the errors have in common?", about="errors",
     example="contrast r18.semlens --errors 'tabby cat' --save contrast.png",
 )  # fmt: skip
 def contrast(
@@ -303,7 +345,14 @@ def contrast(
     separation = separate(readouts_a, readouts_b, blocks, draws)
     labels = as_labels(database, concepts, names)
     frame = _component_table(database, rows, separation, number, labels)
-    return Contrast(database, first, second, frame, logits, pairs, number)
+    return Contrast(database, first, second, frame, logits, pairs, number, errors is not None)
+
+
+def _tone(difference: float, p_value: float) -> Tone:
+    """Return the colour of a difference, pale unless it is beyond chance."""
+    if not p_value < ALPHA:
+        return "weak"
+    return "for" if difference >= 0 else "against"
 
 
 def _run(

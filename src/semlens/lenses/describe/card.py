@@ -14,8 +14,8 @@ from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.lens import lens
 from semlens.lenses.describe import component_card
+from semlens.lenses.labelling.component_labels import saved_names
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
-from semlens.lenses.saved_labels import saved_labels
 from semlens.lenses.scores import scores
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -100,10 +100,10 @@ def card(database: Database, component: Component | str) -> Card:
         database, row
     )  # fmt: skip
     classes = [(c.name, c.mean, c.max, c.rank) for c in known]
-    labels = saved_labels(database)
+    names = saved_names(database)
     return Card(
         described.component,
-        None if labels is None else labels["label"].iloc[row],
+        None if names is None else names.of(described.component),
         frame.astype({"value": float, "below": float}),
         pd.DataFrame(classes, columns=["class", "mean", "max", "rank"]),
         row,

@@ -132,8 +132,15 @@ def compute_layout(units: Float32[np.ndarray, "n d"], seed: int) -> Float32[np.n
         return _principal_axes(units)
     with _LAYOUT_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about its initialization and its imports
-        from umap import UMAP
+        from umap import UMAP, umap_, utils
 
+        # or every process compiles them for nine seconds before its first map
+        for compiled in (
+            utils.fast_knn_indices,
+            umap_.smooth_knn_dist,
+            umap_.compute_membership_strengths,
+        ):
+            compiled.enable_caching()
         many: dict[str, Any] = {}
         if len(units) > MANY:
             neighbours = nearest_neighbours(units, NEIGHBOURS, seed)

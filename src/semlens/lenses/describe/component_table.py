@@ -35,7 +35,7 @@ def component_table(
         The measures of all components, in row order (``scores(database).frame``).
     labels
         Their labels in row order: label, confidence
-        (:func:`semlens.lenses.saved_labels.saved_labels`).
+        (:func:`semlens.lenses.labelling.component_labels.saved_labels`).
     target
         Class whose relevance is included. Shares below the database's floor are not stored and
         are NaN here.

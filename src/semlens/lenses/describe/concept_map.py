@@ -17,9 +17,9 @@ from semlens.draw.map_colours import Colouring, Groups
 from semlens.draw.map_labels import MapPlace
 from semlens.draw.text_table import rich_table
 from semlens.lens import lens
+from semlens.lenses.arguments import OptionalConcepts
 from semlens.lenses.compare.component_sets import ComponentSet, as_databases, component_sets
-from semlens.lenses.compare.labels_and_scores import OptionalConcepts
-from semlens.lenses.concepts import Concepts
+from semlens.lenses.concepts import Concepts, as_concepts
 from semlens.lenses.describe.atlas import Atlas, make_atlas
 from semlens.lenses.describe.clusters import (
     MIN_DIST,
@@ -129,7 +129,8 @@ class ConceptMap(Result):
         """
         positions = self.frame[["x", "y"]].to_numpy(np.float32)
         cluster = self.frame["cluster"].to_numpy(np.int64)
-        scores = score_clusters(self.sets, cluster, concepts, label_method, threshold)
+        concept_set = None if concepts is None else as_concepts(concepts)
+        scores = score_clusters(self.sets, cluster, concept_set, label_method, threshold)
         place_of, labels = merge_clusters(positions, cluster, scores, top_labels)
         place = np.where(cluster >= 0, np.append(place_of, -1)[cluster], -1)
         names = [", ".join(best) or None for best in labels] + [None]

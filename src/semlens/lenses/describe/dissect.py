@@ -13,17 +13,18 @@ from rich.console import Group, RenderableType
 from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
 from semlens.lens import lens
+from semlens.lenses.arguments import LabelConcepts
 from semlens.lenses.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.lenses.compare.component_sets import ComponentSet, as_databases, component_sets
 from semlens.lenses.compare.labels_and_scores import (
     LabelAssignment,
     assign_labels,
 )
-from semlens.lenses.concepts import ConceptSet, as_concepts
+from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe.category_nodes import concept_nodes, count_nodes, recurring
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.confidence import UNSURE
-from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts, LabelThreshold
+from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.result import Result
 from semlens.settings import setting
@@ -245,10 +246,9 @@ def dissect(
     >>> result.top_concepts()                                             # doctest: +SKIP
     """
     database_list = as_databases(databases, others)
-    concept_set = as_concepts(concepts)
-    embedding = embed_concepts(database_list[0], concept_set)
-    chosen = choose_method(database_list, method, len(concept_set))
-    nodes = concept_nodes(concept_set)
+    embedding = embed_concepts(database_list[0], concepts)
+    chosen = choose_method(database_list, method, len(concepts))
+    nodes = concept_nodes(concepts)
     counts: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []
     gaps: list[pd.DataFrame] = []
@@ -256,13 +256,13 @@ def dissect(
     for components in component_sets(database_list, layers=layers, target=target, minimum=minimum):
         layer_sets = components.by_layer()
         assignments = [
-            assign_labels(layer_set, embedding, concept_set, chosen, threshold, confidence)
+            assign_labels(layer_set, embedding, concepts, chosen, threshold, confidence)
             for layer_set in layer_sets
         ]
         for layer_set, assignment in zip(layer_sets, assignments, strict=True):
             origin = {"database": components.name, "layer": layer_set.layers[0]}
             counts += [
-                origin | row for row in count_nodes(nodes, assignment.concept, len(concept_set))
+                origin | row for row in count_nodes(nodes, assignment.concept, len(concepts))
             ]
             labelled = assignment.concept >= 0
             sizes.append(
@@ -277,11 +277,11 @@ def dissect(
         all_concepts = np.concatenate([assignment.concept for assignment in assignments])
         totals += [
             {"database": components.name} | row
-            for row in count_nodes(nodes, all_concepts, len(concept_set))
+            for row in count_nodes(nodes, all_concepts, len(concepts))
         ]
-        gaps.append(_gaps(components.name, layer_sets, assignments, concept_set))
+        gaps.append(_gaps(components.name, layer_sets, assignments, concepts))
     return Dissection(
-        concept_set.name,
+        concepts.name,
         str(chosen),
         threshold,
         confidence,
@@ -289,7 +289,7 @@ def dissect(
         pd.DataFrame(totals),
         pd.DataFrame(sizes),
         pd.concat(gaps, ignore_index=True),
-        recurring(concept_set),
+        recurring(concepts),
         depth,
         top,
     )

@@ -12,9 +12,9 @@ from pydantic import computed_field
 
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.chosen_method import PAPER_METHOD, ChosenMethod
+from semlens.lenses.labelling.component_labels import PREFIX
 from semlens.lenses.labelling.confidence import rival
 from semlens.lenses.labelling.ranking import Ranking
-from semlens.lenses.saved_labels import PREFIX
 from semlens.store.reader import Database
 
 

@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from semlens.lenses.compare.component_sets import ComponentSet
 from semlens.lenses.compare.labels_and_scores import embed_labels
-from semlens.lenses.concepts import Concepts
+from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.describe.clusters import best_concepts, medoid
 from semlens.lenses.labelling.chosen_method import ChosenMethod, choose_method
 from semlens.lenses.labelling.labeller import Labeller
@@ -68,7 +68,7 @@ class ClusterScores:
 def score_clusters(
     sets: Sequence[ComponentSet],
     cluster: Int64[np.ndarray, " n"],
-    concepts: Concepts | None,
+    concepts: ConceptSet | None,
     method: str | Labeller | None = None,
     threshold: float | None = None,
 ) -> ClusterScores:
@@ -83,10 +83,10 @@ def score_clusters(
     """
     count = int(cluster.max(initial=-1)) + 1
     sizes = np.bincount(cluster[cluster >= 0], minlength=count)
-    embedded = embed_labels(sets[0].database, concepts) if count else None
-    if embedded is None:
+    embedding = embed_labels(sets[0].database, concepts) if count else None
+    if embedding is None:
         return ClusterScores((), np.zeros((count, 0)), np.zeros(count), sizes)
-    names = embedded[1].names
+    names = embedding.names
     chosen = choose_method([s.database for s in sets], method, len(names))
     sums, least = np.zeros((count, len(names))), np.zeros(count)
     start = 0
@@ -95,9 +95,9 @@ def score_clusters(
         start += len(s)
         for layer, place in layer_places(s.database, s.rows):
             rows, inside = s.rows[place], member[place]
-            sums += _sums(s.database, layer, rows, inside, count, embedded[1], chosen)
+            sums += _sums(s.database, layer, rows, inside, count, embedding, chosen)
         least += _one_hot(member, count) @ thresholds(
-            s.database, s.rows, embedded[1], chosen, threshold
+            s.database, s.rows, embedding, chosen, threshold
         )
     return ClusterScores(names, sums, least, sizes)
 

@@ -19,7 +19,7 @@ from semlens.lenses.contrast.contrast import Contrast
 from semlens.lenses.query_embedding import alignment
 from semlens.lenses.saved_json import read_saved
 from semlens.lenses.scores import MEASURES
-from semlens.lenses.search.query import embed_query
+from semlens.lenses.search.query import Terms, embed_terms
 
 Colour = Literal[
     "query", "place", "layer", "model", "clarity", "redundancy", "polysemanticity", "relevance",
@@ -92,7 +92,7 @@ def colour(
     """
     check_colour(by, values)
     if by == "query":
-        embedding = embed_query(sets[0].database, tuple(dict.fromkeys(map(str, values))))
+        embedding = embed_terms(sets[0].database, Terms(tuple(dict.fromkeys(map(str, values)))))
         assert embedding is not None  # noqa: S101  # check_colour ensures that there is a text
         return Queries(
             embedding.names, np.concatenate([alignment(s.theta, embedding) for s in sets])

@@ -16,8 +16,8 @@ from semlens.draw.map_colours import Groups
 from semlens.draw.text_table import rich_table
 from semlens.errors import LayerError, RecipeError
 from semlens.lenses.describe.concept_map import ConceptMap
+from semlens.lenses.labelling.component_labels import PREFIX, SAVED, saved_names
 from semlens.lenses.result import Result
-from semlens.lenses.saved_labels import PREFIX, label_tables, saved_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,12 +142,12 @@ def component_labels(concept_map: ConceptMap) -> tuple[list[str | None], str]:
     places.
     """
     component_set = concept_map.sets[0]
-    table = saved_labels(component_set.database)
-    if table is None:
+    names = saved_names(component_set.database)
+    if names is None:
         labels, source = concept_map.frame["place_label"], PLACES
     else:
-        labels = table["label"].iloc[component_set.rows]
-        source = PREFIX + label_tables(component_set.database)[0].name
+        labels = names.frame["label"].iloc[component_set.rows]
+        source = PREFIX + names.source.removeprefix(SAVED)
     return [text if isinstance(text, str) else None for text in labels], source
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from semlens.draw.example_picture import example_picture
 from semlens.draw.figure import save_picture
 from semlens.errors import LayerError, RecipeError
-from semlens.lenses.labelling.component_names import component_names
+from semlens.lenses.labelling.component_labels import component_names
 from semlens.progress import report_progress
 from semlens.regular_files import user_path
 from semlens.store.atomic_files import save_text, write_atomic

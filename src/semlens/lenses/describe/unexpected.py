@@ -14,9 +14,9 @@ from rich.text import Text
 
 from semlens.draw.text_table import rich_table
 from semlens.lens import lens
+from semlens.lenses.arguments import LabelConcepts, Target
 from semlens.lenses.class_relevance import MINIMUM, Minimum, relevant_rows
-from semlens.lenses.classes import class_name, find_class
-from semlens.lenses.concepts import as_concepts
+from semlens.lenses.classes import class_name
 from semlens.lenses.describe.classes_and_samples import (
     clarity_of_rows,
     example_files,
@@ -25,7 +25,7 @@ from semlens.lenses.describe.classes_and_samples import (
     summarize_examples,
 )
 from semlens.lenses.labelling.chosen_method import PAPER_METHOD, choose_method
-from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts, LabelThreshold
+from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.ranking import rank_words
 from semlens.lenses.query_embedding import embed_concepts
@@ -33,7 +33,7 @@ from semlens.lenses.result import Result, check_suffix
 from semlens.settings import setting
 from semlens.store.atomic_files import save_csv
 from semlens.store.reader import Database
-from semlens.types import Components, Layers, Target
+from semlens.types import Components, Layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -256,13 +256,12 @@ def unexpected(
     EmbedderError
         If the embedder reads no texts.
     """
-    logit, concept_set = find_class(database, target), as_concepts(concepts)
     layer_names = database.layer_names(layers)
-    relevant: Any = relevant_rows(database, logit, layer_names, minimum, empty_ok=True)
+    relevant: Any = relevant_rows(database, target, layer_names, minimum, empty_ok=True)
     relevant = relevant[database.has_examples[relevant["component"].to_numpy()]]
     candidates = relevant["component"].to_numpy(np.int64)
-    embedding = embed_concepts(database, concept_set)
-    chosen = choose_method([database], method, len(concept_set))
+    embedding = embed_concepts(database, concepts)
+    chosen = choose_method([database], method, len(concepts))
     ranked = rank_words(database, candidates, embedding, chosen, names=nearest, threshold=threshold)
     if components is None:
         thresholds = ranked.thresholds
@@ -287,12 +286,12 @@ def unexpected(
         threshold=thresholds[is_unexpected][: len(rows)],
         clarity=clarity_of_rows(database, rows),
     )
-    details = [share_among_classes(classes, rows, logit), summarize_examples(files, rows, logit)]
+    details = [share_among_classes(classes, rows, target), summarize_examples(files, rows, target)]
     frame = pd.concat([frame, *details], axis=1)
     for table in (classes, files):
         table.insert(0, "component", database.names(table.pop("row").to_numpy(np.int64)))
     return Unexpected(
-        logit, class_name(database, logit), concept_set.name, str(chosen),
+        target, class_name(database, target), concepts.name, str(chosen),
         threshold if components is None else None, minimum,
         frame, classes, files, _layers(layer_names, relevant, is_unexpected), database,
     )  # fmt: skip

@@ -26,12 +26,8 @@ from semlens.lenses.graph.relevance_trace import (
     received_relevance,
     strongest_components,
 )
-from semlens.lenses.labelling.component_names import NAMES
+from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels
 from semlens.lenses.labelling.label import LabelThreshold
-from semlens.lenses.labelling.label_source import (
-    LabelSource,
-    as_labels,
-)
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers

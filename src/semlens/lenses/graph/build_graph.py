@@ -23,10 +23,7 @@ from semlens.lenses.graph.graph_result import TARGET, AttributionGraph
 from semlens.lenses.graph.relevance_trace import (
     TracedLayer,
 )
-from semlens.lenses.labelling.label_source import (
-    ComponentLabels,
-    label_of,
-)
+from semlens.lenses.labelling.component_labels import ComponentLabels, label_of
 from semlens.lenses.resolve_concepts import concepts_by_class
 from semlens.store.reader import Database
 

@@ -16,8 +16,9 @@ from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
 from semlens.errors import EmbedderError
 from semlens.lens import lens
+from semlens.lenses.arguments import LabelConcepts
 from semlens.lenses.component_readouts import by_component
-from semlens.lenses.concepts import Concepts, ConceptSet, as_concepts, concept_key
+from semlens.lenses.concepts import ConceptSet, concept_key
 from semlens.lenses.labelling.chosen_method import (
     DEFAULT_METHOD,
     DEFAULT_WITHOUT_REFERENCE,
@@ -27,6 +28,7 @@ from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.hits import hit_table, share_bootstrap
 from semlens.lenses.labelling.known_content import LabelledFolders, find_known
+from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.registry import make_labeller
 from semlens.lenses.labelling.vote import ExampleVote
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts, unit
@@ -128,11 +130,11 @@ def evaluate_labels(
         Images | str | Path, setting("Images in a folder per class, named by a word.")
     ],
     concepts: Annotated[
-        Concepts,
+        LabelConcepts,
         setting(
             "Vocabulary that the names of the folders are added to; repeat to combine several."
         ),
-    ] = "paper-vocabulary",
+    ] = VOCABULARY,
     *,
     methods: Annotated[
         str | Sequence[str] | None, setting("Labelling method; repeat to compare several.")
@@ -189,7 +191,7 @@ def evaluate_labels(
     rows = database.rows(layer_names)
     usable = database.has_examples[rows]
     known = find_known(values[:, usable], folders, rows[usable], auroc, precision)
-    embedding, words = _vocabulary(database, as_concepts(concepts), folders.names)
+    embedding, words = _vocabulary(database, concepts, folders.names)
     right = words[known.folder][:, None] == np.arange(len(embedding.names))
     vectors, embedded = _folder_vectors(database, folders)
     sample = values[:, usable][:, known.columns][embedded]

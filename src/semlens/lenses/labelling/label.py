@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from semlens.lens import lens
-from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, as_concepts
+from semlens.lenses.arguments import LabelConcepts
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.labels import Labels
@@ -20,13 +20,8 @@ from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
-VOCABULARY = "paper-vocabulary"
-"""Default concept set of labels."""
-LabelConcepts = Annotated[
-    Concepts,
-    setting("File, folder or name of a bundled concept set; repeat to combine several."),
-    REMOTE_CONCEPTS,
-]
+VOCABULARY: Any = "paper-vocabulary"
+"""Default concept set of labels. A default is read as what callers give; hence Any."""
 LabelThreshold = Annotated[
     float | None, setting("Minimum score of a label [calibrated: above noise].")
 ]
@@ -81,12 +76,11 @@ def label(
     RecipeError
         If there is no such method, or it has no kappa.
     """
-    concept_set = as_concepts(concepts)
-    chosen = choose_method([database], method, len(concept_set), kappa)
-    embedding = embed_concepts(database, concept_set, templates)
+    chosen = choose_method([database], method, len(concepts), kappa)
+    embedding = embed_concepts(database, concepts, templates)
     rows = database.rows(layers)
     rows = rows[database.has_examples[rows]]
-    count = min(candidates, len(concept_set))
+    count = min(candidates, len(concepts))
     ranked = rank_words(
         database, rows, embedding, chosen, names=2, entries=count, threshold=threshold
     )
@@ -102,6 +96,6 @@ def label(
             evidence, chosen.labeller, names=embedding.names, draws=stability
         )
     return Labels(
-        concept_set, threshold, rows, ranked.concept[:, :count], ranked.score[:, :count],
+        concepts, threshold, rows, ranked.concept[:, :count], ranked.score[:, :count],
         margin, ranked.thresholds, ranked.confidence, stable, database, chosen,
     )  # fmt: skip

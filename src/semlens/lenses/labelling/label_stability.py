@@ -14,10 +14,10 @@ from rich.console import Group, RenderableType
 from semlens.draw.text_table import rich_table
 from semlens.errors import LayerError
 from semlens.lens import lens
+from semlens.lenses.arguments import LabelConcepts
 from semlens.lenses.compare.component_sets import as_databases
-from semlens.lenses.concepts import as_concepts
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
-from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts, label
+from semlens.lenses.labelling.label import VOCABULARY, label
 from semlens.lenses.labelling.stability import DRAWS
 from semlens.lenses.result import Chart, Result
 from semlens.settings import setting
@@ -141,8 +141,7 @@ def label_stability(
         If there is no such method.
     """
     first, *rest = as_databases(databases, others)
-    concept_set = as_concepts(concepts)
-    chosen = choose_method([first, *rest], method, len(concept_set))
+    chosen = choose_method([first, *rest], method, len(concepts))
     labels = label(first, concepts, layers=layers, method=chosen.labeller, stability=draws)
     every = labels.to_pandas()
     frame = pd.DataFrame({name: every[name] for name in _COLUMNS})

@@ -19,9 +19,9 @@ from torch.nn import functional
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.lens import lens
-from semlens.lenses.concepts import as_concepts
+from semlens.lenses.arguments import AnyComponents, LabelConcepts
 from semlens.lenses.labelling.database_evidence import layer_evidence
-from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts
+from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.vote import ExampleVote
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
@@ -29,7 +29,7 @@ from semlens.lenses.scores import scores, two_means
 from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import REMOTE_COMPONENTS, Components, Layers, as_components
+from semlens.types import Layers
 
 
 @dataclass(frozen=True)
@@ -267,10 +267,9 @@ def senses(
     database: Database,
     *,
     components: Annotated[
-        Components | None,
+        AnyComponents,
         setting("Components, repeated or separated by commas [highest polysemanticity]."),
-        REMOTE_COMPONENTS,
-    ] = None,
+    ] = (),
     concepts: LabelConcepts = VOCABULARY,
     layers: Layers = None,
     top: Annotated[
@@ -299,8 +298,8 @@ def senses(
     LayerError
         If there is no such component.
     """
-    embedding = embed_concepts(database, as_concepts(concepts), templates)
-    named = database.rows_of(as_components(components or ()))
+    embedding = embed_concepts(database, concepts, templates)
+    named = database.rows_of(components)
     chosen = sorted({database.component(row).layer for row in named}) if named else layers
     frame = scores(database, chosen).to_pandas()
     measured = np.full(database.manifest.rows, np.nan)

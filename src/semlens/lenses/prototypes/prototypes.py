@@ -24,8 +24,13 @@ from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.graph.graph_layers import reached_layers
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
-from semlens.lenses.labelling.component_names import NAMES
-from semlens.lenses.labelling.label_source import ComponentLabels, LabelSource, as_labels, label_of
+from semlens.lenses.labelling.component_labels import (
+    NAMES,
+    ComponentLabels,
+    LabelSource,
+    as_labels,
+    label_of,
+)
 from semlens.lenses.prototypes.mixture import (
     OrdinaryVectors,
     RelevanceMixture,

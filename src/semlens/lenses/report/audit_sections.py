@@ -1,4 +1,4 @@
-"""Audit sections of a report: shares, concepts, components and reviews."""
+"""The audit in a report: first page, shares, concepts, components and reviews."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from semlens.draw.encode_images import encode_webp
+from semlens.draw.html import webp_uri
 from semlens.draw.report_page import (
     Badge,
+    ChangedPicture,
+    ChangedPictures,
     Details,
     Paragraph,
     ReportBlock,
@@ -16,15 +20,19 @@ from semlens.draw.report_page import (
     ReportPicture,
     ReportTable,
     Section,
+    Shares,
     figure_picture,
 )
 from semlens.lenses.audit.audit_records import AuditRecord, Status
 from semlens.lenses.audit.audit_result import Audit, share_range, verdict_concept
 from semlens.lenses.audit.relevance_shares import ALL
-from semlens.lenses.audit.wording import p_text
-from semlens.lenses.labelling.component_names import shown_names
-from semlens.lenses.report.section_parts import SkippedSection, percent, section, strip
+from semlens.lenses.audit.standing import Kind
+from semlens.lenses.classes import class_name
+from semlens.lenses.correct.before_after import BeforeAfter
+from semlens.lenses.labelling.component_labels import shown_names
+from semlens.lenses.report.section_parts import SkippedSection, section, strip
 from semlens.store.reader import Database
+from semlens.wording import p_text, percent, precise
 
 SIDES = ("valid", "spurious")
 VERDICT_TEXTS: Mapping[str, str] = {
@@ -127,8 +135,8 @@ def _null_comparison(audit: Audit) -> ReportTable:
         (
             Badge(row["side"], row["side"]),
             "all layers" if row["layer"] == ALL else row["layer"],
-            percent(row["share"]),
-            percent(row["expected"]),
+            precise(row["share"]),
+            precise(row["expected"]),
             f"{row['p_value']:.3f}",
         )
         for row in audit.chance.to_dict("records")
@@ -148,7 +156,7 @@ def _concepts(audit: Audit) -> ReportTable:
             row["concept"],
             Badge(row["kind"], row["kind"]),
             str(row["components"]),
-            percent(row["relevance"]),
+            precise(row["relevance"]),
             *(("-", "-") if math.isnan(row["p_value"]) else _contrast(row)),
         )
         for row in aligned.head(15).to_dict("records")
@@ -173,8 +181,8 @@ def _components(audit: Audit, shown: int) -> ReportTable:
         (
             row["component"],
             Badge(row["verdict"], row["verdict"]),
-            percent(row["mean"]),
-            percent(row["max"]),
+            precise(row["mean"]),
+            precise(row["max"]),
             _aligned(row, "valid"),
             _aligned(row, "spurious"),
             "-" if math.isnan(row["certainty"]) else f"{100 * row['certainty']:.0f} %",
@@ -207,7 +215,7 @@ def _reason(row: Mapping[Any, Any]) -> str:
             sides.append(f"'{row[f'{side}_concept']}' {abs(difference):.3f} {relation}")
     mark = "marked as spurious by a person; " if row.get("marked") else ""
     return (
-        f"{mark}{percent(row['mean'])} of its layer's relevance; {', '.join(sides)} the threshold"
+        f"{mark}{precise(row['mean'])} of its layer's relevance; {', '.join(sides)} the threshold"
     )
 
 
@@ -230,7 +238,7 @@ def review_section(
         blocks.append(
             Paragraph(
                 f"{reviewed.sum()} of {len(reviewed)} relevant components were reviewed; they "
-                f"have {percent(float(reviewed @ audit.weights))} of the audited relevance."
+                f"have {precise(float(reviewed @ audit.weights))} of the audited relevance."
             )
         )
     if record.reviews:
@@ -265,3 +273,81 @@ def _provenance(record: AuditRecord, database: Database) -> str:
             "are for the current build, reviews may be about earlier components."
         )
     return text
+
+
+BADGES: Mapping[Kind, str] = {
+    "alarm": "alarm", "suspicion": "suspicion", "no alarm": "clear", "no verdict": "open",
+}  # fmt: skip
+"""Colours of the standings."""
+SHOWN = 3
+"""Components on the first page."""
+IMAGES = 8
+"""Images before and after on the first page."""
+SIDE = 160
+"""Longest side of such an image in pixels."""
+
+
+def verdict(audit: Audit | SkippedSection) -> tuple[Badge, str]:
+    """Return the standing of the class as a badge, and a sentence that explains it."""
+    if isinstance(audit, SkippedSection):
+        return Badge("No verdict", "open"), f"The audit is missing. {audit.reason}"
+    stands = audit.standing
+    return Badge(stands.word, BADGES[stands.kind]), f"{stands.sentence()} {_shares_sentence(audit)}"
+
+
+def _shares_sentence(audit: Audit) -> str:
+    """Say how much matches spurious concepts, and how much no concept describes."""
+    text = "" if math.isnan(audit.p_value) else f"{audit.standing.shares()} "
+    unexpected = percent(audit.share("unexpected"))
+    return f"{text}No concept of either list describes {unexpected}: that is unexpected."
+
+
+def evidence(
+    audit: Audit | SkippedSection, repair: BeforeAfter | SkippedSection, database: Database
+) -> list[ReportBlock]:
+    """Show the shares of the verdicts, and the components that the verdict is based on.
+
+    These are the most relevant spurious ones or, if there are none, the most relevant ones. Below
+    them are images with the artefact, before and after the removal of the spurious components.
+    """
+    if isinstance(audit, SkippedSection):
+        return []
+    suspicious = audit.frame[audit.frame["verdict"].isin(["spurious", "both"])]
+    chosen: Any = suspicious if len(suspicious) else audit.frame
+    cards = [component_card(record, database) for record in chosen.head(SHOWN).to_dict("records")]
+    if not cards:
+        return [Paragraph(f"No component is relevant for '{audit.name}'.")]
+    kind = "spurious" if len(suspicious) else "relevant"
+    caption = f"The most relevant of {len(chosen)} {kind} components, with their strongest examples"
+    if len(chosen) == len(cards):
+        caption = f"All {len(cards)} {kind} components, with their strongest examples"
+    return [
+        Shares(
+            f"What '{audit.name}' relies on",
+            [(Badge(name, name), audit.share(name)) for name in VERDICT_TEXTS],
+        ),
+        ReportCards(cards, caption=caption),
+        *([] if isinstance(repair, SkippedSection) else _repair(repair)),
+    ]
+
+
+def _repair(repair: BeforeAfter) -> list[ReportBlock]:
+    """Show images with the artefact: predictions with and without the spurious components."""
+    marked = repair.marked
+    if marked is None:
+        return []
+    pictures: list[ChangedPicture] = []
+    for position in repair.shown(marked, IMAGES).tolist():
+        picture = repair.picture(marked, position).copy()
+        picture.thumbnail((SIDE, SIDE))
+        before, after = (
+            class_name(repair.database, int(one[position])) for one in (marked.before, marked.after)
+        )
+        file = repair.database.sample(int(repair.preview.samples[position])).path
+        pictures.append(ChangedPicture(webp_uri(encode_webp(picture)), before, after, file))
+    about = (
+        "The mark is what the spurious components respond to: it is cut out of their own examples "
+        "and put on images of other classes. Shown are predictions with all components, and "
+        "without the spurious ones."
+    )
+    return [ChangedPictures(f"Before and after. {repair.finding} {about}", pictures)]

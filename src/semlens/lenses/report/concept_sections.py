@@ -1,4 +1,4 @@
-"""Sections of a report on the components: map, graph, examples."""
+"""Sections of a report on the components: map, graph, examples, and what no concept describes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from semlens.draw.graph_layout import verdicts_text
 from semlens.draw.map_colours import Scale
@@ -22,12 +23,14 @@ from semlens.draw.report_page import (
 )
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.describe.concept_map import ConceptMap
+from semlens.lenses.describe.unexpected import Unexpected
 from semlens.lenses.graph.graph_result import AttributionGraph
-from semlens.lenses.labelling.component_names import shown_names
-from semlens.lenses.report.section_parts import STRIP, percent, section, strip
+from semlens.lenses.labelling.component_labels import shown_names
+from semlens.lenses.report.section_parts import STRIP, section, strip
 from semlens.lenses.scores import Scores
 from semlens.store.reader import Database
 from semlens.types import Component
+from semlens.wording import precise
 
 DETAILED = 6
 """Components shown with more examples."""
@@ -72,7 +75,7 @@ def graph_section(graph: AttributionGraph) -> list[ReportBlock]:
             node.label,
             node.layer,
             str(len(node.components)),
-            percent(node.mean),
+            precise(node.mean),
             verdicts_text(node) or "-",
         )
         for node in nodes[:12]
@@ -89,7 +92,7 @@ def graph_section(graph: AttributionGraph) -> list[ReportBlock]:
             f"Columns are layers, with the class on the right. Boxes are components with the same "
             f"label, lines the relevance that flows between them. The graph shows "
             f"{100 * graph.overall:.0f} % of the relevance, averaged over the layers. {images}, "
-            f"rules {graph.rules}, components with at least {percent(graph.minimum)}.",
+            f"rules {graph.rules}, components with at least {precise(graph.minimum)}.",
             adapts=True,
         ),
         Details(
@@ -119,7 +122,7 @@ def examples_section(
     names = shown_names(database, [record["component"] for record in records])
     for record, name in zip(records, names, strict=True):
         measures = _measures(scores, record["component"])
-        line = f"{percent(record['mean'])} of its layer's relevance on average"
+        line = f"{precise(record['mean'])} of its layer's relevance on average"
         if measures:
             line += f", {measures}"
         cards.append(
@@ -159,3 +162,66 @@ def _measures(scores: Scores, name: str) -> str:
         for value in row[measure]
         if np.isfinite(value)
     )
+
+
+UNFOLDED = 2
+"""Components that are not folded."""
+TOP_CLASSES = 5
+"""Classes shown per component."""
+
+
+@section("unexpected", "Unexpected components")
+def unexpected_section(unexpected: Unexpected, shown: int, criterion: str) -> list[ReportBlock]:
+    """Show the components that the class relies on and no concept describes."""
+    blocks: list[ReportBlock] = [Paragraph(unexpected.summary()), Paragraph(criterion)]
+    largest = max([v for v in unexpected.classes["mean"] if v > 0], default=1.0)
+    rows = unexpected.frame.head(shown).to_dict("records")
+    cards = [_unexpected_card(unexpected, row, largest) for row in rows]
+    if cards:
+        blocks.append(ReportCards(cards[:UNFOLDED]))
+    if more := cards[UNFOLDED:]:
+        blocks.append(Details(f"{len(more)} more components", [ReportCards(more)]))
+    if len(unexpected) > shown:
+        blocks.append(
+            Paragraph(f"{len(unexpected) - shown} less relevant components are not shown.")
+        )
+    return blocks
+
+
+def _unexpected_card(unexpected: Unexpected, row: dict[str, Any], largest: float) -> ReportCard:
+    """Return a component's card, with the classes that it is most relevant for."""
+    target, table = unexpected.target, unexpected.classes
+    classes: Any = table[table["component"] == row["component"]]
+    top = classes[classes["mean"] > 0].head(TOP_CLASSES)
+    if target not in set(top["logit"]):  # the class of the report is always shown
+        top = pd.concat([top.head(TOP_CLASSES - 1), classes[classes["logit"] == target]])
+    near = ", ".join(
+        f"{name} ({value:+.3f})" for name, value in zip(row["nearest"], row["scores"], strict=True)
+    )
+    lines = [
+        f"{precise(row['mean'])} of its layer's relevance, at most {precise(row['max'])}; "
+        f"clarity {row['clarity']:.2f}",
+        f"Nearest: {near}",
+        _origin(row, unexpected.name),
+    ]
+    (component_row,) = unexpected.database.rows_of(row["component"])
+    return ReportCard(
+        shown_names(unexpected.database, [row["component"]])[0],
+        row["component"],
+        Badge("unexpected", "unexpected"),
+        lines,
+        strip(unexpected.database, component_row),
+        [
+            (name, precise(mean), 100 * max(mean, 0.0) / largest, logit == target)
+            for name, mean, logit in zip(top["class"], top["mean"], top["logit"], strict=True)
+        ],
+    )
+
+
+def _origin(row: Mapping[str, Any], name: str) -> str:
+    if row["of_class"] is pd.NA:
+        return f"Examples: {row['examples_show'] or 'of unknown class'}"
+    text = f"{row['of_class']} of {row['examples']} examples are of '{name}'"
+    if row["examples_show"].endswith(f"'{name}'") or not row["examples_show"]:
+        return text
+    return f"{text}; most: {row['examples_show']}"

@@ -20,9 +20,10 @@ from semlens.errors import DataError
 from semlens.lenses.audit.model_test_result import ModelTest
 from semlens.lenses.correct.artefact_sensitivity import ALL, COLUMNS, Sensitivity
 from semlens.lenses.correct.before_after import BeforeAfter
-from semlens.lenses.report.section_parts import percent, section
+from semlens.lenses.report.section_parts import section
 from semlens.lenses.result import plain
 from semlens.lenses.saved_json import format_error, has_keys, read_saved
+from semlens.wording import precise
 
 _TEST_KEYS = ("class", "model", "real", "sets")
 _REAL_KEYS = ("images", "top1")
@@ -37,11 +38,11 @@ def read_model_test(path: Path, name: str) -> Mapping[str, Any]:
     DataError
         If the file is not a model test, or is of another class.
     """
-    values = read_saved(path, "test", _TEST_KEYS, "sets", _SET_KEYS)
+    values = read_saved(path, "classes model-test", _TEST_KEYS, "sets", _SET_KEYS)
     if not has_keys(values["real"], _REAL_KEYS) or None in [
         tested["auroc"] for tested in values["sets"]
     ]:
-        raise format_error(path, "test")
+        raise format_error(path, "classes model-test")
     if values["class"] != name:
         raise DataError(
             f"The model test '{path}' is of the class '{values['class']}'.",
@@ -59,13 +60,13 @@ def read_sensitivity(path: Path) -> Sensitivity:
     DataError
         If the file has another format.
     """
-    rows = read_saved(path, "evaluate", (), "rows", COLUMNS)["rows"]
+    rows = read_saved(path, "correct sensitivity", (), "rows", COLUMNS)["rows"]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     numeric = [name for name in COLUMNS if name not in ("model", "images", "class", "samples")]
     try:
         return Sensitivity(frame.astype(dict.fromkeys(numeric, float)))
     except (TypeError, ValueError) as error:
-        raise format_error(path, "evaluate") from error
+        raise format_error(path, "correct sensitivity") from error
 
 
 TestValues = Mapping[str, Any]
@@ -102,8 +103,8 @@ def model_test_section(test: ModelTestLike) -> list[ReportBlock]:
             tested["source"].replace(":", ":\u200b"),  # a long one may break
             str(tested["images"]),
             f"{_number(tested['auroc'])} ({_number(tested['low'])} to {_number(tested['high'])})",
-            percent(tested["top1"]),
-            percent(tested["top1_without"]),
+            precise(tested["top1"]),
+            precise(tested["top1_without"]),
         )
         for tested in sets
     ]
@@ -113,7 +114,7 @@ def model_test_section(test: ModelTestLike) -> list[ReportBlock]:
     blocks += [
         ReportTable(
             f"{real['images']} real images of '{values['class']}' (predicted as such: "
-            f"{percent(real['top1'])}) against images of spurious features only",
+            f"{precise(real['top1'])}) against images of spurious features only",
             columns,
             rows,
             range(2, len(columns)),
@@ -132,9 +133,9 @@ def test_sentence(values: TestValues) -> str:
     """Describe the result of the set with the lowest AUROC."""
     worst = min(values["sets"], key=lambda tested: tested["auroc"])
     without = worst["top1_without"]
-    plain = "" if without is None else f" ({percent(without)} of the same images without it)"
+    plain = "" if without is None else f" ({precise(without)} of the same images without it)"
     return (
-        f"Model test: with '{worst['set']}', {percent(worst['top1'])} of {worst['images']} images "
+        f"Model test: with '{worst['set']}', {precise(worst['top1'])} of {worst['images']} images "
         f"of other classes are predicted as '{values['class']}'{plain}; the AUROC of real images "
         f"against them is {_number(worst['auroc'])} ({_number(worst['low'])} to "
         f"{_number(worst['high'])}; 1 is safe, 0.5 is unsafe)."
@@ -152,8 +153,8 @@ def repair_section(repair: BeforeAfter) -> list[ReportBlock]:
         mistaken = repair.preview.mistaken(predictions)
         taken = ["-", "-"] if mistaken is None else [mistaken.before, mistaken.after]
         rows.append(
-            (name, str(accuracy.images), percent(accuracy.before), percent(accuracy.after),
-             *(one if isinstance(one, str) else percent(one) for one in taken))
+            (name, str(accuracy.images), precise(accuracy.before), precise(accuracy.after),
+             *(one if isinstance(one, str) else precise(one) for one in taken))
         )  # fmt: skip
     table = ReportTable(
         f"Accuracy, and images of other classes that are predicted as '{repair.name}'",
@@ -183,14 +184,14 @@ def correction_section(sensitivity: Sensitivity) -> list[ReportBlock]:
             row["model"],
             row["images"],
             str(row["samples"]),
-            f"{percent(row['accuracy'])} ({percent(row['low'])} to {percent(row['high'])})",
+            f"{precise(row['accuracy'])} ({precise(row['low'])} to {precise(row['high'])})",
             _change(row["change"]),
-            percent(row["removed"]),
+            precise(row["removed"]),
         )
         for row in records
     ]
     accuracies = ", ".join(
-        f"{row['model']} on {row['images']} {percent(row['accuracy'])}" for row in records
+        f"{row['model']} on {row['images']} {precise(row['accuracy'])}" for row in records
     )
     return [
         Paragraph(correction_sentence(sensitivity)),
@@ -225,7 +226,7 @@ def correction_sentence(sensitivity: Sensitivity) -> str:
             sentences.append(f"With '{name}' in every image, {first} loses no accuracy.")
             continue
         avoided = ", ".join(
-            f"{model} avoids {percent(rows[model]['removed'])} of that"
+            f"{model} avoids {precise(rows[model]['removed'])} of that"
             for model in sensitivity.models[1:]
             if model in rows
         )
@@ -234,7 +235,7 @@ def correction_sentence(sensitivity: Sensitivity) -> str:
             + (f"; {avoided}." if avoided else ".")
         )
     rows = overall[overall["images"] == clean].set_index("model").to_dict("index")
-    accuracies = ", ".join(f"{model} {percent(row['accuracy'])}" for model, row in rows.items())
+    accuracies = ", ".join(f"{model} {precise(row['accuracy'])}" for model, row in rows.items())
     return " ".join([*sentences, f"Accuracy on '{clean}' images: {accuracies}."])
 
 

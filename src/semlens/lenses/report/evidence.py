@@ -20,9 +20,9 @@ from semlens.lenses.audit.audit import (
 from semlens.lenses.audit.audit_records import LEVEL, Level, Seed, Threshold
 from semlens.lenses.audit.sweep import Sweep, audit_all
 from semlens.lenses.class_relevance import MINIMUM, Minimum
-from semlens.lenses.report.arguments import parse_date
 from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, database_evidence
 from semlens.lenses.report.model_card import model_card
+from semlens.lenses.report.section_parts import parse_date
 from semlens.lenses.resolve_concepts import ClassConcepts, OwnTarget
 from semlens.lenses.result import RESULT_SUFFIXES, Result
 from semlens.settings import setting

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from semlens.lenses.audit.relevance_shares import VERDICTS
 from semlens.lenses.audit.standing import FLAGGED
-from semlens.lenses.audit.wording import p_text
 from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, ShareEvidence
+from semlens.wording import p_text
 
 NAMED = 4
 """Concept sets that are named."""

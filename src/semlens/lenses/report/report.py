@@ -3,48 +3,53 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage
+from semlens.errors import RecipeError
 from semlens.lens import lens
 from semlens.lenses.audit.audit import audit as run_audit
-from semlens.lenses.audit.audit_records import LEVEL, AuditRecord, Level, Seed, Threshold
+from semlens.lenses.audit.audit_records import (
+    LEVEL,
+    AuditRecord,
+    Level,
+    Seed,
+    Threshold,
+    audit_records,
+)
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.model_test import Spurious
 from semlens.lenses.audit.model_test import model_test as run_model_test
 from semlens.lenses.audit.saved_audits import marked_audit
+from semlens.lenses.audit.standing import Experiment, SpeaksOfClasses
 from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.contrast.contrast import Contrast
-from semlens.lenses.contrast.contrast import contrast as run_contrast
 from semlens.lenses.correct.artefact_sensitivity import Sensitivity
 from semlens.lenses.correct.before_after import BeforeAfter
 from semlens.lenses.describe.concept_map import ConceptMap
 from semlens.lenses.describe.unexpected import Unexpected
 from semlens.lenses.graph.graph_result import AttributionGraph
-from semlens.lenses.report.arguments import parse_date, saved_record
 from semlens.lenses.report.audit_sections import (
     audit_section,
     badges,
+    evidence,
     review_section,
+    verdict,
 )
-from semlens.lenses.report.concept_sections import examples_section, graph_section, map_section
-from semlens.lenses.report.contents import (
-    STEPS,
-    class_graph,
-    class_map,
-    class_repair,
-    class_unexpected,
-    content_of,
-    corrected_together,
-    on_request,
+from semlens.lenses.report.closing_sections import identity, limits, overview, reproduce
+from semlens.lenses.report.concept_sections import (
+    examples_section,
+    graph_section,
+    map_section,
+    unexpected_section,
 )
-from semlens.lenses.report.contrast_section import contrast_section
 from semlens.lenses.report.correction_sections import (
     ModelTestLike,
     correction_section,
@@ -56,28 +61,20 @@ from semlens.lenses.report.correction_sections import (
     test_sentence,
     test_values,
 )
-from semlens.lenses.report.first_page import evidence, verdict
-from semlens.lenses.report.identity_sections import identity, overview
-from semlens.lenses.report.limits import limits, reproduce
+from semlens.lenses.report.lens_sections import lens_sections
 from semlens.lenses.report.report_result import Report
-from semlens.lenses.report.section_parts import SkippedSection
-from semlens.lenses.report.swap_sections import (
-    border_section,
-    colour_section,
-    region_section,
-    swap_sentence,
+from semlens.lenses.report.section_parts import (
+    SkippedSection,
+    class_graph,
+    class_map,
+    class_repair,
+    class_unexpected,
+    content_of,
+    parse_date,
 )
-from semlens.lenses.report.unexpected_section import unexpected_section
 from semlens.lenses.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
+from semlens.lenses.result import Result
 from semlens.lenses.scores import scores as compute_scores
-from semlens.lenses.swap.border_swap import BorderSwap
-from semlens.lenses.swap.border_swap import border_swap as run_border_swap
-from semlens.lenses.swap.colour_swap import ColourSwap
-from semlens.lenses.swap.colour_swap import colour_swap as run_colour_swap
-from semlens.lenses.swap.experiments import experiments
-from semlens.lenses.swap.kept_swaps import kept_swap
-from semlens.lenses.swap.region_swap import RegionSwap
-from semlens.lenses.swap.region_swap import region_swap as run_region_swap
 from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -123,19 +120,6 @@ def report(
         ModelTestLike | SkippedSection | str | Path | None,
         setting("Existing model test: .json of 'semlens classes model-test --save'."),
     ] = None,
-    border_swap: Annotated[
-        bool | BorderSwap | SkippedSection, setting("Run a border swap of the class.")
-    ] = False,
-    region_swap: Annotated[
-        bool | RegionSwap | SkippedSection, setting("Run a region swap of the class.")
-    ] = False,
-    colour_swap: Annotated[
-        bool | ColourSwap | SkippedSection, setting("Run a colour swap of the class.")
-    ] = False,
-    contrast: Annotated[
-        bool | Contrast | SkippedSection,
-        setting("Compare the errors on the class with its correct predictions."),
-    ] = False,
     sensitivity: Annotated[
         Sensitivity | SkippedSection | str | Path | None,
         setting("Effect of a correction: .json of 'semlens correct sensitivity --save'."),
@@ -143,6 +127,11 @@ def report(
     date: Annotated[
         datetime.date | str | None, setting("Date of the report: YYYY-MM-DD [today].")
     ] = None,
+    run: Annotated[
+        Sequence[str],
+        setting("Section to make that runs the model on images, by its lens: swap or contrast."),
+    ] = (),
+    results: Mapping[str, Result] = MappingProxyType({}),
     audit: Audit | SkippedSection | None = None,
     unexpected: Unexpected | SkippedSection | None = None,
     command: Sequence[str] = (),
@@ -150,7 +139,8 @@ def report(
     """Write a report on a class: audit, concept map, components, graph, tests and limits.
 
     Results that are not passed are computed. A section whose result is excluded or fails shows
-    the reason instead.
+    the reason instead. Each lens that declares one has a section; what runs the model is made on
+    request, or shown if the database keeps it.
 
     Parameters
     ----------
@@ -166,8 +156,10 @@ def report(
         Features for the model test, as for ``db.model_test``.
     model_test, sensitivity
         Existing results, or their files.
-    border_swap, region_swap, colour_swap, contrast
-        Whether to run them, or an existing result. They run the model on images.
+    run
+        Names of lenses to run for their sections.
+    results
+        Existing results for such sections, by the name of the lens.
     date
         Date of the report; today by default.
     audit, unexpected
@@ -187,7 +179,7 @@ def report(
     settings: dict[str, Any] = {
         "layers": layers, "minimum": minimum, "level": level, "threshold": threshold, "seed": seed,
     }  # fmt: skip
-    record = None if saved is None else saved_record(database, saved, target, concepts)
+    record = None if saved is None else _saved_record(database, saved, target, concepts)
     if record is not None:
         target, concepts = record.target, replace(record.concepts, target=None)
         settings = record.settings.as_arguments()
@@ -196,6 +188,7 @@ def report(
     inserted = as_artefacts(artefacts)
     date = datetime.date.today() if date is None else parse_date(date)
     database.rows(layers)  # raises for an unknown layer before anything is computed
+    lenses = lens_sections(run)
     if isinstance(sensitivity, str | Path):
         sensitivity = read_sensitivity(Path(sensitivity))
     if isinstance(model_test, str | Path):
@@ -205,79 +198,75 @@ def report(
             "No model test was requested. It needs an artefact to insert, or images of spurious "
             "features only."
         )
-    no_correction = SkippedSection(
+    correction = sensitivity or SkippedSection(
         "No correction was given. It needs accuracies of the original and a corrected model with "
         "an artefact."
     )
-    audit = content_of(
-        "audit", 0, audit, lambda: run_audit(database, index, concept_set, **settings)
+    steps = 6 + len(lenses)
+    done = 0
+
+    def made(content: Any, compute: Callable[[], Any], name: str = "") -> Any:
+        """Make the content of the next section."""
+        nonlocal done
+        report_progress("report", done, steps)
+        done += 1
+        return content_of(name, content, compute)
+
+    answers = [
+        made(
+            results.get(one.name),
+            functools.partial(one.answer, database, index, layers, one.name in run),
+        )
+        for one in lenses
+    ]
+    judged: Audit | SkippedSection = made(
+        audit, lambda: run_audit(database, index, concept_set, **settings)
     )
-    unexpected = content_of(
-        "unexpected", 1, unexpected, lambda: class_unexpected(database, index, concept_set, audit)
+    strange: Unexpected | SkippedSection = made(
+        unexpected, lambda: class_unexpected(database, index, concept_set, judged)
     )
-    map_content = content_of("map", 2, concept_map, lambda: class_map(database, index))
-    graph_content = content_of(
-        "graph", 3, graph, lambda: class_graph(database, index, audit, layers)
-    )
-    borders = on_request(
-        "border swap", "border-swap", 4, border_swap, lambda: run_border_swap(database, index),
-        lambda: kept_swap(database, BorderSwap),
-    )  # fmt: skip
-    regions = on_request(
-        "region swap", "region-swap", 5, region_swap, lambda: run_region_swap(database, index),
-        lambda: kept_swap(database, RegionSwap),
-    )  # fmt: skip
-    colours = on_request(
-        "colour swap", "colour-swap", 6, colour_swap, lambda: run_colour_swap(database, index),
-        lambda: kept_swap(database, ColourSwap),
-    )  # fmt: skip
-    borders, regions, colours = corrected_together([borders, regions, colours])
-    swaps = [swap for swap in (borders, regions, colours) if not isinstance(swap, SkippedSection)]
-    judged = audit
-    if not isinstance(audit, SkippedSection):
-        judged = replace(audit, experiments=experiments(swaps).get(index, ()))
-    errors = on_request(
-        "contrast", "contrast", 7, contrast,
-        lambda: run_contrast(database, errors=index, layers=layers),
-    )  # fmt: skip
-    test = content_of(
-        "test", 8, model_test,
+    map_content = made(concept_map, lambda: class_map(database, index), "map")
+    graph_content = made(graph, lambda: class_graph(database, index, judged, layers), "graph")
+    if not isinstance(judged, SkippedSection):
+        judged = replace(judged, experiments=_experiments(answers, index))
+    test = made(
+        model_test,
         lambda: run_model_test(database, index, spurious=spurious, artefacts=inserted, seed=seed),
-    )  # fmt: skip
-    repair = content_of("repair", 9, before_after, lambda: class_repair(database, judged, record))
+    )
+    repair = made(before_after, lambda: class_repair(database, judged, record), "repair")
     if record is not None and not isinstance(judged, SkippedSection):
         judged = marked_audit(judged, record.reviews)
     scores = compute_scores(database)
-    audit_settings = {} if isinstance(judged, SkippedSection) else judged.settings
+    own = [one.section(answer, name, shown) for one, answer in zip(lenses, answers, strict=True)]
     body = [
         audit_section(judged, database, shown),
         *([] if record is None else [review_section(record, judged, database)]),
-        unexpected_section(unexpected, shown, _criterion(judged)),
+        unexpected_section(strange, shown, _criterion(judged)),
         graph_section(graph_content),
         map_section(map_content, name),
         examples_section(judged, database, badges(judged), scores),
         repair_section(repair),
         model_test_section(test),
-        correction_section(sensitivity or no_correction),
-        border_section(borders, name),
-        region_section(regions, name),
-        colour_section(colours, name),
-        contrast_section(errors, shown),
+        correction_section(correction),
+        *(section for section, _ in own),
         overview(database, scores),
-        identity(database, index, concept_set, audit_settings, __version__),
-    ]
+        identity(
+            database, index, concept_set,
+            {} if isinstance(judged, SkippedSection) else judged.settings, __version__,
+        ),
+    ]  # fmt: skip
     missing = [section for section in body if section.missing]
-    correction = None if isinstance(sensitivity, SkippedSection) else sensitivity
     values = None if isinstance(test, SkippedSection) else test_values(test)
+    measured = None if isinstance(correction, SkippedSection) else correction
     closing = [
-        limits(database, index, concept_set, judged, values, correction, missing),
+        limits(database, index, concept_set, judged, values, measured, missing),
         reproduce(database, command or _command(database, name, concept_set, record), __version__),
     ]
     badge, sentence = verdict(judged)
     more = [
-        *(swap_sentence(swap, name) for swap in swaps),
+        *(sentence for _, sentences in own for sentence in sentences),
         *([] if values is None else [test_sentence(values)]),
-        *([] if correction is None else [correction_sentence(correction)]),
+        *([] if measured is None else [correction_sentence(measured)]),
     ]
     page = ReportPage(
         f"Report on '{name}' in {database.manifest.model.spec}",
@@ -288,8 +277,18 @@ def report(
         f"Created on {date.isoformat()} with semlens {__version__}.",
         (*body, *closing),
     )
-    report_progress("report", STEPS, STEPS)
+    report_progress("report", steps, steps)
     return Report(index, name, page, None if isinstance(judged, SkippedSection) else judged)
+
+
+def _experiments(answers: Sequence[Any], target: int) -> Sequence[Experiment]:
+    """Return what the results of experiments without words say about the class."""
+    return [
+        said
+        for answer in answers
+        if isinstance(answer, SpeaksOfClasses)
+        for said in answer.experiments().get(target, ())
+    ]
 
 
 def _criterion(audit: Audit | SkippedSection) -> str:
@@ -308,3 +307,25 @@ def _command(
     if record is not None:
         return [*words, "--saved", str(record.id)]
     return [*words, "--target", name, "--concepts", concepts.name]
+
+
+def _saved_record(
+    database: Database, saved: int | AuditRecord, target: object, concepts: object
+) -> AuditRecord:
+    """Return the saved audit for a report.
+
+    Raises
+    ------
+    RecipeError
+        If a class or concepts were also given.
+    """
+    if target is not None or concepts is not None:
+        raise RecipeError(
+            "A saved audit and a class or concepts were given.",
+            "Expected one of them: a saved audit has its own class, concepts and settings.",
+            "Remove the saved audit, or the class and concepts.",
+        )
+    audits = audit_records(database)
+    record = saved if isinstance(saved, AuditRecord) else audits.get(saved)
+    audits.check_class(record)
+    return record

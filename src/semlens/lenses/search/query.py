@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from semlens.lenses.query_embedding import (
     unit,
 )
 from semlens.store.reader import Database
-from semlens.types import Components, as_components, as_list
+from semlens.types import Component, Components, as_components, as_list
 
 SMALLEST_DIRECTION = 1e-5
 """Length of a query's direction, a difference of unit vectors, below which it is rounding error."""
@@ -52,6 +52,36 @@ class Query:
         return direction if self.negative is None else direction - directions(self.negative)[0]
 
 
+@dataclass(frozen=True)
+class Terms:
+    """The positive or the negative terms of a query, which are averaged into one vector."""
+
+    texts: Sequence[str] = ()
+    images: Sequence[ImageLike] = ()
+    components: Sequence[Component] = ()
+
+    @classmethod
+    def of(
+        cls,
+        texts: str | Sequence[str],
+        images: ImageLike | Sequence[ImageLike] = (),
+        components: Components = (),
+    ) -> Terms:
+        """Take one term or several of each kind, as callers give them."""
+        return cls(as_list(texts), as_list(images), as_components(components))
+
+    @property
+    def by_words(self) -> bool:
+        """Whether all terms are texts."""
+        return not self.images and not self.components
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each term."""
+        files = [Path(i).name if isinstance(i, str | Path) else "image" for i in self.images]
+        return (*self.texts, *files, *map(str, self.components))
+
+
 def make_query(
     database: Database,
     texts: str | Sequence[str] = (),
@@ -78,31 +108,24 @@ def make_query(
     LayerError
         If the database has no such component.
     """
-    positive = embed_query(
-        database, as_list(texts), as_list(images), as_components(like), templates
-    )
+    wanted = Terms.of(texts, images, like)
+    avoided = Terms.of(without, without_images, unlike)
+    positive = embed_terms(database, wanted, templates)
     if positive is None:
         raise ConceptError(
             "The query is empty.",
             "Expected a text, an image or a component.",
             "Add one.",
         )
-    negative = embed_query(
-        database, as_list(without), as_list(without_images), as_components(unlike), templates
-    )
-    terms = len(as_list(texts)), len(as_list(without))
-    others = [*as_list(images), *as_components(like)]
-    negative_others = [*as_list(without_images), *as_components(unlike)]
-    text = " + ".join(positive.names) + "".join(
-        f" - {n}" for n in (negative.names if negative else ())
-    )
+    negative = embed_terms(database, avoided, templates)
+    in_words = " + ".join(wanted.names)
     query = Query(
-        text,
-        positive.pooled(" + ".join(positive.names)),
-        negative and negative.pooled(" + ".join(negative.names)),
-        tuple(database.rows_of([*as_components(like), *as_components(unlike)])),
-        not others,
-        None if others or negative_others else terms,
+        in_words + "".join(f" - {name}" for name in avoided.names),
+        positive.pooled(in_words),
+        negative and negative.pooled(" + ".join(avoided.names)),
+        tuple(database.rows_of([*wanted.components, *avoided.components])),
+        wanted.by_words,
+        (len(wanted.texts), len(avoided.texts)) if wanted.by_words and avoided.by_words else None,
         tuple(templates),
     )
     if np.linalg.norm(query.direction) < SMALLEST_DIRECTION:
@@ -125,48 +148,41 @@ def _without_direction(query: Query) -> ConceptError:
     )
 
 
-def embed_query(
-    database: Database,
-    texts: Sequence[str] = (),
-    images: Sequence[ImageLike] = (),
-    components: Components = (),
-    templates: Sequence[str] = SEARCH_TEMPLATES,
+def embed_terms(
+    database: Database, terms: Terms, templates: Sequence[str] = SEARCH_TEMPLATES
 ) -> QueryEmbedding | None:
-    """Return one vector per text, image and component; None if there are none."""
-    components = as_components(components)
+    """Return one vector per term; None if there are none."""
     vectors: list[np.ndarray] = []
     null: np.ndarray | None = None
-    if any(not text.strip() for text in texts):
+    if any(not text.strip() for text in terms.texts):
         raise ConceptError(
             "A text of the query is empty.", "Expected at least one word.", "Remove it."
         )
-    if any(not _is_whole(text) for text in texts):
+    if any(not _is_whole(text) for text in terms.texts):
         raise ConceptError(
             "A text of the query holds half a character (a lone surrogate).",
             "Expected text that can be written as UTF-8.",
             "Type it again.",
         )
-    unknown = [text for text in texts if not database.embedder.understands(text)]
+    unknown = [text for text in terms.texts if not database.embedder.understands(text)]
     if unknown:
         raise ConceptError(
             f"The embedder '{database.manifest.embedder.spec}' knows nothing in '{unknown[0]}'.",
             "Expected words of its vocabulary.",
             "Use other words, or search with an image.",
         )
-    if texts:
-        vectors.append(embed_texts(database.embedder, texts, templates))
-    if images:
-        vectors.append(embed_images(database.embedder, images))
+    if terms.texts:
+        vectors.append(embed_texts(database.embedder, terms.texts, templates))
+    if terms.images:
+        vectors.append(embed_images(database.embedder, terms.images))
     if vectors:
         null = null_vector(database.embedder, templates)
-    if components:
-        vectors.append(_component_vectors(database, components))
+    if terms.components:
+        vectors.append(_component_vectors(database, terms.components))
     if not vectors:
         return None
-    files = [Path(i).name if isinstance(i, str | Path) else "image" for i in images]
-    names = (*texts, *files, *map(str, components))
     return QueryEmbedding(
-        np.concatenate(vectors), names, null, database.manifest.embedder.fingerprint
+        np.concatenate(vectors), terms.names, null, database.manifest.embedder.fingerprint
     )
 
 
@@ -179,12 +195,11 @@ def _is_whole(text: str) -> bool:
 
 
 def _component_vectors(
-    database: Database, components: Iterable[object]
+    database: Database, components: Sequence[Component]
 ) -> Float32[np.ndarray, "n d"]:
     """Return unit concept vectors; raise ConceptError for a component without examples."""
-    names = [str(component) for component in components]
-    vectors = database.concept_vectors(database.rows_of(names))
-    empty = [name for name, vector in zip(names, vectors, strict=True) if not vector.any()]
+    vectors = database.concept_vectors(database.rows_of(components))
+    empty = [one for one, vector in zip(components, vectors, strict=True) if not vector.any()]
     if empty:
         raise ConceptError(
             f"The component '{empty[0]}' has no examples, and therefore no vector.",

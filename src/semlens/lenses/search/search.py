@@ -17,11 +17,10 @@ from semlens.draw.example_sheet import Meter, sheet
 from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table, text_bar
 from semlens.lens import lens
-from semlens.lenses.labelling.confidence import as_shown
+from semlens.lenses.labelling.component_labels import saved_names
 from semlens.lenses.noise import remembered
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES, ImageLike, unit
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
-from semlens.lenses.saved_labels import PREFIX, saved_labels
 from semlens.lenses.search.made_up import made_up_thresholds
 from semlens.lenses.search.noise import search_thresholds
 from semlens.lenses.search.query import Query, make_query
@@ -151,7 +150,6 @@ class Hits(Result):
         )
 
 
-_TablesAndLabels = tuple[list[tuple[str, float]], list[str | None] | None]
 TRY = "Try another word, or show what you mean as an image; the examples may still be right."
 """What to do if no hit is above noise."""
 
@@ -242,7 +240,8 @@ def rank(
     above = score > noise
     best = _best(score, above, offset + top)[max(offset, 0) :]
     similarity = _cosines(database, query, rows[best])
-    labels = _shown_labels(database)
+    names = saved_names(database)
+    labels = [None] * len(best) if names is None else names.shown_labels(rows[best].tolist())
     hits = tuple(
         Hit(
             rank,
@@ -251,9 +250,11 @@ def rank(
             cosine,
             int(rows[i]),
             float(noise[i]),
-            labels[rows[i]] if labels else None,
+            label,
         )
-        for rank, (i, cosine) in enumerate(zip(best, similarity, strict=True), start=offset + 1)
+        for rank, (i, cosine, label) in enumerate(
+            zip(best, similarity, labels, strict=True), start=offset + 1
+        )
     )
     scale = PICTURES if not query.by_words else words_scale(database) if compare else np.nan
     return Hits(query.text, hits, len(rows), int(above.sum()), scale, database)
@@ -267,24 +268,6 @@ def _searched(database: Database, layers: Layers) -> Int64[np.ndarray, " n"]:
         return np.sort(rows[database.has_examples[rows]])
 
     return remembered(database, ("searched",), find) if layers is None else find()
-
-
-def _shown_labels(database: Database) -> list[str | None] | None:
-    """Return the newest saved labels by row, as people see them; None without any.
-
-    They are read again once a table was saved, changed or removed.
-    """
-    tables = database.list_analyses(PREFIX)
-    last: dict[str, _TablesAndLabels] = remembered(database, ("shown-labels",), dict)
-    known = last.get("labels")
-    if known is None or known[0] != tables:
-        saved = saved_labels(database) if tables else None
-        labels = saved is not None and [
-            as_shown(*one)
-            for one in zip(saved["label"], saved["confidence"], saved["rival"], strict=True)
-        ]
-        known = last["labels"] = tables, labels or None
-    return known[1]
 
 
 def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from semlens.errors import ConceptError
 from semlens.lenses.describe.overview import class_table
-from semlens.lenses.saved_labels import saved_labels
+from semlens.lenses.labelling.component_labels import saved_names
 from semlens.lenses.search.query import make_query
 from semlens.lenses.search.search import rank
 from semlens.store.reader import Database
@@ -70,8 +70,8 @@ def _with_hits(database: Database, queries: Iterable[SuggestedQuery]) -> Iterato
 
 def _frequent_labels(database: Database) -> list[str]:
     """Return the newest saved labels, the most frequent first."""
-    labels = saved_labels(database)
-    counts = Counter[str]() if labels is None else Counter(labels["label"].dropna())
+    names = saved_names(database)
+    counts = Counter[str]() if names is None else Counter(names.frame["label"].dropna())
     return [text for text, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
 
 

@@ -1,20 +1,38 @@
-"""What it does to the class's logit and to every component if images get a part of others."""
+"""What it does to a class's logit and to every component if images get a part of others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float64
+import pandas as pd
+from jaxtyping import Float64
+from PIL import Image
 from torch import Tensor
 
 from semlens.errors import ModelError
+from semlens.lenses.class_relevance import mean_shares
+from semlens.lenses.classes import class_name
 from semlens.lenses.component_readouts import by_component
-from semlens.lenses.swap.pairs import Pairs
-from semlens.models.forward import NO_LOGITS, batches, readouts_and_logits_of
+from semlens.lenses.statistics import leave_one_out
+from semlens.lenses.swap.pairs import Pairs, SwapPlan
+from semlens.lenses.swap.parts import Part, Transfer, model_inputs
+from semlens.models.forward import NO_LOGITS, readouts_and_logits_of
+from semlens.models.subject import input_pictures
+from semlens.progress import report_progress
 from semlens.store.reader import Database
+
+ALPHA = 0.05
+"""Family-wise error rate, over classes and sizes."""
+EXCITED = 10
+"""Components that are listed for each class."""
+SHOWN = 6
+"""Pasted images in a plot."""
+
+Transfers = Mapping[tuple[int, float], Transfer]
+"""What is exchanged, by class and size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,26 +52,6 @@ class SwapEffect:
     gain: float
     rise: Float64[np.ndarray, " components"]
     effect: Float64[np.ndarray, " components"]
-
-
-Images = Float[Tensor, "b 3 h w"]
-Transfer = Callable[[Images, Images, slice], Images]
-"""Returns images with a part of others (receivers, sources, and which of the pairs they are)."""
-
-
-def paste(regions: Bool[Tensor, "n h w"]) -> Transfer:
-    """Return the transfer of regions."""
-
-    def transfer(receivers: Images, sources: Images, part: slice) -> Images:
-        return torch.where(regions[part, None].to(receivers.device), sources, receivers)
-
-    return transfer
-
-
-def model_inputs(database: Database, samples: np.ndarray) -> Float[Tensor, "b 3 h w"]:
-    """Return preprocessed samples as one batch."""
-    stream = batches(database.model, database.images.read, samples.tolist(), len(samples), None)
-    return next(stream)
 
 
 def swap_effect(
@@ -106,3 +104,84 @@ def _run(
         logits[:, target].astype(np.float64),
         by_component(database, layers, values).astype(np.float64),
     )
+
+
+def measure_swaps(
+    database: Database,
+    plan: SwapPlan,
+    part: Part,
+    sizes: Sequence[float],
+    transfers: Transfers,
+    batch_size: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure and test all classes.
+
+    Returns
+    -------
+    tuple
+        The classes (``class``, ``logit``, ``part``, ``size``, ``gain``, ``p_value``), smallest
+        p-value first, and the components (``class``, ``part``, ``size``, ``component``, ``rise``,
+        ``effect``, ``relevance``), in the same order of classes.
+    """
+    layers = list(database.layer_names(None))
+    effects: dict[tuple[int, float], SwapEffect] = {}
+    total = len(sizes) * len(plan.pairs)
+    for size in sizes:
+        for pairs in plan.pairs:
+            key = (pairs.target, size)
+            effects[key] = swap_effect(database, pairs, transfers[key], layers, batch_size)
+            report_progress("swapping", len(effects), total)
+    frame = _tested(database, plan, part, effects)
+    tables = [
+        _excited(database, effects[row["logit"], row["size"]], row)
+        for row in frame.to_dict("records")
+    ]
+    return frame, pd.concat(tables, ignore_index=True)
+
+
+def _tested(
+    database: Database,
+    plan: SwapPlan,
+    part: Part,
+    effects: Mapping[tuple[int, float], SwapEffect],
+) -> pd.DataFrame:
+    """Test each class against the others at the same size."""
+    rows: list[dict[str, Any]] = []
+    for size in dict.fromkeys(size for _, size in effects):
+        gains = np.array([effects[pairs.target, size].gain for pairs in plan.pairs])
+        for pairs, gain, p in zip(plan.pairs, gains, leave_one_out(gains), strict=True):
+            if pairs.target in plan.tested:
+                name = class_name(database, pairs.target)
+                rows.append(
+                    {"class": name, "logit": pairs.target, "part": part, "size": size,
+                     "gain": gain, "p_value": p}
+                )  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["p_value", "logit"], ignore_index=True)
+
+
+def _excited(database: Database, effect: SwapEffect, row: Mapping[Any, Any]) -> pd.DataFrame:
+    """Return the components that parts of a class's images excite most."""
+    order = np.argsort(-effect.effect, kind="stable")[:EXCITED]
+    return pd.DataFrame(
+        {
+            "class": row["class"],
+            "part": row["part"],
+            "size": row["size"],
+            "component": [str(database.component(int(i))) for i in order],
+            "rise": effect.rise[order],
+            "effect": effect.effect[order],
+            "relevance": mean_shares(database, int(row["logit"]))[order],
+        }
+    )
+
+
+def pasted_pictures(
+    database: Database, pairs: Pairs, transfer: Transfer
+) -> tuple[tuple[Image.Image, Image.Image], ...]:
+    """Return pictures of some receivers, and of the same with a part of the donors."""
+    receivers, donors = (
+        model_inputs(database, samples[:SHOWN]) for samples in (pairs.receivers, pairs.donors)
+    )
+    both = (receivers, transfer(receivers, donors, slice(SHOWN)))
+    plain, pasted = (input_pictures(database.model, inputs) for inputs in both)
+    return tuple(zip(plain, pasted, strict=True))

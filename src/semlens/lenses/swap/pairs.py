@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from semlens.errors import DataError
-from semlens.lenses.classes import class_name, find_class, known_classes
-from semlens.settings import setting
+from semlens.lenses.classes import class_name, known_classes
 from semlens.store.reader import Database
-from semlens.types import as_list
 
-TestedClasses = Annotated[
-    int | str | Sequence[int | str] | None,
-    setting("Class to test, by name or by the number of its logit [all, see reference]."),
-]
-Count = Annotated[int, setting("Images of other classes, per class.", ge=8)]
-References = Annotated[
-    int,
-    setting("Other classes to compare with, or classes to test if none is named, at most.", ge=5),
-]
-Seed = Annotated[int, setting("Which classes and images are drawn.", ge=0)]
-BatchSize = Annotated[int, setting("Images per pass.", ge=1)]
-"""Settings that all swaps have."""
 REFERENCE, SEED = 30, 0
 """Their usual values; only swaps with the usual settings are kept."""
 LEAST_CLASSES = 5
@@ -77,7 +62,7 @@ class SwapPlan:
 
 def plan_swap(
     database: Database,
-    target: int | str | Sequence[int | str] | None,
+    target: Sequence[int] | None,
     count: int,
     reference: int,
     seed: int,
@@ -93,8 +78,6 @@ def plan_swap(
     ------
     DataError
         If too few classes have images, or a tested one has none, or no class is known.
-    RelevanceError
-        If there is no such class.
     """
     logit = known_classes(database)
     classes = np.unique(logit[~np.isnan(logit)]).astype(np.int64)
@@ -109,7 +92,7 @@ def plan_swap(
         tested = np.sort(random.permutation(classes)[:reference])
         measured = tested
     else:
-        tested = np.array([find_class(database, one) for one in as_list(target)])
+        tested = np.array(target)
         for one in np.setdiff1d(tested, classes).tolist():
             raise DataError(
                 f"The class '{class_name(database, one)}' has no images in the database.",

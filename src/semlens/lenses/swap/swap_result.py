@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from PIL import Image
+from jaxtyping import Float64
+from PIL import Image, ImageOps
 from rich.console import Group, RenderableType
 
 from semlens.draw.text_table import titled_table
-from semlens.lenses.result import Chart, Result
+from semlens.figures import FigureSpec, Panel, PictureRow, Pictures, Series, Values
+from semlens.lenses.audit.standing import Experiment
+from semlens.lenses.result import Result, Section
+from semlens.lenses.swap.effect import ALPHA
+from semlens.lenses.swap.parts import PARTS, WORDS, Part
 from semlens.types import Component
+from semlens.wording import p_text
 
 LISTED = 12
 """Classes in a terminal."""
+SHOWN = 16
+"""Classes in a figure."""
+MAPS = 6
+"""Classes whose regions are shown."""
+HEAT, MIDDLE = ("#f2f5f9", "#12305f"), "#2f6fde"
+"""Colours of a pixel that no region contains, of one that most contain, and between."""
+Pasted = tuple[tuple[Image.Image, Image.Image], ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,35 +39,42 @@ class Swap(Result):
     Parameters
     ----------
     frame
-        The tested classes, smallest p-value first.
+        The tested classes, smallest p-value first: ``class``, ``logit``, ``part``, ``size``,
+        ``gain`` (mean over the pairs, in units of the logit), ``p_value``, ``adjusted``
+        (Bonferroni over all rows) and ``detected``. With regions also ``overlap``: the share of a
+        region that lies in the region of another image of the class, minus the same for images of
+        other classes.
     components
-        The components that the parts excite most, class by class in the same order: ``class``,
-        the size of the part, ``component``, ``rise`` (mean, in units of the readout), ``effect``
-        (the same in standard deviations between images, Cohen's d; largest first) and
-        ``relevance`` (mean share for the class; NaN where the database lacks it).
+        The components that the parts excite most, class by class: ``class``, ``part``, ``size``,
+        ``component``, ``rise`` (mean, in units of the readout), ``effect`` (the same in standard
+        deviations between images, Cohen's d; largest first) and ``relevance`` (mean share for the
+        class; NaN where the database lacks it).
     images
-        Images per class.
+        Images per class, by part.
     classes
         Number of classes that have images.
     pasted
-        Examples for the first row: an image of another class, before and after.
+        By part, examples for its first row: an image of another class, before and after.
+    coverage
+        By class, the share of its images whose region contains each pixel of the input.
     """
-
-    name: ClassVar[str]
-    """What the experiment is called."""
-    parts: ClassVar[str]
-    act: ClassVar[str]
-    """What is moved to other images, and what that does: "pasted onto other images, raise"."""
-    size: ClassVar[str]
-    """Column with the size of the parts."""
-    found: ClassVar[str]
-    """What is said of detected classes."""
 
     frame: pd.DataFrame
     components: pd.DataFrame
-    images: int
+    images: Mapping[str, int]
     classes: int
-    pasted: tuple[tuple[Image.Image, Image.Image], ...] = field(default=(), kw_only=True)
+    pasted: Mapping[str, Pasted] = field(default_factory=dict)
+    coverage: Mapping[str, Float64[np.ndarray, "h w"]] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that were moved."""
+        moved = set(self.frame["part"])
+        return [part for part in PARTS if part in moved]
+
+    def rows(self, part: Part) -> pd.DataFrame:
+        """Return the tests of one part."""
+        return self.frame.loc[self.frame["part"] == part]
 
     @property
     def detected(self) -> list[str]:
@@ -61,35 +83,92 @@ class Swap(Result):
 
     def excited(self, target: str) -> list[Component]:
         """Return the components that parts of a class's images excite most, strongest first."""
-        sizes = self.frame.loc[self.frame["class"] == target, self.size].tolist()
-        return [Component.parse(name) for name in self._excited(target, sizes[0])["component"]]
+        first = self.frame[self.frame["class"] == target].iloc[0]
+        return [Component.parse(name) for name in self._excited(first)["component"]]
 
-    def _excited(self, target: str, size: float) -> pd.DataFrame:
-        rows = (self.components["class"] == target) & (self.components[self.size] == size)
-        return self.components.loc[rows.tolist()]
+    def _excited(self, row: pd.Series) -> pd.DataFrame:
+        keys = ["class", "part", "size"]
+        return self.components.loc[(self.components[keys] == row[keys]).all(axis=1)]
+
+    def experiments(self) -> dict[int, list[Experiment]]:
+        """Return what each part says about each class, by logit, corrected for all tests."""
+        said: dict[int, list[Experiment]] = {}
+        for part in self.parts:
+            # the smallest p-value of each class first
+            rows: Any = self.rows(part).drop_duplicates("logit")
+            words, count = WORDS[part], (len(self.frame), len(self.parts))
+            for logit, p in zip(rows["logit"], rows["adjusted"], strict=True):
+                experiment = Experiment(words.name, words.parts, words.act, float(p), *count)
+                said.setdefault(int(logit), []).append(experiment)
+        return said
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         return {
             "detected": self.detected,
-            "images": self.images,
+            "images": dict(self.images),
             "classes": self.frame.to_dict("records"),
             "components": self.components.to_dict("records"),
         }
 
     @property
     def summary(self) -> str:
-        """What was detected, in a sentence."""
-        count = len(set(self.frame["class"]))
+        """What was detected, in a sentence for each part."""
+        return "\n".join(self._summary(part) for part in self.parts)
+
+    def _summary(self, part: Part) -> str:
+        rows = self.rows(part)
+        count = len(set(rows["class"]))
         of = f"{count}" if count == self.classes else f"{count} of the {self.classes} classes"
-        named = ", ".join(self.detected) or "none"
-        return f"Classes that rely on {self.found} (of {of}, family-wise 5 %): {named}"
+        named = ", ".join(dict.fromkeys(rows.loc[rows["detected"], "class"])) or "none"
+        found = WORDS[part].found
+        return f"Classes that rely on {found} (of {of}, family-wise 5 %): {named}"
 
-    def plot(self) -> Chart:
-        """Draw the gain of every class, and pasted images of the first one."""
-        from semlens.draw.swap_plots import swap_plot
+    def figure(self) -> FigureSpec:
+        """Return the gain of each class, where its regions lie, and what was pasted."""
+        panels: list[Panel] = []
+        for part in self.parts:
+            rows = self.rows(part)
+            names = list(dict.fromkeys(rows["class"]))[:SHOWN]
+            panels.append(_gains(rows, names, part, self._summary(part)))
+            if part == "region" and self.coverage:
+                panels.append(_regions({name: self.coverage[name] for name in names[:MAPS]}))
+            if pasted := self.pasted.get(part):
+                before, after = zip(*pasted, strict=True)
+                both = [PictureRow(before, "image"), PictureRow(after, "after")]
+                panels.append(Pictures(f"With the {part} of images of {names[0]}", both))
+        return FigureSpec("What parts of a class's images do to its logit", panels)
 
-        return swap_plot(self.frame, self.size, self.summary, self.pasted)
+    def section(self, target: str | None = None) -> Section:
+        """Return what was found about a class, or about all."""
+        limits = " ".join(WORDS[part].limits for part in self.parts)
+        if target is None:
+            return Section(self.summary.splitlines(), self.figure(), self.frame, limits)
+        sentences = [self._sentence(part, target) for part in self.parts]
+        own = self.frame["class"] == target  # the class itself comes first
+        table = pd.concat([self.frame.loc[own], self.frame.loc[~own]])
+        return Section(sentences, self.figure(), table, limits)
+
+    def _sentence(self, part: Part, target: str) -> str:
+        """Describe what a part of a class's images does to its logit on other images."""
+        words = WORDS[part]
+        own: Any = self.rows(part).loc[lambda rows: rows["class"] == target]
+        if own.empty:
+            return (
+                f"'{target}' was not among the classes tested with the {words.name}. "
+                f"{self._summary(part)}."
+            )
+        best = own.iloc[0]
+        finding = (
+            f"The class relies on {words.relies}"
+            if own["detected"].any()
+            else "That is within the range of the other classes"
+        )
+        return (
+            f"{words.short} of images of '{target}', {words.moved} images of other classes, change "
+            f"its logit by {best['gain']:+.2f} on average ({words.of} {100 * best['size']:.0f} %). "
+            f"{finding} (adjusted {p_text(best['adjusted'])})."
+        )
 
     def __rich__(self) -> RenderableType:
         """Return the classes with the smallest p-values, and the first one's components."""
@@ -100,6 +179,32 @@ class Swap(Result):
             *titled_table(self.summary, shown.assign(**written)),
             *titled_table(
                 f"Components that {first['class']} excites most on other images",
-                self._excited(first["class"], first[self.size]).drop(columns=["class", self.size]),
+                self._excited(first).drop(columns=["class", "part", "size"]),
             ),
         )
+
+
+def corrected(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of all tests, smallest p-value first, corrected for all (Bonferroni)."""
+    frame = frame.sort_values(["p_value", "logit"], kind="stable", ignore_index=True)
+    adjusted = np.minimum(frame["p_value"].to_numpy(float) * len(frame), 1.0)
+    return frame.assign(adjusted=adjusted, detected=adjusted < ALPHA)
+
+
+def _gains(rows: pd.DataFrame, names: list[str], part: Part, title: str) -> Values:
+    series: list[Series] = []
+    for size in sorted(set(rows["size"])):
+        of_size = rows[rows["size"] == size].set_index("class").loc[names]
+        notes = ["detected" if found else "" for found in of_size["detected"]]
+        name = f"{WORDS[part].size} {100 * size:.0f} %"
+        series.append(Series(of_size["gain"].tolist(), name, notes=notes))
+    return Values(title, names, series, "rise of the class's logit")
+
+
+def _regions(maps: Mapping[str, Float64[np.ndarray, "h w"]]) -> Pictures:
+    """Return where the regions of each class lie, on one scale of colours."""
+    largest = max(float(shares.max()) for shares in maps.values()) or 1.0
+    greys = [Image.fromarray((255 * shares / largest).astype(np.uint8)) for shares in maps.values()]
+    pictures = [ImageOps.colorize(grey, *HEAT, mid=MIDDLE) for grey in greys]
+    title = f"Where the regions lie (brightest: {100 * largest:.0f} % of the images)"
+    return Pictures(title, [PictureRow(pictures, captions=[*maps])])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from typing import Literal
 
 from fastapi import APIRouter, Response
 
 from semlens.lenses.contrast.contrast import Contrast
 from semlens.lenses.report.report import report
 from semlens.lenses.result import plain
-from semlens.lenses.swap.experiments import edition
+from semlens.lenses.swap.kept import edition
 from semlens.recipe import fingerprint
 from semlens.web.app_state import AppState, Context, ModelContext, State
 from semlens.web.responses import download
@@ -33,8 +32,8 @@ def audit_report(context: Context, state: State, number: int) -> Response:
     def compute() -> str:
         with context.run_model("The report"):
             return report(
-                context.db, saved=record, audit=result, model_test=test, contrast=contrast,
-                date=today,
+                context.db, saved=record, audit=result, model_test=test, date=today,
+                results={} if contrast is None else {"contrast": contrast},
             ).html  # fmt: skip
 
     key = fingerprint(
@@ -44,14 +43,14 @@ def audit_report(context: Context, state: State, number: int) -> Response:
         str(today),
         test and plain(test.to_json()),
         edition(context.db),
-        isinstance(contrast, Contrast),
+        contrast is not None,
     )
     description = f"Writing the report on '{record.target_name}'"
     html = state.jobs.result(f"report/{context.number}/{key}", description, compute, large=True)
     return download(html, "text/html", f"{file_stem(record)}.html")
 
 
-def _contrast(context: ModelContext, state: AppState, target: int) -> Contrast | Literal[False]:
+def _contrast(context: ModelContext, state: AppState, target: int) -> Contrast | None:
     """Return the contrast of the errors on a class that was run on the page, if it was."""
     contrast = state.jobs.finished(contrast_key(context, target))
-    return contrast if isinstance(contrast, Contrast) else False
+    return contrast if isinstance(contrast, Contrast) else None

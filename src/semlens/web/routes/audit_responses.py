@@ -12,12 +12,12 @@ from semlens.lenses.audit.audit_records import AuditRecord, ListedConcept
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.relevance_shares import Verdict
 from semlens.lenses.audit.standing import Kind, Standing
-from semlens.lenses.audit.wording import CURLY
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.resolve_concepts import class_of
 from semlens.lenses.result import plain
 from semlens.web.app_state import records
 from semlens.web.routes.classes import ClassCount
+from semlens.wording import CURLY
 
 
 class ConceptSetInfo(BaseModel):

@@ -17,7 +17,7 @@ from semlens.lenses.describe.neighbours import (
     counterpart,
     neighbours,
 )
-from semlens.lenses.labelling.component_names import SAVED
+from semlens.lenses.labelling.component_labels import SAVED
 from semlens.lenses.labelling.confidence import is_calibrated
 from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.senses import ComponentSenses, split_component

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from semlens.lenses.classes import class_name
 from semlens.lenses.describe.component_table import ComponentFilter, component_table
-from semlens.lenses.saved_labels import PREFIX
+from semlens.lenses.labelling.component_labels import PREFIX
 from semlens.lenses.scores import MEASURES
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State, records
 from semlens.web.jobs import JobPending, JobStatus

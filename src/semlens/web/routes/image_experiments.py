@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query
@@ -14,11 +13,9 @@ from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
 from semlens.lenses.classes import class_name, class_samples, true_classes
 from semlens.lenses.contrast.contrast import Contrast, contrast
-from semlens.lenses.swap.border_swap import BorderSwap, border_swap
-from semlens.lenses.swap.colour_swap import ColourSwap, colour_swap
-from semlens.lenses.swap.experiments import corrected, kept_swaps
+from semlens.lenses.swap.kept import kept_swap
 from semlens.lenses.swap.pairs import REFERENCE
-from semlens.lenses.swap.region_swap import RegionSwap, region_swap
+from semlens.lenses.swap.parts import WORDS, Part
 from semlens.lenses.swap.swap_result import Swap
 from semlens.web.app_state import (
     MAX_INT,
@@ -32,12 +29,6 @@ from semlens.web.app_state import (
 
 router = APIRouter(prefix="/models/{m}/experiments", tags=["audit"])
 
-SwapKind = Literal["border", "region", "colour"]
-SWAPS: dict[SwapKind, tuple[type[Swap], Callable[..., Swap]]] = {
-    "border": (BorderSwap, border_swap),
-    "region": (RegionSwap, region_swap),
-    "colour": (ColourSwap, colour_swap),
-}
 MAX_COMPONENTS = 50
 """Components in a response, most separating first."""
 MAX_LOGITS = 8
@@ -72,7 +63,7 @@ class PastedPair(BaseModel):
 class SwapResponse(BaseModel):
     """Which classes rely on such parts of their images; smallest p-value first."""
 
-    kind: SwapKind
+    kind: Part
     name: str
     parts: str
     """What is moved to other images: "the borders of its images"."""
@@ -95,7 +86,7 @@ class SwapResponse(BaseModel):
 class KeptSwap(BaseModel):
     """A swap that was run, and the classes that were tested."""
 
-    kind: SwapKind
+    kind: Part
     targets: list[int]
 
 
@@ -146,17 +137,18 @@ class ContrastResponse(BaseModel):
 @router.get("/swaps")
 def list_swaps(context: Context) -> list[KeptSwap]:
     """Return the swaps that the database keeps: they are shown without running the model."""
-    kept = {type(swap): swap for swap in kept_swaps(context.db)}
+    kept = kept_swap(context.db)
+    if kept is None:
+        return []
     return [
-        KeptSwap(kind=kind, targets=sorted(set(kept[one].frame["logit"].tolist())))
-        for kind, (one, _) in SWAPS.items()
-        if one in kept
+        KeptSwap(kind=part, targets=sorted(set(kept.rows(part)["logit"].tolist())))
+        for part in kept.parts
     ]
 
 
 @router.get("/swaps/{kind}")
 def run_swap(
-    context: Context, state: State, kind: SwapKind, target: OptionalClass = None
+    context: Context, state: State, kind: Part, target: OptionalClass = None
 ) -> SwapResponse:
     """Test whether a class relies on such parts of its images; without a class, all of them.
 
@@ -167,18 +159,18 @@ def run_swap(
     if target is not None:
         class_samples(db, target, 1)  # fails early, before the model is loaded
         about, tested = f"\u201c{class_name(db, target)}\u201d", 1
-    question, (cls, run) = f"{kind} swap", SWAPS[kind]
+    question = WORDS[kind].name
 
     def compute() -> Swap:
         with context.run_model(f"The {question}"):
-            return run(db, target)
+            return db.swap(None if target is None else [target], part=kind)
 
-    found = _kept(db, cls, target, tested)
+    found = _kept(db, kind, target, tested)
     if found is None:
         key = f"{kind}-swap/{context.number}/{target}/{db.fingerprint}"
         done = state.jobs.result(key, f"Running the {question} of {about}", compute)
-        found = _kept(db, cls, target, tested) or corrected([done])[0]
-    return swap_response(kind, found, [*kept_swaps(db)] or [found], target)
+        found = _kept(db, kind, target, tested) or done
+    return swap_response(kind, found, target)
 
 
 def _most_tested(db: ConceptDatabase) -> int:
@@ -187,13 +179,13 @@ def _most_tested(db: ConceptDatabase) -> int:
     return min(len(set(true[~np.isnan(true)].tolist())), REFERENCE)
 
 
-def _kept(db: ConceptDatabase, kind: type[Swap], target: int | None, tested: int) -> Swap | None:
-    """Return what is kept of a kind of swap, if the class or enough classes were tested."""
-    swap = next((one for one in kept_swaps(db) if isinstance(one, kind)), None)
-    if swap is None:
+def _kept(db: ConceptDatabase, part: Part, target: int | None, tested: int) -> Swap | None:
+    """Return what is kept, if the part of the class or of enough classes was moved."""
+    kept = kept_swap(db)
+    if kept is None:
         return None
-    targets = set(swap.frame["logit"])
-    return swap if (target in targets if target is not None else len(targets) >= tested) else None
+    targets = set(kept.rows(part)["logit"])
+    return kept if (target in targets if target is not None else len(targets) >= tested) else None
 
 
 @router.get("/contrast")
@@ -227,30 +219,23 @@ def contrast_key(context: ModelContext, target: int) -> str:
     return f"contrast/{context.number}/{target}"
 
 
-def swap_response(
-    kind: SwapKind, swap: Swap, together: Sequence[Swap], target: int | None
-) -> SwapResponse:
-    """Return a swap as a response: of one class, or of all that were tested.
-
-    Parameters
-    ----------
-    together
-        The swaps that its p-values are corrected for.
-    """
-    chosen = swap.frame["logit"] == target if target is not None else swap.frame["logit"].notna()
-    table = swap.frame.loc[chosen]
-    pasted = swap.pasted if len(table) and table.index[0] == 0 else ()
-    table = table.rename(columns={"class": "name", "logit": "target", swap.size: "size"})
+def swap_response(part: Part, found: Swap, target: int | None) -> SwapResponse:
+    """Return what one part does as a response: to one class, or to all that were tested."""
+    of_part = found.rows(part).reset_index(drop=True)
+    table: Any = of_part if target is None else of_part.loc[of_part["logit"] == target]
+    pasted = found.pasted.get(part, ()) if len(table) and table.index[0] == 0 else ()
+    table = table.rename(columns={"class": "name", "logit": "target"})
+    words = WORDS[part]
     return SwapResponse(
-        kind=kind,
-        name=swap.name,
-        parts=swap.parts,
-        size=swap.size,
+        kind=part,
+        name=words.name,
+        parts=words.parts,
+        size=words.size,
         detected=list(dict.fromkeys(table.loc[table["detected"], "name"])),
         classes=len(set(table["target"])),
-        images=swap.images,
-        tests=sum(len(one.frame) for one in together),
-        experiments=len(together),
+        images=found.images[part],
+        tests=len(found.frame),
+        experiments=len(found.parts),
         gains=records(SwapGain, table),
         pasted=[
             PastedPair(before=webp_uri(encode_webp(before)), after=webp_uri(encode_webp(after)))

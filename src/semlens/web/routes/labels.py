@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 
 from semlens.errors import ConceptError, EmbedderError, nearest
 from semlens.lenses.concepts import ConceptSet, bundled_names
+from semlens.lenses.labelling.component_labels import SavedLabels, label_tables
 from semlens.lenses.labelling.confidence import is_calibrated
-from semlens.lenses.saved_labels import SavedLabels, label_tables
 from semlens.web.app_state import Context, ModelContext, State
 from semlens.web.label_sources import component_names
 from semlens.web.responses import RequestModel

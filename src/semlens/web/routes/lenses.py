@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from semlens.errors import LensError, RecipeError, StoreError, nearest
 from semlens.figures import FigureSpec
 from semlens.lens import Source, lens_of, load_lens, registered, result_of, takes_several
+from semlens.lenses.labelling.component_labels import label_tables
 from semlens.lenses.result import PLOT_SUFFIXES, Result, plain
-from semlens.lenses.saved_labels import label_tables
 from semlens.recipe import fingerprint
 from semlens.settings import invalid_field, read_remote, remote_request, remote_settings
 from semlens.web.app_state import AppState, Context, ModelContext, State

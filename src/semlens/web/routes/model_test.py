@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field
 
 from semlens.lenses.audit.model_test import model_test
 from semlens.lenses.audit.model_test_result import ModelTest, Outputs
-from semlens.lenses.audit.wording import CURLY
 from semlens.lenses.classes import class_name, class_samples
 from semlens.lenses.result import plain
 from semlens.recipe import fingerprint
 from semlens.web.app_state import Context, State
 from semlens.web.responses import RequestModel
 from semlens.web.routes.artefact_requests import ArtefactRequest
+from semlens.wording import CURLY
 
 router = APIRouter(prefix="/models/{m}/experiments", tags=["audit"])
 

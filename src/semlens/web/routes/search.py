@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from semlens.draw.encode_images import encode_webp
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES
 from semlens.lenses.result import plain
-from semlens.lenses.saved_labels import LabelHit, search_labels
+from semlens.lenses.search.label_search import LabelHit, search_labels
 from semlens.lenses.search.made_up import measured_reach
 from semlens.lenses.search.query import Query, make_query
 from semlens.lenses.search.scale import words_scale

@@ -18,10 +18,9 @@ from semlens.lenses.audit.audit_result import Audit, verdict_keys
 from semlens.lenses.audit.relevance_shares import Verdict
 from semlens.lenses.audit.saved_audits import reviews_of, with_marks
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
-from semlens.lenses.audit.wording import CURLY
 from semlens.lenses.classes import class_name
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
-from semlens.lenses.swap.experiments import edition
+from semlens.lenses.swap.kept import edition
 from semlens.recipe import fingerprint
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, ModelContext, State, records
@@ -29,6 +28,7 @@ from semlens.web.jobs import JobPending
 from semlens.web.routes.audit_responses import StandingResponse, standing_response
 from semlens.web.routes.audits import get_audit, run_audit
 from semlens.web.routes.classes import class_samples
+from semlens.wording import CURLY
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
 

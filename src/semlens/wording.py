@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 STRAIGHT, CURLY = "''", "\u201c\u201d"
@@ -15,6 +16,13 @@ def p_text(p: float, symbol: str = "p") -> str:
     return f"{symbol} = {p:.4f}" if p < 0.01 else f"{symbol} = {p:.3f}"
 
 
+def p_value(value: float) -> str:
+    """Return a p-value for a table; a dash if it is missing."""
+    if math.isnan(value):
+        return "-"
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
 def quoted(name: str, quotes: str) -> str:
     """Return a name in quotes, see :data:`STRAIGHT`."""
     return f"{quotes[0]}{name}{quotes[1]}"
@@ -23,6 +31,11 @@ def quoted(name: str, quotes: str) -> str:
 def percent(share: float) -> str:
     """Return a share as text."""
     return f"{100 * share:.0f} %"
+
+
+def precise(share: float | None) -> str:
+    """Return a share as text with one decimal; a dash if it is missing."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def count(number: int, noun: str) -> str:
