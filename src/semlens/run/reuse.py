@@ -1,7 +1,7 @@
 """What an extension takes over from a database, after a check: statistics and crops.
 
-Statistics are those of all batches but an incomplete last one: with more data it is filled up, and a
-model may round differently in another batch.
+Statistics are those of all batches but an incomplete last one: with more data it is filled up, and
+a model may round differently in another batch.
 """
 
 from __future__ import annotations
