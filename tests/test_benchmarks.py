@@ -86,6 +86,25 @@ def test_a_clock_sums_and_a_table_is_markdown():
     assert shown.splitlines()[1:] == ["| --- | --- | --- |", "| x | 1.2 | - |"]
 
 
+def test_a_result_is_printed_as_its_figures_and_its_records():
+    result = {
+        "subjects": {"cnn": {
+            "layer": "a", "accuracy": {"clean": 0.91234}, "kinds": {"own": {"n": 3}},
+        }},
+        "rates": [{"name": "x", "rate": 0.05, "of": {"low": 1}}, {"name": "y", "rate": None}],
+        "seconds": 1234.5, "many": list(range(50)),
+    }  # fmt: skip
+    figures, kinds, rates = harness.printing.result_tables(result)
+    assert figures.splitlines()[2:] == [
+        "| subjects: cnn: layer | a |", "| subjects: cnn: accuracy: clean | 0.912 |",
+        "| seconds | 1234 |", "| many | 50 values |",
+    ]  # fmt: skip
+    assert kinds == "subjects: cnn: kinds\n\n|  | n |\n| --- | --- |\n| own | 3 |"
+    assert rates.splitlines()[2:] == [
+        "| name | rate | of: low |", "| --- | --- | --- |", "| x | 0.05 | 1 |", "| y | - | - |",
+    ]  # fmt: skip
+
+
 def run(name: str, *options: str):
     """Return what a benchmark's smoke run prints as JSON, run in this process."""
     found = load_benchmark(name)

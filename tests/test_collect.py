@@ -12,7 +12,7 @@ from torch import nn
 
 from semlens.data.load import ImageSequence
 from semlens.errors import LayerError
-from semlens.models.activations import compute_readouts, measure_layout
+from semlens.models.activations import Axes, compute_readouts, measure_layout
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
 from semlens.stages.collect import Collected, collect, layer_layouts
@@ -187,14 +187,15 @@ def test_not_finite_readouts_are_counted_and_take_no_slot():
 
 @pytest.mark.parametrize(
     ("shape", "form", "components"),
-    [((2, 5), "units", 5), ((2, 17, 8), "tokens", 8), ((2, 6, 7, 7), "map", 6),
-     ((2, 7, 7, 6), "map-last", 6)],
+    [((2, 5), "units", 5), ((2, 17, 8), "tokens", 8), ((2, 8, 17), "sequence", 8),
+     ((2, 6, 7, 7), "map", 6), ((2, 7, 7, 6), "map-last", 6)],
 )  # fmt: skip
 def test_forms_and_their_readouts(shape, form, components):
     output = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    measured = measure_layout("layer", (output, None))
+    order = {"tokens": Axes("channels_last"), "sequence": Axes("channels_first")}.get(form)
+    measured = measure_layout("layer", (output, None), order)
     assert (measured.form, measured.components) == (form, components)
-    axes = {"units": (), "tokens": (1,), "map": (2, 3), "map-last": (1, 2)}[form]
+    axes = {"units": (), "tokens": (1,), "sequence": (2,), "map": (2, 3), "map-last": (1, 2)}[form]
     expected = output.mean(axes) if axes else output
     got = compute_readouts(measured, (output, None), "mean")
     torch.testing.assert_close(got.value, expected)
@@ -204,7 +205,7 @@ def test_forms_and_their_readouts(shape, form, components):
 
 def test_class_token_readout():
     output = torch.randn(3, 17, 8)
-    form = measure_layout("blocks.1", output)
+    form = measure_layout("blocks.1", output, Axes("channels_last", 1, 4, 4))
     assert (form.prefix, form.height, form.width) == (1, 4, 4)
     torch.testing.assert_close(compute_readouts(form, output, "cls").value, output[:, 0])
     with pytest.raises(LayerError, match="no class token"):

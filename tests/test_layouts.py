@@ -11,7 +11,8 @@ from torch import nn
 import semlens as sl
 from semlens.errors import LayerError, ModelError, RelevanceError
 from semlens.models.ablation import pruned
-from semlens.models.activations import find_channel_orders, measure_layout
+from semlens.models.activations import Axes, measure_layout
+from semlens.models.axes import find_axes
 from semlens.models.forward import class_scores, logits, readouts
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
@@ -69,9 +70,9 @@ def test_maps_that_are_not_square_are_read_as_the_module_means_them(channels, fi
     """[b 7 6 768] has 768 channels, and [b 7 7 6], with c = h, is a convolution's."""
     model = subject_of(Mixed(channels, fixed), *WIDE)
     if fixed and channels in (6, 7):  # shapes of which both readings fit, and no other size
-        found = model.channel_orders(["stem", "first", "block", "block.dense"])
-        assert found["stem"] == "channels_first"
-        assert found["block.dense"] == "channels_last"
+        found = model.axes(["stem", "first", "block", "block.dense"])
+        assert found["stem"].order == "channels_first"
+        assert found["block.dense"].order == "channels_last"
         return
     forms = sl.layers(model).layouts
     for name in ("stem", "first", "first.0", "first.1"):
@@ -139,15 +140,19 @@ def test_bare_outputs_are_read_by_their_square_or_not_at_all():
         with pytest.raises(LayerError, match="may come first or last"):
             measure_layout("layer", torch.zeros(*shape))
     assert measure_layout("layer", torch.zeros(1, 8, 8, 10)).form == "map-last"
-    assert measure_layout("layer", torch.zeros(1, 8, 8, 10), "channels_first").form == "map"
+    order = Axes("channels_first")
+    assert measure_layout("layer", torch.zeros(1, 8, 8, 10), order).form == "map"
+    with pytest.raises(LayerError, match="may come first or last"):
+        measure_layout("layer", torch.zeros(1, 16, 16))
 
 
 def test_types_come_before_the_given_layout_and_norms_of_maps_are_not_mistaken():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm((4, 4, 4)), nn.ReLU()).eval()
-    found = find_channel_orders(net, torch.randn(1, 3, 4, 4), ["0", "1", "2"], "channels_last")
-    assert found == {"0": "channels_first", "1": "channels_last", "2": "channels_last"}
-    found = find_channel_orders(net, torch.randn(1, 3, 4, 4), ["0", "1", "2"])
-    assert found == {"0": "channels_first", "1": "unknown", "2": "unknown"}
+    found = find_axes(net, torch.randn(1, 3, 4, 4), ["0", "1", "2"], "channels_last")
+    orders = [axes.order for axes in found.values()]
+    assert orders == ["channels_first", "channels_last", "channels_last"]
+    found = find_axes(net, torch.randn(1, 3, 4, 4), ["0", "1", "2"])
+    assert [axes.order for axes in found.values()] == ["channels_first", "unknown", "unknown"]
 
 
 # -- which layers there are ---------------------------------------------------------------------

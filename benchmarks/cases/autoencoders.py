@@ -4,10 +4,6 @@ The bundled model was trained with a printed mark on one class. Directions of it
 to the demo's images, without labels and without the pairs of test images with and without the
 mark. On half of the pairs the component that separates them best is chosen, and its AUROC is
 measured on the other half: more components are more chances, and the choice must not profit.
-
-    python -m benchmarks autoencoders
-    python -m benchmarks autoencoders --json
-    python -m benchmarks autoencoders --quick
 """
 
 from __future__ import annotations

@@ -5,10 +5,6 @@ images with the mark from the same images without it (AUROC of 0.9 or more) are 
 queries know nothing of that mark: they use words, or a similar one (`text:© stock`, anywhere in
 the image) that is inserted into images of the other classes. For each query the ranks of the true
 components are reported.
-
-    python -m benchmarks defect_query
-    python -m benchmarks defect_query --json
-    python -m benchmarks defect_query --quick
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ import numpy as np
 
 import semlens as sl
 from benchmarks.harness import benchmark
+from benchmarks.worlds.demo import demo_database
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.search.search import Hits
@@ -48,10 +45,8 @@ def write_pairs(db: sl.ConceptDatabase, target: str, step: int, folder: Path) ->
 @benchmark(minutes=2, quoted=("docs/search.md",))
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Build the demo's database if it is missing, and rank its components by each query."""
-    world, folder = DemoWorld(), work / "demo"
-    path = folder / "demo.semlens"
-    built = path.is_dir()
-    db = sl.open(path) if built else walkthrough.build_demo(folder, world)
+    world = DemoWorld()
+    db = demo_database(work, world)
     truth = set(walkthrough.find_planted(db.model, world, db).components)
     count = write_pairs(db, world.target, QUICK_STEP if options.quick else STEP, work)
     marked, plain = work / "marked", work / "plain"

@@ -3,7 +3,6 @@
     python -m benchmarks extend                    # a quarter of an hour on a busy core
     python -m benchmarks extend --only bits        # one minute
     python -m benchmarks extend --work FOLDER      # keeps the first database for the next run
-    python -m benchmarks extend --json
 
 A database of the demo's images is extended by more of them, and built over all of them, in turn;
 all files are compared. The second table counts crop vectors that have other bits in other batches,
@@ -25,10 +24,10 @@ from torch import Tensor
 
 import semlens as sl
 from benchmarks.harness import Clock, benchmark, in_turns, median, ratio
+from benchmarks.worlds.tiny import contents
 from semlens.demo.bundled_images import DemoWorld
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.models.load import load_model
-from semlens.regular_files import file_digest
 from semlens.run.plan import Execution
 
 BATCH = 32
@@ -45,12 +44,6 @@ def make_folders(work: Path, count: int, new: int) -> tuple[Path, Path]:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 world.image(picture).save(file, "WEBP", lossless=True)
     return folders
-
-
-def contents(database: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a database."""
-    files = [p for p in database.rglob("*") if p.is_file() and p.name != ".lock"]
-    return {p.relative_to(database).as_posix(): file_digest(p) for p in sorted(files)}
 
 
 def size(folder: Path) -> int:

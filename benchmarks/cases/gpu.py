@@ -2,7 +2,6 @@
 
     python -m benchmarks gpu                    # 50,000 generated JPEGs; goal: 3 minutes per model
     python -m benchmarks gpu --device cpu --count 400 --models resnet50
-    python -m benchmarks gpu --quick
 
 ResNet-50 and ViT-B/16 with random weights, four blocks each, 30 examples per component with crops
 by relevance, embedded by a random CLIP.  The bound is the same number of forward passes on a batch
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 import semlens as sl
-from benchmarks.harness import Clock, benchmark, peak_mib
+from benchmarks.harness import Clock, StageClock, benchmark, peak_mib
 from benchmarks.worlds.build_inputs import make_embedder, make_images
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
@@ -79,31 +78,28 @@ def measure_model(
     """Return the seconds of the stages of one build, and of the bare forward passes."""
     model = sl.load_model(f"torchvision/{name}", random_weights=0, device=options.device)
     bound = forward_seconds(model, len(images), options.batch_size)
-    stages, last = Counter[str](), time.perf_counter()
-
-    def note(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        stages[STAGES.get(stage, stage)] += now - last
-        last = now
-
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with Clock() as clock, progress_listener(note):
+    stages = StageClock()
+    with Clock() as clock, progress_listener(stages):
         sl.build(
             work / f"{name}.semlens", model, images, embedder, {**MODELS, **QUICK}[name],
             examples=options.examples, crop="crp",
             execution=Execution(options.batch_size, options.threads),
         )  # fmt: skip
-    seconds = clock.read()["seconds"]
-    stages["write"] = seconds - stages.total()
+    seconds, by_stage = clock.read()["seconds"], Counter[str]()
+    for name, spent in stages.read().items():
+        stage, _, unit = name.partition("/")
+        if unit == "seconds" and stage != "finish":
+            by_stage[STAGES.get(stage, stage)] += spent
+    by_stage["write"] = seconds - by_stage.total()
     on_cuda = model.device.type == "cuda"
     return {
         "seconds": seconds,
         "forward_alone_seconds": bound,
         "over_forward_alone": seconds / bound,
         "images_per_second": len(images) / seconds,
-        "stages": dict(stages),
+        "stages": dict(by_stage),
         "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if on_cuda else peak_mib(),
     }
 

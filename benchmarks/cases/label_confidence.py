@@ -3,7 +3,6 @@
     python -m benchmarks label_confidence --work W                 # fit on the development worlds
     python -m benchmarks label_confidence --work W --save          # and ship the result
     python -m benchmarks label_confidence --work W --opened-once   # measure on the other worlds
-    python -m benchmarks label_confidence --quick
 
 A label is right if its word is right or nearly right (``Units.nearly_right``). Units are labelled
 with the whole vocabulary, with one that lacks every such word, and with small random ones; labels

@@ -1,8 +1,6 @@
 """Cost of the labelling methods, and what they find where the right labels are known.
 
     python -m benchmarks labellers               # some minutes
-    python -m benchmarks labellers --json
-    python -m benchmarks labellers --quick
 
 Costs: random data of realistic size, one layer of 1,000 components with 60 examples each, 1,500
 words and a reference sample of 2,048 images, 512 dimensions. Labels: synthetic worlds, in which

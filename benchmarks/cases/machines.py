@@ -1,7 +1,6 @@
 """Builds on several workers: the same bytes, their speed, and the overhead per shard.
 
     python -m benchmarks machines            # six minutes on two cores
-    python -m benchmarks machines --json
     python -m benchmarks machines --only identity
 
 The same database is built in this process, from parts, by processes and by Ray, and compared byte
@@ -25,11 +24,11 @@ from torch import Tensor
 
 from benchmarks.harness import benchmark, in_turns, median, ratio
 from benchmarks.worlds.build_inputs import make_images, make_subject
+from benchmarks.worlds.tiny import contents
 from semlens.api import make_plan
 from semlens.embedders.load import load_embedder
 from semlens.models.load import load_model
 from semlens.progress import progress_listener
-from semlens.regular_files import file_digest
 from semlens.run.build_database import build_database
 from semlens.run.executors.executor import Executor, Inputs, ThisProcess
 from semlens.run.executors.local_processes import LocalProcesses
@@ -66,12 +65,6 @@ def plan_of(images: Path, executor: Executor | None = None, examples: int = 3) -
         f"{images.parent / 'tiny.py'}:make", images, "semlens/demo", LAYERS, relevance=True,
         execution=execution, examples=examples, crop="crp", rules="gradient",
     )  # fmt: skip
-
-
-def contents(database: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a database."""
-    files = [p for p in database.rglob("*") if p.is_file() and p.name != ".lock"]
-    return {p.relative_to(database).as_posix(): file_digest(p) for p in sorted(files)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
     python -m benchmarks map                        # 20,000 beside UMAP alone, then 100,000
     python -m benchmarks map --components 50000
-    python -m benchmarks map --quick
 
 The vectors are random with the spectrum of real ones, as in ``scale``. Trustworthiness (Venna
 and Kaski, 2001) says how few of the 15 nearest on the map are far away in semantic space, from 0 to

@@ -10,10 +10,6 @@ blocks: the words with the gaps between the letters):
 - null: as many of the class's relevant components that are neither, drawn at random.
 
 `shifted` is the second null: the same cut-outs against the masks of the next image.
-
-    python -m benchmarks marks
-    python -m benchmarks marks --json
-    python -m benchmarks marks --quick
 """
 
 from __future__ import annotations
@@ -28,8 +24,8 @@ from jaxtyping import Bool
 from PIL import Image
 from scipy import ndimage
 
-import semlens as sl
 from benchmarks.harness import benchmark
+from benchmarks.worlds.demo import demo_database
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import BundledImage, DemoWorld
 from semlens.errors import DataError
@@ -89,9 +85,8 @@ def score(mark: Mark, truth: Sequence[Bool[np.ndarray, "h w"]]) -> dict[str, Any
 @benchmark(minutes=5, quoted=("benchmarks/README.md",))
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Build the demo's database if it is missing, and cut the mark out of its images."""
-    world, folder = DemoWorld(), work / "demo"
-    path = folder / "demo.semlens"
-    db = sl.open(path) if path.is_dir() else walkthrough.build_demo(folder, world)
+    world = DemoWorld()
+    db = demo_database(work, world)
     target = find_class(db, world.target)
     by_path = {str(Path(one.path).relative_to("images")): one for one in world.pictures}
     truth = [planted_mask(world, by_path[name]) for name in db.samples["path"]]

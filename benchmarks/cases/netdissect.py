@@ -5,10 +5,6 @@ each marked image and the same image without its mark, with the gaps between let
 Components whose readout separates test images with the mark from the same images without it (AUROC
 of 0.9 or more) are the truth; it knows nothing of places. The control is the same network with
 random weights on the same images and masks, and directions found by NMF are components as well.
-
-    python -m benchmarks netdissect
-    python -m benchmarks netdissect --json
-    python -m benchmarks netdissect --quick
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ import torch
 
 import semlens as sl
 from benchmarks.harness import benchmark
+from benchmarks.worlds.demo import demo_database
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.mark_masks import write_mark_masks
@@ -76,9 +73,8 @@ def figures(db: Any, masks: Path, options: argparse.Namespace, planted: set[str]
 @benchmark(minutes=15, quoted=("docs/netdissect.md",))
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Build the databases that are missing, and dissect them."""
-    world, folder = DemoWorld(), work / "demo"
-    path, masks, images = folder / "demo.semlens", work / "masks", folder / "images"
-    db = sl.open(path) if path.is_dir() else walkthrough.build_demo(folder, world)
+    world, masks, images = DemoWorld(), work / "masks", work / "demo" / "images"
+    db = demo_database(work, world)
     world.unpack(images)
     count = write_mark_masks(world, masks)
     planted = {str(one) for one in walkthrough.find_planted(db.model, world, db).components}

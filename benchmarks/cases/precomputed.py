@@ -1,7 +1,6 @@
 """What vectors of a file save: the same build with and without the image tower of the embedder.
 
     python -m benchmarks precomputed               # two minutes
-    python -m benchmarks precomputed --quick --json
 
 Some images of the demo are embedded once and written to a file, as a team would have it. Examples
 are whole images. CPU seconds are of the last stage, which crops and embeds, with and without
@@ -11,7 +10,6 @@ thumbnails, for which the images of examples are decoded in any case.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import semlens as sl
-from benchmarks.harness import benchmark, log
+from benchmarks.harness import StageClock, benchmark, log
 from semlens.data.images import Images
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
@@ -54,20 +52,13 @@ def write_vectors(images: Images, embedder: sl.Embedder, path: Path) -> None:
 
 def build(folder: Path, images: Images, spec: str, *, thumbnails: bool) -> dict[str, Any]:
     """Build a database; return it with the CPU seconds of its stages."""
-    spent: dict[str, float] = {}
-    before = time.process_time()
-
-    def progress(stage: str, done: int, total: int) -> None:
-        nonlocal before
-        now = time.process_time()
-        spent[stage] = spent.get(stage, 0) + now - before
-        before = now
-
+    clock = StageClock()
     db = sl.build(
         folder, "semlens/demo", images, spec, walkthrough.LAYERS, crop="none",
-        thumbnails=thumbnails, progress=progress,
+        thumbnails=thumbnails, progress=clock,
     )  # fmt: skip
-    stage = sum(spent.get(step, 0.0) for step in ("crop", "embed"))
+    spent = clock.read()
+    stage = sum(spent.get(f"{step}/cpu_seconds", 0.0) for step in ("crop", "embed"))
     log(f"{folder.name}: {stage:.1f} s")
     return {"theta": db.theta, "vectors": len(db.crop_vectors), "seconds": stage}
 

@@ -1,8 +1,6 @@
 """Prototypes where the truth is known: planted groups, single groups, and new ordinary vectors.
 
 python -m benchmarks prototypes                # four minutes on two slow cores
-python -m benchmarks prototypes --json
-python -m benchmarks prototypes --quick
 """
 
 from __future__ import annotations
@@ -15,9 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-import semlens as sl
 from benchmarks.harness import benchmark, log
-from semlens.demo import walkthrough
+from benchmarks.worlds.demo import demo_database
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.prototypes.mixture import OrdinaryVectors, RelevanceMixture, choose_mixture
 
@@ -75,8 +72,8 @@ def single(draw: Callable[[np.random.Generator, int], np.ndarray], repeats: int)
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Build the demo's database if it is missing, and compare with the truth."""
     repeats = QUICK_REPEATS if options.quick else REPEATS
-    world, path = DemoWorld(), work / "demo" / "demo.semlens"
-    db = sl.open(path) if path.is_dir() else walkthrough.build_demo(path.parent, world)
+    world = DemoWorld()
+    db = demo_database(work, world)
     marked = {str(Path(one.path).relative_to("images")): one.marked for one in world.pictures}
     demo: list[dict[str, Any]] = []
     for target in (world.target, "fruit"):

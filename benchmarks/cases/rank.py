@@ -2,7 +2,6 @@
 
     python -m benchmarks rank                      # five minutes
     python -m benchmarks rank --work FOLDER        # keeps the databases: no second build
-    python -m benchmarks rank --quick --json
 
 The databases differ in ``--rank`` only. Which components are planted is measured on images with and
 without the mark, and ranks are among all components. Intervals are 95 % bootstrap intervals over
@@ -19,7 +18,7 @@ from typing import Any, get_args
 import numpy as np
 
 import semlens as sl
-from benchmarks.harness import benchmark
+from benchmarks.harness import StageClock, benchmark
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.auroc import auroc
@@ -34,24 +33,22 @@ DRAWS = 2000
 
 def build(folder: Path, rank: Rank, *, quick: bool) -> tuple[sl.ConceptDatabase, dict[str, float]]:
     """Build a database as the demo does; return it with the CPU seconds of its stages."""
-    spent: dict[str, float] = {}
-    started = before = time.process_time()
-
-    def progress(stage: str, done: int, total: int) -> None:
-        nonlocal before
-        now = time.process_time()
-        spent[stage] = spent.get(stage, 0) + now - before
-        before = now
-
+    clock, started = StageClock(), time.process_time()
     images: Any = sl.load_images(folder / "images")
     if quick:
         images = [images.read(i) for i in range(QUICK_IMAGES)]
     path = folder / f"{rank}.semlens"
     db = sl.build(
         path, "semlens/demo", images, "semlens/demo", walkthrough.LAYERS, crop="activation",
-        reference=walkthrough.REFERENCE, rank=rank, progress=progress,
+        reference=walkthrough.REFERENCE, rank=rank, progress=clock,
     )  # fmt: skip
-    return db, {**spent, "build": time.process_time() - started}
+    seconds = time.process_time() - started
+    spent = {
+        name.removesuffix("/cpu_seconds"): value
+        for name, value in clock.read().items()
+        if name.endswith("/cpu_seconds") and not name.startswith("finish")
+    }
+    return db, {**spent, "build": seconds}
 
 
 def examples_of(db: sl.ConceptDatabase) -> list[np.ndarray]:

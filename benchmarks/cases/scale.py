@@ -4,10 +4,6 @@ The database is synthetic, in the real file format: 20 layers of 5,000 component
 each among shared crops, 512 dimensions, and sparse relevance for 1,000 classes. Its vectors are
 random with the spectrum of real ones, so only the times have a meaning. Beside the questions, the
 product of all vectors with the vocabulary, which no exact labelling by vectors can do without.
-
-    python -m benchmarks scale
-    python -m benchmarks scale --json
-    python -m benchmarks scale --quick
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
     python -m benchmarks search --index none             # three minutes, 4 GB on disk
     python -m benchmarks search --layers 2               # 100,000 components
     python -m benchmarks search --mapped 10000000        # and 10 GB of 16-bit vectors on disk
-    python -m benchmarks search --quick
 
 The database is that of ``scale``, with more components per layer.  A search compares every
 component with the query and with noise, and says how many stand out.  The bare products, of a query

@@ -1,8 +1,6 @@
 """How long semlens takes to start: each command beside a bare import of what it cannot do without.
 
-    python -m benchmarks start
     python -m benchmarks start --work FOLDER --json   # keeps the demo's database for the next run
-    python -m benchmarks start --quick
 
 A search is from the command to its end: imports, opening the demo's database, reading its index,
 embedding the text, and comparing the alignments with noise. The first search of a database, which
@@ -20,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Clock, Measurement, benchmark, in_turns, median, ratio
-from semlens.demo.bundled_images import DemoWorld
-from semlens.demo.walkthrough import build_demo
+from benchmarks.worlds.demo import demo_database
 
 BARE = ("-c", "import torch, pandas")
 
@@ -29,9 +26,7 @@ BARE = ("-c", "import torch, pandas")
 @benchmark(minutes=3, quoted=("docs/installation.md", "benchmarks/README.md"), rounds=5)
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Build the demo's database if it is missing, and run each command in turn."""
-    path = work / "demo" / "demo.semlens"
-    if not path.is_dir():
-        build_demo(path.parent, DemoWorld())
+    path = demo_database(work).path
     command = str(shutil.which("semlens", path=str(Path(sys.executable).parent)))
     commands = {
         "python": (sys.executable, "-c", ""),

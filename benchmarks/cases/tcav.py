@@ -5,8 +5,6 @@ semlens, and the t-test of Kim et al. 2018 between the scores of a concept's CAV
 another random set, and the scores of CAVs between two random sets.
 
     python -m benchmarks tcav                      # eight minutes on two slow cores
-    python -m benchmarks tcav --json
-    python -m benchmarks tcav --quick
 """
 
 from __future__ import annotations
@@ -18,10 +16,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import ttest_ind
 
-import semlens as sl
 from benchmarks.cases.calibration.rates import LEVEL, Rate
 from benchmarks.harness import benchmark, log
-from semlens.demo import walkthrough
+from benchmarks.worlds.demo import demo_database
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.tcav.concept_test import Sensitivities, concept_test, fit_vectors
 from semlens.lenses.tcav.tcav import class_gradients
@@ -61,8 +58,8 @@ def t_test(
 @benchmark(minutes=8, quoted=("docs/tcav.md",))
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Build the demo's database if it is missing, and test random concepts on all classes."""
-    world, path = DemoWorld(), work / "demo" / "demo.semlens"
-    db = sl.open(path) if path.is_dir() else walkthrough.build_demo(path.parent, world)
+    world = DemoWorld()
+    db = demo_database(work, world)
     numbers, layers = range(len(world.classes)), LAYERS[-1:] if options.quick else LAYERS
     gradients = [class_gradients(db, number, layers, SAMPLES, 32) for number in numbers]
     values = readouts(db.model, db.images.read, range(db.manifest.samples), layers)

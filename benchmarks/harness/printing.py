@@ -24,61 +24,61 @@ def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def result_tables(result: Mapping[str, Any], title: str = "") -> list[str]:
-    """Return a result as Markdown: a table of each set of records, and one of the other figures.
-
-    Values that are deeper than two levels below a record are left out; ``--json`` has them.
-    """
+def result_tables(result: Mapping[str, Any]) -> list[str]:
+    """Return a result as Markdown: single figures, and a table of each set of records."""
     figures: dict[str, Any] = {}
     found: list[str] = []
-    for name, value in result.items():
-        label = f"{title}{name}".replace("_", " ")
-        if records := _records(value):
-            columns = dict.fromkeys(column for one in records for column in one)
-            rows = [[_short(one.get(column)) for column in columns] for one in records]
+
+    def visit(name: str, value: Any) -> None:
+        records = _records(value)
+        if records and all(map(_is_flat, records.values())):
+            rows = [_flat(name, one) for name, one in records.items()]
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            cells = [[_short(row.get(column)) for column in columns] for row in rows]
             heads = [column.replace("_", " ") for column in columns]
-            found.append(f"{label}\n\n{table(heads, rows)}")
-        elif isinstance(value, Mapping):
-            found += result_tables(value, f"{label}: ")
+            found.append(f"{name}\n\n{table(heads, cells)}")
+        elif records or isinstance(value, Mapping):
+            for part, one in (records or value).items():
+                visit(f"{name}: {part}".replace("_", " "), one)
         else:
-            figures[label] = _short(value)
-    if figures:
-        found.insert(0, table(["figure", "value"], list(figures.items())))
-    return found
+            figures[name] = _short(value)
+
+    for name, value in result.items():
+        visit(name.replace("_", " "), value)
+    return [table(["figure", "value"], list(figures.items())), *found] if figures else found
 
 
-def _records(value: Any) -> list[dict[str, Any]]:
-    """Return the rows of a list or mapping of mappings; none if it is something else."""
-    if isinstance(value, Mapping) and all(_is_flat(one) for one in value.values()):
-        return [{"": name, **_flat(one)} for name, one in value.items()]
-    if isinstance(value, Sequence) and all(isinstance(one, Mapping) for one in value):
-        return [_flat(one) for one in value]
-    return []
+def _records(value: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the members of a mapping or list of mappings by name; none of something else."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = {str(number): one for number, one in enumerate(value, start=1)}
+    if not (isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values())):
+        return {}
+    return dict(value)
 
 
-def _is_flat(value: Any) -> bool:
-    """Whether a value is a mapping of plain values, or of mappings of these."""
-    return isinstance(value, Mapping) and not any(
-        isinstance(deep, Mapping)
-        for one in value.values() if isinstance(one, Mapping)
-        for deep in one.values()
-    )  # fmt: skip
+def _is_flat(record: Mapping[str, Any]) -> bool:
+    """Whether all values of a record are plain, or mappings of plain values."""
+    inner = [deep for one in record.values() for deep in
+             (one.values() if isinstance(one, Mapping) else [one])]  # fmt: skip
+    return not any(isinstance(deep, Mapping) or _records(deep) for deep in inner)
 
 
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        if not isinstance(value, Mapping):
-            flat[name] = value
-        elif _is_flat({name: value}):
-            flat |= {f"{name}: {part}": one for part, one in value.items()}
-    return flat
+def _flat(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of a row by column."""
+    row: dict[str, Any] = {} if "name" in record else {"": name}
+    for column, value in record.items():
+        if isinstance(value, Mapping):
+            row |= {f"{column}: {part}": one for part, one in value.items()}
+        else:
+            row[column] = value
+    return row
 
 
 def _short(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        few = len(value) <= 12 and not any(isinstance(one, Mapping | list) for one in value)
-        return ", ".join(str(_short(one)) for one in value) if few else f"{len(value)} values"
+        short = ", ".join(str(_short(one)) for one in value)
+        return short if len(short) <= 80 else f"{len(value)} values"
     return value

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 from benchmarks.worlds.build_inputs import Inputs
-from benchmarks.harness import Clock, Measurement, peak_mib, serve
+from benchmarks.harness import Clock, Measurement, StageClock, peak_mib, serve
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -163,37 +163,6 @@ def crop_boxes(database: Path) -> dict[int, list[tuple[int, int, int, int]]]:
         for sample, box in zip(tensors["sample"].tolist(), tensors["box"].tolist(), strict=True):
             boxes.setdefault(sample, []).append(tuple(box))
     return boxes
-
-
-class StageClock:
-    """Wall-clock and CPU seconds of each stage of a build, told apart by its progress reports.
-
-    What lies between two reports counts for the second one's stage, and what comes after the last
-    as ``finish``. Crops are found and embedded in turns.
-    """
-
-    def __init__(self) -> None:
-        self._stages: dict[str, Clock] = {}
-        self._since = Clock()
-        self._since.__enter__()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Take a progress report."""
-        self._since.__exit__()
-        of_stage = self._stages.setdefault(stage, Clock())
-        of_stage.seconds += self._since.seconds
-        of_stage.cpu_seconds += self._since.cpu_seconds
-        self._since = Clock()
-        self._since.__enter__()
-
-    def read(self) -> Measurement:
-        """Return ``STAGE/seconds`` and ``STAGE/cpu_seconds``."""
-        self("finish", 1, 1)
-        return {
-            f"{stage}/{key}": value
-            for stage, clock in self._stages.items()
-            for key, value in clock.read().items()
-        }
 
 
 def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measurement:

@@ -22,7 +22,6 @@ clear refusal
 
     python -m benchmarks faults --work FOLDER --record
     python -m benchmarks faults --parts killed files
-    python -m benchmarks faults --quick          # five kills in each stage, a few of the rest
 
 The first takes two hours on two slow cores. It can be stopped: run again with the same FOLDER, it
 goes on with the parts that were not measured at this commit.

@@ -8,7 +8,6 @@ five CPU seconds and a bound on memory. Anything else is WRONG, and is listed.
     python -m benchmarks fuzz                       # 400 inputs for each reader, some minutes
     python -m benchmarks fuzz --inputs 5000 --only images manifests
     python -m benchmarks fuzz --record
-    python -m benchmarks fuzz --quick
 """
 
 from __future__ import annotations

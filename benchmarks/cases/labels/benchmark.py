@@ -4,7 +4,6 @@
     python -m benchmarks labels --work FOLDER --json > labels.json
     python -m benchmarks labels --work FOLDER --worlds development --plot labels.png
     python -m benchmarks labels --work FOLDER --study
-    python -m benchmarks labels --quick
 
 Every method labels the units of every world (``label_worlds``), seen through each embedder,
 without and with an injected modality gap. A regime is one kind of data (broad or narrow), one
@@ -58,7 +57,7 @@ from benchmarks.cases.labels.tables import (
     secondary_records,
     world_records,
 )
-from benchmarks.harness import benchmark, log, table
+from benchmarks.harness import benchmark, log
 from benchmarks.worlds.cache import default_cache
 from benchmarks.worlds.labelled import synthetic
 from benchmarks.worlds.labelled.scenes import EMBEDDERS, WORLDS, LabelWorld
@@ -176,78 +175,3 @@ def compare(cells: Sequence[Cell], methods: Mapping[str, Labeller], draws: int) 
         result["secondary"] = secondary_records(judged)
         result["faithfulness"] = faithfulness_records(judged)
     return result
-
-
-def show(result: Mapping[str, Any]) -> None:
-    """Print tables."""
-    paired = {one["name"]: one for one in result["paired"]}
-    print(f"Hits on worlds {result['judged_on']}, mean over regimes; default: {result['default']}")
-    header = ["method", "right", "95 %", "nearly", "top 5", "default less it", "95 %", "CPU s"]
-    rows = [
-        [one["name"], one["primary"], _interval(one), one["lenient"], one["top5"],
-         *_difference(paired.get(one["name"])), one["seconds"]]
-        for one in (*result["methods"], *result["references"])
-    ]  # fmt: skip
-    print(table(header, rows, 3))
-
-    everything = (*result["methods"], *result["references"])
-    kinds = list(everything[0]["kinds"])
-    print("\nRight, by kind of unit\n")
-    rows = [[one["name"], *(one["kinds"][kind] for kind in kinds)] for one in everything]
-    print(table(["method", *kinds], rows, 3))
-
-    regimes = result["regimes"]
-    names = [f"{r['data']}, {r['embedder']}, {r['gap']}" for r in regimes]
-    print(f"\nRight in each regime (data, embedder, gap); bold: {result['default']} is worse\n")
-    shares = [{one["name"]: one["exact"] for one in regime["methods"]} for regime in regimes]
-    rows = [
-        [one["name"], *(_marked(share[one["name"]], paired.get(one["name"]), number)
-                        for number, share in enumerate(shares))]
-        for one in everything
-    ]  # fmt: skip
-    rows += [
-        [f"ceiling, {name}", *(regime["ceiling"][name] for regime in regimes)]
-        for name in regimes[0]["ceiling"]
-    ]
-    rows.append(["judged units", *(regime["judged"] for regime in regimes)])
-    print(table(["method", *names], rows, 3))
-    if "secondary" in result:
-        show_secondary(result)
-
-
-def show_secondary(result: Mapping[str, Any]) -> None:
-    """Print the measures that do without the right word."""
-    measures = result["secondary"]["measures"]
-    header = ["measure", "drops: missing", "drops: extra", "prefers the right word"]
-    keys = "name", "missing", "extra", "prefers_right"
-    print("\nSanity of secondary measures\n")
-    print(table(header, [[one[key] for key in keys] for one in measures]))
-    names = [one["name"] for one in measures]
-    rows = [[one["name"], *(one[name] for name in names)] for one in result["secondary"]["methods"]]
-    print("\nSecondary measures, means over regimes\n")
-    print(table(["method", *names], rows, 3))
-    print("\nFaithfulness (phi, mean and standard error over units)\n")
-    rows = [
-        [one["name"], *(_with_error(one[key]) for key in ("trained", "hand_built")), one["paper"]]
-        for one in result["faithfulness"]
-    ]
-    print(table(["method", "trained units", "hand-built units", "the paper's"], rows, 3))
-
-
-def _interval(one: Mapping[str, float]) -> str:
-    return f"{one['low']:.3f} to {one['high']:.3f}"
-
-
-def _difference(one: Mapping[str, Any] | None) -> list[Any]:
-    return [None, None] if one is None else [f"{one['difference']:+.3f}", _interval(one)]
-
-
-def _marked(share: float, paired: Mapping[str, Any] | None, regime: int) -> str:
-    worse = paired is not None and paired["regimes"][regime]["high"] < 0
-    return f"**{share:.3f}**" if worse else f"{share:.3f}"
-
-
-def _with_error(one: Mapping[str, float] | None) -> str | None:
-    return (
-        None if one is None else f"{one['mean']:.3f} ± {one['standard_error']:.3f} ({one['units']})"
-    )

@@ -6,7 +6,6 @@ with the code of a build. The plan is arithmetic on these numbers: no part of it
 the price of a core hour and the speed of the network, which are options.
 
     python -m benchmarks plan                            # ten minutes
-    python -m benchmarks plan --quick
     python -m benchmarks plan --record
 """
 

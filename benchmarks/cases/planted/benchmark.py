@@ -49,9 +49,9 @@ from pathlib import Path
 from typing import Any
 
 import semlens as sl
-from benchmarks.cases.planted.detectors import DETECTORS, LEVEL, Evidence, judge, summarise
+from benchmarks.cases.planted.detectors import DETECTORS, Evidence, judge, summarise
 from benchmarks.cases.planted.retraining import TRAINING, accuracies, correct, drop_removed
-from benchmarks.harness import benchmark, log, table
+from benchmarks.harness import benchmark, log
 from benchmarks.worlds.cache import (
     code_digest,
     default_cache,
@@ -201,55 +201,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         log(f"{number} of {len(chosen)}, {minutes:.1f} min: {json.dumps(record)}")
     summary = {} if options.train_only else summarise(worlds, controls)
     return {"worlds": worlds, "controls": controls, "summary": summary}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print a row per world, a row per control, and the summary."""
-
-    def share(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.0f} %"
-
-    def said(one: Mapping[str, Any]) -> str:
-        words = one["said"] if one["right"] else f"*{one['said']}*"
-        return (
-            f"{'**' if one['adjusted'] < LEVEL else ''}{one['p']:.4f}"
-            f"{'**' if one['adjusted'] < LEVEL else ''} {words}"
-        )
-
-    if not result["summary"]:
-        return print(
-            table(
-                ["world", "clean", "marked"],
-                [
-                    [row["name"], share(row["clean"]), share(row["marked"])]
-                    for row in (*result["worlds"], *result["controls"])
-                ],
-            )
-        )
-    header = ["world", "model", "found", *DETECTORS, "rank", "false alarms", "clean", "marked"]
-    rows = [
-        [
-            f"{row['artefact']}, {row['target']}",
-            row["architecture"],
-            "yes" if row["found"] else "**no**",
-            *(said(one) for one in row["detectors"].values()),
-            row["rank"],
-            share(row["false_alarms"]),
-            f"{share(row['clean'])} to {share(row.get('clean_after'))}",
-            f"{share(row['marked'])} to {share(row.get('marked_after'))}",
-            share(row["drop_removed"]),
-        ]
-        for row in result["worlds"]
-    ]
-    print(table([*header, "removed"], rows), end="\n\n")
-    rows = [
-        [
-            row["name"],
-            *(f"{one['p']:.4f}" for one in row["detectors"].values()),
-            share(row["false_alarms"]),
-            share(row["accuracy"]),
-        ]
-        for row in result["controls"]
-    ]
-    print(table(["control", *DETECTORS, "false alarms", "accuracy"], rows), end="\n\n")
-    print(json.dumps(result["summary"]))

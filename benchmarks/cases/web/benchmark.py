@@ -8,7 +8,6 @@ embeds the texts.
     python -m benchmarks web --work W --json          # keeps the databases in W
     python -m benchmarks web --parts search memory
     python -m benchmarks web --demo semlens-demo/demo.semlens --parts paint
-    python -m benchmarks web --quick
 
 Parts: ``search`` (text queries at 20,000 and 200,000 components), ``memory`` (with 1,000 and with
 100,000 example images), ``clients`` (50 for a minute), ``page`` (compressed size), ``paint`` (first

@@ -2,7 +2,6 @@
 
     python -m benchmarks web_load --work FOLDER --record # half an hour
     python -m benchmarks web_load --parts replaced --json
-    python -m benchmarks web_load --quick
 
 Parts that were measured at this commit, in the same FOLDER, are not measured again.
 
@@ -282,9 +281,3 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return the tables of the documentation."""
     return {"load": load_tables({part: result[part] for part in PARTS if part in result})}
-
-
-def show(result: dict[str, Any]) -> None:
-    """Print the result of every part."""
-    for name, values in result.items():
-        print(name, json.dumps(values, indent=2))

@@ -36,7 +36,7 @@ from semlens.recipe import fingerprint
 from semlens.store.atomic_files import write_atomic
 
 HERE = Path(__file__).resolve().parent
-IMAGES = ("concepts.py", "scenes.py", "../../../demo_world/scenes.py")
+IMAGES = ("concepts.py", "concepts.toml", "scenes.py", "../../../demo_world/scenes.py")
 """Files that determine a world's images and their words."""
 GAPS = {"none": 0.0, "strong": 1.5}
 """Strength of the injected modality gap. The means of images and words are 1.2 apart in the strong
@@ -48,7 +48,8 @@ SUBJECTS = ("subjects.py",)
 
 def _digest(spec: LabelWorld, *files: str) -> str:
     """Return a digest of a world's settings and of the code in some files."""
-    code = [_code((HERE / file).read_text("utf-8")) for file in files]
+    texts = {file: (HERE / file).read_text("utf-8") for file in files}
+    code = [_code(text) if file.endswith(".py") else text for file, text in texts.items()]
     return fingerprint(repr(asdict(spec)), *code)[:8]
 
 

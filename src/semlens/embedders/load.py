@@ -52,7 +52,7 @@ class OwnSpace(Embedder):
         model = model.with_dictionaries(())
         self.spec = f"{PREFIX}{layer}"
         self._layer = layer
-        order = model.channel_orders([layer])[layer]
+        order = model.axes([layer])[layer]
         self._layout = run_layers(
             model.module,
             model.example[:1],

@@ -51,9 +51,9 @@ def dataset_card(
         f"# {title}\n",
         f"Concept database of the vision model `{manifest.model.spec}`: {manifest.rows:,} "
         f"components of {len(manifest.layers)} layer{'s' * (len(manifest.layers) != 1)}, each with "
-        f"its strongest examples among {manifest.samples:,} images and a vector in the space of the foundation model "
-        f"`{manifest.embedder.spec}`. It can be searched, labelled, audited and compared with "
-        f"[semlens](https://pypi.org/project/semlens/).\n",
+        f"its strongest examples among {manifest.samples:,} images and a vector in the space of "
+        f"the foundation model `{manifest.embedder.spec}`. It can be searched, labelled, audited "
+        f"and compared with [semlens](https://pypi.org/project/semlens/).\n",
         *([f"![Map of the components]({MAP})\n"] if with_map else []),
         _usage(repository),
         "## What it was built from\n",

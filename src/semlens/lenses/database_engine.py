@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semlens.models.ablation import pruned, replacement_values
+from semlens.models.activations import CHANNELS_FIRST
 from semlens.models.forward import run_scores
 from semlens.models.hooks import evaluating
 from semlens.relevance.class_relevance import component_relevance
@@ -114,7 +115,7 @@ def group_masks(
     for index, members in enumerate(groups):
         member[index, list(members)] = 1
     shape = [len(groups), *[1] * value.ndim]
-    shape[2 if entry.form in ("map", "units") else -1] = entry.channels
+    shape[2 if entry.form in CHANNELS_FIRST else -1] = entry.channels
     positive = member[:, : entry.channels].reshape(shape)
     if entry.rows == entry.channels:
         return positive

@@ -78,11 +78,11 @@ def batched_ablation(
         Value by channel, for each version; an empty version leaves the layer unchanged.
     """
     last_index = max((index for version in versions for index in version), default=0)
-    channel_order = model.channel_orders([layer])[layer]
+    axes = model.axes([layer])[layer]
 
     def change(output: Any) -> Any:
         tensor = first_tensor(output)
-        layout = measure_layout(layer, tensor, channel_order)
+        layout = measure_layout(layer, tensor, axes)
         check_channel(layout, last_index)
         keep_mask = tensor.new_ones(len(versions), layout.components)
         replacement = torch.zeros_like(keep_mask)
@@ -90,7 +90,7 @@ def batched_ablation(
             for index, value in version.items():
                 keep_mask[row, index], replacement[row, index] = 0, value
         shape = [1] * tensor.ndim
-        shape[1 if layout.form in ("map", "units") else -1] = layout.components
+        shape[layout.channel_axis] = layout.components
         changed = [
             torch.where(mask.view(shape) > 0, tensor, values.view(shape))
             for mask, values in zip(keep_mask, replacement, strict=True)

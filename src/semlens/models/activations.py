@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float32, Int32
-from torch import Tensor, nn
+from torch import Tensor
 
-from semlens.errors import LayerError, ModelError
-from semlens.models.hooks import call_model, evaluating, find_layer, reading_layers
+from semlens.errors import LayerError
 from semlens.types import Layout, Readout
 
-Form = Literal["map", "map-last", "tokens", "units"]
-"""[b c h w], [b h w c] (Swin and similar models), [b t c] and [b c]."""
+Form = Literal["map", "map-last", "tokens", "sequence", "units"]
+"""[b c h w], [b h w c] (Swin and similar models), [b t c], [b c l] and [b c]."""
 
 ChannelOrder = Layout | Literal["unknown"]
-"""Result of :func:`semlens.models.activations.find_channel_orders` for a layer."""
+"""Whether the channels are the second or the last axis; ``auto`` if nothing was measured."""
+
+
+CHANNELS_FIRST: tuple[Form, ...] = ("map", "sequence", "units")
+"""Forms whose channels are the second axis."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the axes of a layer's output are; see :func:`semlens.models.axes.find_axes`.
+
+    Parameters
+    ----------
+    order
+        Place of the channels.
+    prefix, height, width
+        Of three axes, the positions: those before the grid (class token, registers), and the
+        grid; (0, 0) if there is none.
+    """
+
+    order: ChannelOrder = "auto"
+    prefix: int = 0
+    height: int = 0
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,7 @@ class LayerLayout:
     height, width
         Size of the spatial map; (0, 0) if the layer has none.
     prefix
-        Tokens before the spatial ones (class token, registers).
+        Positions before the spatial ones (class token, registers).
     """
 
     name: str
@@ -48,6 +68,11 @@ class LayerLayout:
     height: int = 0
     width: int = 0
     prefix: int = 0
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels in the output: 1 or -1."""
+        return 1 if self.form in CHANNELS_FIRST else -1
 
 
 @dataclass(frozen=True)
@@ -85,20 +110,21 @@ def replace_first_tensor(output: Any, tensor: Tensor) -> Any:
     return changed if is_mapping else type(output)(changed)
 
 
-def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto") -> LayerLayout:
+def measure_layout(name: str, output: Any, axes: Axes | None = None) -> LayerLayout:
     """Determine the layout of a layer's output.
 
     Parameters
     ----------
-    channel_order
-        Order of four axes. With ``auto``, the two axes of equal size are the map.
+    axes
+        What was measured. With None, the two axes of equal size among four are the map.
 
     Raises
     ------
     LayerError
-        If it is not a floating-point tensor with two to four axes, is empty, or the order of four
+        If it is not a floating-point tensor with two to four axes, is empty, or the order of its
         axes is not known.
     """
+    axes = axes or Axes()
     tensor = first_tensor(output)
     if tensor is None or not tensor.is_floating_point() or not 2 <= tensor.ndim <= 4:
         received = (
@@ -106,7 +132,7 @@ def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto")
         )
         raise LayerError(
             f"Layer '{name}' returns {received}.",
-            "Expected floats of shape [b c], [b t c], [b c h w] or [b h w c].",
+            "Expected floats of shape [b c], [b t c], [b c l], [b c h w] or [b h w c].",
             "Choose a layer before or after it; 'semlens layers MODEL' lists the forms.",
         )
     shape = list(tensor.shape)
@@ -118,23 +144,50 @@ def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto")
         )
     if tensor.ndim == 2:
         return LayerLayout(name, "units", shape[1])
-    if tensor.ndim == 3:
-        prefix, height, width = _token_grid(shape[1])
-        return LayerLayout(name, "tokens", shape[2], height, width, prefix)
-    order = channel_order_by_proportion(shape, 1, 1) if channel_order == "auto" else channel_order
+    order = axes.order
+    if order == "auto":
+        order = channel_order_by_proportion(shape, 1, 1) if tensor.ndim == 4 else "unknown"
     if order == "unknown":
         raise LayerError(
             f"The channels of layer '{name}', of shape {shape}, may come first or last.",
-            "Expected a layer or an input size from which the axes of the map can be determined.",
+            "Expected a layer or an input size from which the axes can be determined.",
             "Pass layout='channels_first' or 'channels_last' to build, or to SubjectModel.",
         )
-    if order == "channels_last":
+    last = order == "channels_last"
+    if tensor.ndim == 3:
+        form, (positions, channels) = "tokens" if last else "sequence", shape[1:]
+        positions, channels = (positions, channels) if last else (channels, positions)
+        has_grid = axes.height > 0 and positions == axes.prefix + axes.height * axes.width
+        grid = (axes.height, axes.width, axes.prefix) if has_grid else (0, 0, 0)
+        return LayerLayout(name, form, channels, *grid)
+    if last:
         return LayerLayout(name, "map-last", shape[3], shape[1], shape[2])
     return LayerLayout(name, "map", shape[1], shape[2], shape[3])
 
 
+def layout_of_image(name: str, output: Any, axes: Axes) -> LayerLayout:
+    """Return the layout of a layer's output for one image: what a build can read.
+
+    Raises
+    ------
+    LayerError
+        As :func:`measure_layout`; or if the first axis is not that of the images.
+    """
+    tensor = first_tensor(output)
+    if tensor is not None and tensor.ndim > 1 and len(tensor) != 1:
+        raise LayerError(
+            f"Layer '{name}' returns {list(tensor.shape)} for one image.",
+            "Expected one entry per image in the first axis.",
+            "Choose the block around it: layers that work on windows of an image, or take "
+            "positions first, mix axes.",
+        )
+    return measure_layout(name, output, axes)
+
+
 def zero_channels(layout: LayerLayout, values: Tensor, channels: Sequence[int]) -> Tensor:
-    """Return a copy of values [... c h w] or [... c] of a layer with some channels set to zero.
+    """Return a copy of a layer's values with some channels set to zero.
+
+    Values have the shape [... c h w], [... c l] or [... c].
 
     Raises
     ------
@@ -143,7 +196,8 @@ def zero_channels(layout: LayerLayout, values: Tensor, channels: Sequence[int]) 
     """
     check_channel(layout, max(channels, default=0))
     index = torch.tensor(list(channels), dtype=torch.int64, device=values.device)
-    return values.index_fill(-3 if layout.form == "map" else -1, index, 0)
+    axis = {"map": -3, "sequence": -2}.get(layout.form, -1)
+    return values.index_fill(axis, index, 0)
 
 
 def check_channel(layout: LayerLayout, index: int) -> None:
@@ -182,15 +236,6 @@ def channel_order_by_proportion(shape: Sequence[int], height: int, width: int) -
     return "channels_first" if first else "channels_last"
 
 
-def _token_grid(tokens: int) -> tuple[int, int, int]:
-    """Split a token count into as few prefix tokens as possible and a square grid."""
-    for prefix in range(min(tokens, 17)):
-        side = math.isqrt(tokens - prefix)
-        if side > 1 and side * side == tokens - prefix:
-            return prefix, side, side
-    return 0, 0, 0
-
-
 def flatten(layout: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
     """Return the output as [samples, components, positions] in float32."""
     tensor = first_tensor(output).detach()
@@ -201,6 +246,8 @@ def flatten(layout: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
             tensor = tensor.flatten(1, 2).transpose(1, 2)
         case "tokens":
             tensor = tensor.transpose(1, 2)
+        case "sequence":
+            pass
         case "units":
             tensor = tensor[:, :, None]
     return tensor.float()
@@ -228,7 +275,7 @@ def compute_readouts(layout: LayerLayout, output: Any, readout: Readout) -> Laye
     low, argmin = flat.min(dim=2)
     if readout == "max":
         value, negative = high, -low
-    elif readout == "mean" or (layout.form == "tokens" and layout.prefix > 0):
+    elif readout == "mean" or layout.prefix > 0:
         value = flat.mean(dim=2) if readout == "mean" else flat[:, :, 0].contiguous()
         negative = -value
     else:
@@ -243,91 +290,3 @@ def compute_readouts(layout: LayerLayout, output: Any, readout: Readout) -> Laye
         torch.stack([high, -low]),
         torch.stack([argmax, argmin]).to(torch.int32),
     )
-
-
-_CHANNELS_FIRST_MODULES = (
-    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d,
-    nn.GroupNorm, nn.LocalResponseNorm, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle,
-    nn.Dropout2d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d,
-)  # fmt: skip
-"""Modules whose inputs and outputs are [b c h w]."""
-
-
-@torch.inference_mode()
-def find_channel_orders(
-    module: nn.Module, batch: Tensor, names: Collection[str], layout: Layout = "auto"
-) -> dict[str, ChannelOrder]:
-    """Determine the order of the axes of some layers' outputs.
-
-    The type of the module decides if it can (a convolution, a dense layer), then ``layout``.
-    Otherwise images of double width are run, which changes nothing but the width of a map. For a
-    model that accepts one size only, the axes with the images' aspect ratio are the map.
-
-    Parameters
-    ----------
-    batch
-        float[b 3 h w], a batch for the model.
-    layout
-        Applies to layers whose type does not determine the order.
-
-    Returns
-    -------
-    dict
-        By layer: ``unknown`` if it cannot be determined, ``auto`` if the output does not have four
-        axes.
-
-    Raises
-    ------
-    LayerError
-        If the model has no such layer.
-    """
-    shapes = _output_shapes(module, batch, names)
-    orders: dict[str, ChannelOrder] = dict.fromkeys(names, "auto")
-    map_layers = [name for name, shape in shapes.items() if len(shape) == 4]
-    orders.update({name: _order_of_type(find_layer(module, name)) or layout for name in map_layers})
-    undecided = [name for name in map_layers if orders[name] == "auto"]
-    if undecided:
-        wide_shapes = _output_shapes(
-            module, torch.cat([batch, batch], dim=-1), undecided, complete=False
-        )
-        for name in undecided:
-            detected = _order_by_widening(shapes[name], wide_shapes.get(name, ()))
-            orders[name] = detected or channel_order_by_proportion(shapes[name], *batch.shape[-2:])
-    return orders
-
-
-def _order_of_type(module: nn.Module) -> Literal["channels_first", "channels_last"] | None:
-    if isinstance(module, _CHANNELS_FIRST_MODULES):
-        return "channels_first"
-    # subclasses of LayerNorm may expect channels first
-    is_plain_norm = type(module) is nn.LayerNorm and len(module.normalized_shape) == 1
-    return "channels_last" if is_plain_norm or isinstance(module, nn.Linear) else None
-
-
-def _output_shapes(
-    module: nn.Module, batch: Tensor, names: Collection[str], *, complete: bool = True
-) -> dict[str, Sequence[int]]:
-    """Run a batch and return the shapes of outputs; the pass may fail unless ``complete``."""
-    shapes: dict[str, Sequence[int]] = {}
-
-    def record(name: str, output: object) -> None:
-        if (tensor := first_tensor(output)) is not None:
-            shapes[name] = tensor.shape
-
-    with (
-        suppress(*(() if complete else (ModelError,))),
-        evaluating(module),
-        reading_layers(module, names, record),
-    ):
-        call_model(module, batch)
-    return shapes
-
-
-def _order_by_widening(shape: Sequence[int], wide_shape: Sequence[int]) -> ChannelOrder | None:
-    """Determine the order of a map's axes from the axis that grew with the width of the images."""
-    if len(wide_shape) != 4:
-        return None
-    grown = [axis for axis in range(4) if shape[axis] != wide_shape[axis]]
-    order_of_axis: dict[int, ChannelOrder] = {3: "channels_first", 2: "channels_last"}
-    return order_of_axis.get(grown[0]) if len(grown) == 1 else None

@@ -183,11 +183,11 @@ def readouts_and_logits_of(
     model: SubjectModel, stream: Iterable[Tensor], layers: Sequence[str], readout: Readout = "mean"
 ) -> tuple[dict[str, Float32[np.ndarray, "n c"]], Float32[np.ndarray, "n classes"] | None]:
     """Return the same as :func:`readouts_and_logits` for batches of preprocessed images."""
-    channel_orders = model.channel_orders(layers)
+    axes = model.axes(layers)
     scores: list[np.ndarray] = []
 
     def reduce(name: str, output: Any) -> np.ndarray:
-        layout = measure_layout(name, output, channel_orders[name])
+        layout = measure_layout(name, output, axes[name])
         return compute_readouts(layout, output, readout).value.cpu().numpy()
 
     def keep_logits(output: Any) -> None:

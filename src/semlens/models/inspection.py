@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from semlens.errors import LayerError, ModelError
-from semlens.models.activations import LayerLayout, compute_readouts, first_tensor, measure_layout
+from semlens.models.activations import LayerLayout, compute_readouts, first_tensor, layout_of_image
 from semlens.models.hooks import call_model, evaluating, layer_modules, reading_layers, run_layers
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel, weights_digest
@@ -75,7 +75,7 @@ def layers(model: SubjectModel | str) -> LayerList:
     if isinstance(model, str):
         model = load_model(model)
     modules = {name: child for name, child in layer_modules(model.module).items() if name}
-    channel_orders = model.channel_orders(list(modules))
+    axes = model.axes(list(modules))
     blocks = set(_blocks(model.module))
     layouts: dict[str, LayerLayout | None] = {}
     shapes: dict[str, list[int]] = {}
@@ -84,9 +84,9 @@ def layers(model: SubjectModel | str) -> LayerList:
     def record(name: str, output: Any) -> None:
         runs[name] += 1
         try:
-            layouts[name] = measure_layout(name, output, channel_orders[name])
+            layouts[name] = layout_of_image(name, output, axes[name])
         except LayerError:
-            if channel_orders[name] != "unknown":
+            if axes[name].order != "unknown" or len(first_tensor(output)) != 1:
                 return
             layouts[name] = None
         shapes[name] = list(first_tensor(output).shape[1:])

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from semlens.data.prefetch import prefetch
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import ImageError, ModelError
-from semlens.models.activations import ChannelOrder, find_channel_orders, first_tensor
+from semlens.models.activations import Axes, first_tensor
+from semlens.models.axes import find_axes
 from semlens.models.hooks import call_model, evaluating
 from semlens.models.preprocess_geometry import Geometry, Preprocess, measure_geometry
 from semlens.models.with_dictionaries import bare_module, dictionaries_of, with_dictionaries
@@ -64,9 +65,7 @@ class SubjectModel:
     classes: Sequence[str] | None = None
     synsets: Sequence[str] | None = None
     layout: Layout = "auto"
-    _channel_orders: dict[str, ChannelOrder] = field(
-        default_factory=dict[str, ChannelOrder], init=False, repr=False
-    )
+    _axes: dict[str, Axes] = field(default_factory=dict[str, Axes], init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Unwrap the module, and test the preprocessing on noise."""
@@ -188,14 +187,12 @@ class SubjectModel:
         tolerance = 1e-3 * float(plain.abs().max())
         return bool(((plain - last).abs() <= tolerance).all())
 
-    def channel_orders(self, names: Sequence[str]) -> Mapping[str, ChannelOrder]:
-        """Return the cached order of some layers' axes; see :func:`find_channel_orders`."""
-        missing = [name for name in names if name not in self._channel_orders]
+    def axes(self, names: Sequence[str]) -> Mapping[str, Axes]:
+        """Return the cached order of some layers' axes; see :func:`find_axes`."""
+        missing = [name for name in names if name not in self._axes]
         if missing:
-            self._channel_orders.update(
-                find_channel_orders(self.module, self.example[:1], missing, self.layout)
-            )
-        return self._channel_orders
+            self._axes.update(find_axes(self.module, self.example[:1], missing, self.layout))
+        return self._axes
 
     def geometry(self) -> Callable[[int, int], Geometry]:
         """Return a cached function from image width and height to the preprocessing's geometry."""

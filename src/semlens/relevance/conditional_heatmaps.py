@@ -209,9 +209,12 @@ def peak_seed(
         corner[seed_index, image] = torch.stack([row, column], dim=1)
         return BackwardSignal(values, corner)
     # tokens may have no grid, so their position is not split into row and column
-    position_index = {"units": (), "tokens": (position,), "map-last": (row, column)}
+    place = {
+        "units": (channel,), "tokens": (position, channel), "sequence": (channel, position),
+        "map-last": (row, column, channel),
+    }  # fmt: skip
     values = value.new_zeros(seed_count, *value.shape)
-    values[(seed_index, image, *position_index[layout.form], channel)] = signed_one
+    values[(seed_index, image, *place[layout.form])] = signed_one
     return BackwardSignal(values)
 
 

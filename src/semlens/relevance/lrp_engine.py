@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
-from semlens.models.activations import find_channel_orders, measure_layout, zero_channels
+from semlens.models.activations import measure_layout, zero_channels
+from semlens.models.axes import find_axes
 from semlens.relevance.assign_rules import assign_rules, has_attention
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.canonicalize import canonicalize
@@ -89,7 +90,7 @@ class LRPEngine(RelevanceEngine):
         noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
         example = example + 0.1 * noise.to(example)  # so that no two layers have equal values
         expected_values = layer_values(module, example, layers)
-        self.channel_orders = find_channel_orders(module, example[:1], list(layers), layout)
+        self.axes = find_axes(module, example[:1], list(layers), layout)
         graph = capture(module, example)
         captured_nodes = layer_nodes(graph, module, example, expected_values)
         self.shape = tuple(example.shape[1:])
@@ -219,7 +220,7 @@ class LRPEngine(RelevanceEngine):
             value, state = rule.forward(values) if rule else (execute(node, values, inputs), None)
             saved[node], shapes[node] = state, getattr(value, "shape", torch.Size())
             for name, channels in removed.get(node, {}).items():
-                layout = measure_layout(name, value, self.channel_orders.get(name, "auto"))
+                layout = measure_layout(name, value, self.axes.get(name))
                 value = zero_channels(layout, value, channels)
             return value
 
@@ -229,7 +230,7 @@ class LRPEngine(RelevanceEngine):
         check_finite(recorded)
         all_values, order = values if keep_all else {}, self.graph.ancestors(targets)
         return LRPTrace(
-            inputs, recorded, self.channel_orders, all_values, self, order, saved, shapes, removed
+            inputs, recorded, self.axes, all_values, self, order, saved, shapes, removed
         )
 
 

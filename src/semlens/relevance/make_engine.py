@@ -19,11 +19,11 @@ from torch.nn import functional
 from semlens.errors import RelevanceError
 from semlens.models.ablation import replace_first_tensor
 from semlens.models.activations import (
-    find_channel_orders,
     first_tensor,
     measure_layout,
     zero_channels,
 )
+from semlens.models.axes import find_axes
 from semlens.models.forward import check_logits, class_scores
 from semlens.models.hooks import evaluating, reading_layers
 from semlens.models.subject import SubjectModel
@@ -67,7 +67,7 @@ class GradientEngine(RelevanceEngine):
     ) -> None:
         super().__init__(module)
         batch = prepare_inputs(example[:1], self.module)
-        self.channel_orders = find_channel_orders(self.module, batch, list(layers), layout)
+        self.axes = find_axes(self.module, batch[:1], list(layers), layout)
         self.rules = Rules(GRADIENT)
         self.layers = list(layers)
         trace = self.trace(example[:1])
@@ -115,7 +115,7 @@ class GradientEngine(RelevanceEngine):
         def keep(name: str, output: Any) -> Any:
             values[name] = value = first_tensor(output)
             if name in without:
-                layout = measure_layout(name, value, self.channel_orders.get(name, "auto"))
+                layout = measure_layout(name, value, self.axes.get(name))
                 values[name] = zero_channels(layout, value, without[name])
             # the model continues with a copy, which it may overwrite
             return replace_first_tensor(output, values[name].clone())
@@ -132,7 +132,7 @@ class GradientEngine(RelevanceEngine):
             if not value.requires_grad:
                 raise self._without_gradient(name)
         check_finite({name: value.detach() for name, value in values.items()})
-        return GradientTrace(inputs, values, self.channel_orders, {})
+        return GradientTrace(inputs, values, self.axes, {})
 
 
 @dataclass(frozen=True)

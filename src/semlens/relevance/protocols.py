@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from semlens.errors import LayerError, RelevanceError, nearest
-from semlens.models.activations import ChannelOrder, LayerLayout, measure_layout
+from semlens.models.activations import Axes, LayerLayout, measure_layout
 from semlens.models.forward import NO_LOGITS
 from semlens.models.with_dictionaries import connected
 from semlens.relevance.backward_signal import BackwardSignal
@@ -55,7 +55,7 @@ class ForwardTrace(ABC):
         float[U 3 h w].
     values
         Outputs of the layers in their own shape; that of the model is ``values[""]``.
-    channel_orders
+    axes
         Order of the axes of maps, by layer.
     all_values
         Every operation's value, if an LRP engine made the trace with ``keep_all``.
@@ -63,12 +63,12 @@ class ForwardTrace(ABC):
 
     inputs: Tensor
     values: Mapping[str, Tensor]
-    channel_orders: Mapping[str, ChannelOrder]
+    axes: Mapping[str, Axes]
     all_values: Mapping[OpNode, Any]
 
     def layout(self, layer: str) -> LayerLayout:
         """Return the layout of a layer's output."""
-        return measure_layout(layer, self.values[layer], self.channel_orders.get(layer, "auto"))
+        return measure_layout(layer, self.values[layer], self.axes.get(layer))
 
     @abstractmethod
     def backward(
@@ -98,7 +98,7 @@ class RelevanceEngine(ABC):
     """The rules that it applies."""
     layers: list[str]
     """Layers at which relevance can be seeded or read, in the order of the forward pass."""
-    channel_orders: Mapping[str, ChannelOrder]
+    axes: Mapping[str, Axes]
     """Order of the axes of maps, by layer."""
 
     def __init__(self, module: nn.Module) -> None:

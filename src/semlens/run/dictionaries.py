@@ -24,7 +24,7 @@ from semlens.dictionaries.request import (
 )
 from semlens.dictionaries.train_sae import SAE, SaeTraining, train_sae
 from semlens.errors import RecipeError
-from semlens.models.activations import LayerLayout
+from semlens.models.activations import CHANNELS_FIRST, LayerLayout
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, progress_bars, progress_listener, report_progress
@@ -79,7 +79,7 @@ def fit_to_images(
     if kind == SAE:
         training.active_of(directions)  # before a pass over the images
     info = DictionaryInfo(
-        layout.name, kind, "linear", channels_first=layout.form == "map",
+        layout.name, kind, "linear", channels_first=layout.form in CHANNELS_FIRST,
         model=model.fingerprint, data=images.spec,
     )  # fmt: skip
     sample = sample_activations(
@@ -223,7 +223,7 @@ def _from_file(request: DictionaryRequest, layout: LayerLayout, model: str) -> D
             UnknownModelWarning,
             stacklevel=2,
         )
-    return _placed(dictionary, layout.name, channels_first=layout.form == "map")
+    return _placed(dictionary, layout.name, channels_first=layout.form in CHANNELS_FIRST)
 
 
 def _fitted(path: Path, plan: Plan, layout: LayerLayout, request: DictionaryRequest) -> Dictionary:

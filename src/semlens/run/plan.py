@@ -15,7 +15,7 @@ from semlens.data.prefetch import default_workers
 from semlens.dictionaries.request import DictionaryRequest
 from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError
-from semlens.models.activations import LayerLayout
+from semlens.models.activations import CHANNELS_FIRST, LayerLayout
 from semlens.models.subject import SubjectModel
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.make_engine import EngineCache, FallbackWarning
@@ -178,7 +178,7 @@ class Plan:
         crop = self.recipe.crop
         if crop != "auto":
             return [crop] * len(layouts)
-        by_relevance = [layout.form in ("map", "units") for layout in layouts]
+        by_relevance = [layout.form in CHANNELS_FIRST for layout in layouts]
         names = [
             layout.name
             for layout, suits_relevance in zip(layouts, by_relevance, strict=True)

@@ -16,13 +16,11 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from semlens.data.images import Images
-from semlens.errors import LayerError
 from semlens.models.activations import (
     LayerLayout,
     LayerReadouts,
     compute_readouts,
-    first_tensor,
-    measure_layout,
+    layout_of_image,
 )
 from semlens.models.hooks import FittingBatches, run_layers
 from semlens.models.subject import SubjectModel, batch_inputs, prepared_batches
@@ -196,16 +194,10 @@ def layer_layouts(model: SubjectModel, names: Sequence[str], readout: Readout) -
     LayerError
         If a layer is missing, does not run once, or has no such readout.
     """
-    channel_orders = model.channel_orders(names)
+    axes = model.axes(names)
 
     def measure(name: str, output: Any) -> LayerLayout:
-        layout = measure_layout(name, output, channel_orders[name])
-        if len(first_tensor(output)) != 1:
-            raise LayerError(
-                f"Layer '{name}' returns {list(first_tensor(output).shape)} for one image.",
-                "Expected one entry per image in the first axis.",
-                "Choose the block around it: layers that work on windows of an image mix axes.",
-            )
+        layout = layout_of_image(name, output, axes[name])
         compute_readouts(layout, output, readout)
         return layout
 

@@ -112,7 +112,8 @@ def theta(
 
 
 OWN_KINDS: Mapping[Form, str] = {
-    "map": "channel", "map-last": "channel", "tokens": "token feature", "units": "unit",
+    "map": "channel", "map-last": "channel", "tokens": "token feature",
+    "sequence": "channel", "units": "unit",
 }  # fmt: skip
 """Kind of a layer's own components, by the form of its output."""
 

@@ -273,9 +273,12 @@ def cav_seed(
     form = trace.layout(vector.layer)
     if form.form == "map":
         weight = weight[:, None, None]
+    elif form.form == "sequence":
+        weight = weight[:, None]
     values = weight.expand(1, *value.shape).clone()
-    if form.form == "tokens" and readout == "cls":
-        values[:, :, 1:] = 0
+    if readout == "cls":
+        rest = (slice(None),) * 3 if form.form == "sequence" else (slice(None),) * 2
+        values[(*rest, slice(1, None))] = 0
     return BackwardSignal(values)
 
 

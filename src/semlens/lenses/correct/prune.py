@@ -206,11 +206,11 @@ class _WeightPruner:
             ) from error
         self.weights = EditableWeights(self.module, self.graph)
         self.nodes = {name: nodes[name] for name in new_values}
-        layouts = model.channel_orders(list(new_values))
-        forms = {
-            name: measure_layout(name, values[name], layouts[name]).form for name in new_values
+        layouts = model.axes(list(new_values))
+        self.axes = {
+            name: measure_layout(name, values[name], layouts[name]).channel_axis
+            for name in new_values
         }
-        self.axes = {name: 1 if form in ("map", "units") else -1 for name, form in forms.items()}
         replacements = {self.nodes[name]: partial(self._replaced, name) for name in new_values}
         self.values = pruned_values(self.graph, self.example, replacements)
 

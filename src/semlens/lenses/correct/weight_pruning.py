@@ -23,6 +23,9 @@ from semlens.relevance.canonicalize import BATCH_NORM, CONV
 from semlens.relevance.captured_graph import CapturedGraph, OpNode, execute
 
 aten = torch.ops.aten
+CONVOLUTIONS = (
+    *CONV, aten.conv1d.default, aten.conv1d.padding, aten.conv3d.default, aten.conv3d.padding,
+)  # fmt: skip
 
 Mark = Bool[Tensor, "..."]
 
@@ -268,12 +271,12 @@ class EditableWeights:
         BlockingOpError
             If the columns cannot be removed exactly.
         """
-        if node.target not in (*CONV, LINEAR):
+        if node.target not in (*CONVOLUTIONS, LINEAR):
             return False
         names = self._names_of(node.args[1])
         if not names:
             raise BlockingOpError(node, "its weights are computed or shared")
-        axis = 1 if node.target in CONV else -1
+        axis = 1 if node.target in CONVOLUTIONS else -1
         channels, constants = _constant_channels(node, mark.expand(value.shape), value, axis)
         bias = self._names_of(node.arg(2))
         shift = self._output_shift(names[0], channels, constants, node)
@@ -283,7 +286,7 @@ class EditableWeights:
         if bool((shift != 0).any()):
             padding = node.arg(4, 0)
             padded = padding == "same" if isinstance(padding, str) else torch.tensor(padding).any()
-            if node.target in CONV and padded:
+            if node.target in CONVOLUTIONS and padded:
                 raise BlockingOpError(node, "its padding would differ from the component's value")
             if not bias:
                 raise BlockingOpError(
@@ -299,7 +302,7 @@ class EditableWeights:
     ) -> Float[Tensor, " out"]:
         """Return what constant channels add to every output."""
         weight = self.state[name]
-        if node.target not in CONV:
+        if node.target not in CONVOLUTIONS:
             return weight[:, channels] @ constants[channels]
         size = weight.shape[1]
         by_group = torch.where(channels, constants, 0.0).view(-1, size)  # [groups, channels]
@@ -337,7 +340,7 @@ class EditableWeights:
 
     def _rows_of(self, node: OpNode) -> list[str]:
         """Return the tensors whose rows produce a node's channels, if it has weights."""
-        if node.target not in (*CONV, LINEAR, *BATCH_NORM):
+        if node.target not in (*CONVOLUTIONS, LINEAR, *BATCH_NORM):
             return []
         names = [self._names_of(value) for value in node.args[1:3] if isinstance(value, Tensor)]
         if not names or not all(names):

@@ -60,7 +60,7 @@ def stream_maps(
         If an activation is not finite.
     """
     model = database.model
-    orders = model.channel_orders(layers)
+    orders = model.axes(layers)
 
     def read(name: str, output: Any) -> Tensor:
         maps = spatial_map(measure_layout(name, output, orders[name]), output)

@@ -32,7 +32,7 @@ from semlens.lenses.correct.artefact_sensitivity import by_name, wilson_interval
 from semlens.lenses.graph.relevance_trace import make_job
 from semlens.lenses.result import Result
 from semlens.lenses.tcav.concept_test import FOLDS, ConceptTest, concept_test
-from semlens.models.activations import flatten
+from semlens.models.activations import CHANNELS_FIRST, flatten
 from semlens.models.forward import readouts
 from semlens.progress import report_progress
 from semlens.relevance.presets import GRADIENT
@@ -94,7 +94,7 @@ class Tcav(Result):
         encoder = torch.from_numpy(np.stack([*self.vectors.values()]))
         manifest = self.database.manifest
         info = DictionaryInfo(
-            layer, KIND, "linear", channels_first=entry.form == "map",
+            layer, KIND, "linear", channels_first=entry.form in CHANNELS_FIRST,
             model=manifest.model.fingerprint,
         )  # fmt: skip
         return Dictionary(info, encoder, encoder)
@@ -339,6 +339,5 @@ def class_gradients(
         for layer, parts in values.items():
             layout = trace.layout(layer)
             flat = flatten(layout, gradients[layer][0])
-            is_class_token = only_first and layout.form == "tokens"
-            parts.append((flat[..., 0] if is_class_token else flat.sum(-1)).cpu().numpy())
+            parts.append((flat[..., 0] if only_first else flat.sum(-1)).cpu().numpy())
     return {layer: np.concatenate(parts) for layer, parts in values.items()}
