@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semlens.mcp.tool import Tool
-from semlens.mcp.tools import TOOLS
+from semlens.mcp.tools import tools
 
 ROOT = Path(__file__).resolve().parents[1]
 AGENTS = ROOT / "docs/agents.md"
@@ -23,13 +23,13 @@ def agents_page(text: str) -> str:
     head, start, rest = text.partition(START)
     _, end, tail = rest.partition(END)
     shared = "\n".join(_item(*one, False) for one in _shared().items())
-    sections = "\n".join(_section(tool) for tool in TOOLS.values())
+    sections = "\n".join(_section(tool) for tool in tools().values())
     return f"{head}{start}\nEvery tool takes:\n\n{shared}\n\n{sections}\n{end}{tail}"
 
 
 def _shared() -> dict[str, Any]:
     """Return the arguments that all tools have."""
-    first, *others = (tool.schema["properties"] for tool in TOOLS.values())
+    first, *others = (tool.schema["properties"] for tool in tools().values())
     return {name: entry for name, entry in first.items() if all(name in one for one in others)}
 
 

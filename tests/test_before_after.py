@@ -24,20 +24,23 @@ import semlens as sl
 from semlens.data.artefact import artefact_seed, insert_drawn
 from semlens.errors import DataError
 from semlens.lenses.audit.audit_records import AuditChanges, Review
-from semlens.lenses.audit.saved_audits import mark_spurious
+from semlens.lenses.audit.saved_audits import review_as_spurious
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.correct import cav
 from semlens.lenses.correct import mark as mark_module
 from semlens.lenses.correct.ablation_preview import (
+    TRACED,
     AblationPreview,
     Predictions,
     RateChange,
+    Step,
     ablation_preview,
+    by_relevance,
+    next_components,
     preview_samples,
 )
 from semlens.lenses.correct.before_after import before_after
 from semlens.lenses.correct.mark import find_mark
-from semlens.lenses.correct.repair_selection import TRACED, Step, by_relevance, next_components
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
@@ -347,7 +350,7 @@ def test_a_class_without_an_alarm_has_no_before_and_after(db):
     for path in (f"audits/{record.id}/before-after", "verdicts/1/before-after"):
         assert "raises no alarm" in get(client, path, 404)["value"]
     # a mark is enough, and a dismissal takes a component out again
-    mark_spurious(db, 1, CHOSEN[:2])
+    review_as_spurious(db, 1, CHOSEN[:2])
     for path in (f"audits/{record.id}/before-after", "verdicts/1/before-after"):
         assert sorted(get(client, path)["components"]) == sorted(map(str, CHOSEN[:2]))
     record = db.audits.get(record.id)

@@ -28,11 +28,11 @@ from semlens.lenses.audit.class_contrast import (
     remove_own,
     standardised,
 )
-from semlens.lenses.audit.moderated_test import moderated_p_values, variance_prior
 from semlens.lenses.audit.suspects import best_matches
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.resolve_concepts import class_and_concepts
+from semlens.lenses.statistics.outliers import moderated_p_values, variance_prior
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.web.app import create_app

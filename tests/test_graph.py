@@ -27,7 +27,7 @@ from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.graph_scene import CARD
 from semlens.errors import DataError, RelevanceError, StoreError
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.graph.build_graph import UNLABELLED
+from semlens.lenses.graph.graph_result import UNLABELLED
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
 from semlens.relevance.presets import EPSILON_PLUS_FLAT, preset

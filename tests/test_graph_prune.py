@@ -11,10 +11,10 @@ import semlens as sl
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError, StaleError
 from semlens.lenses.graph.attribution_graph import prune_graph
-from semlens.lenses.graph.graph_layers import reached_layers
 from semlens.lenses.graph.relevance_trace import (
     GraphTrace,
     TracedLayer,
+    reached_layers,
     trace_class,
 )
 from semlens.models.subject import SubjectModel

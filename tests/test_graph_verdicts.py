@@ -17,8 +17,8 @@ from semlens.draw.graph_layout import GraphNode, verdicts_text
 from semlens.draw.graph_picture import draw_png
 from semlens.draw.graph_scene import CARD
 from semlens.draw.palette import NO_VERDICT, VERDICTS, rgb
-from semlens.lenses.audit.saved_audits import mark_spurious
-from semlens.lenses.graph.build_graph import audited_verdicts, verdict_composition
+from semlens.lenses.audit.saved_audits import review_as_spurious
+from semlens.lenses.graph.graph_result import audited_verdicts, verdict_composition
 from semlens.models.subject import SubjectModel
 
 KINDS = [*VERDICTS, None]
@@ -114,9 +114,9 @@ def test_the_picture_has_a_stacked_bar_with_words(graph):
 
 def test_a_component_that_a_person_marked_is_spurious(db):
     name = next(name for name, kind in audited_verdicts(db, 0).items() if kind != "spurious")
-    mark_spurious(db, 0, [name])
+    review_as_spurious(db, 0, [name])
     assert audited_verdicts(db, 0)[name] == "spurious"
-    mark_spurious(db, 0, [name], on=False)
+    review_as_spurious(db, 0, [name], on=False)
     assert audited_verdicts(db, 0)[name] != "spurious"
 
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semlens.lenses.correct.mark import Trial, _cleanest
-from semlens.lenses.correct.mark_masks import diverse, own_colours, relevance_masks, resized
+from semlens.lenses.correct.mark import (
+    Trial,
+    _cleanest,
+    diverse,
+    own_colours,
+    relevance_masks,
+    resized,
+)
 
 RED, KEYS = (230, 20, 20), (250, 250, 250)
 

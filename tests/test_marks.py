@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 import semlens as sl
 from semlens.errors import EditError, LayerError
 from semlens.lenses.audit.audit_records import AuditChanges, Review
-from semlens.lenses.audit.saved_audits import mark_spurious, marked_spurious
+from semlens.lenses.audit.saved_audits import review_as_spurious, reviewed_as_spurious
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app
@@ -32,20 +32,20 @@ def db(built):
 
 @pytest.mark.slow
 def test_a_mark_is_saved_in_an_audit_with_the_lists_of_the_class(db):
-    record = mark_spurious(db, 0, [Component("second", 0, 1), SECOND])
-    assert marked_spurious(db, 0) == [FIRST, SECOND]
-    assert marked_spurious(db, 1) == []
+    record = review_as_spurious(db, 0, [Component("second", 0, 1), SECOND])
+    assert reviewed_as_spurious(db, 0) == [FIRST, SECOND]
+    assert reviewed_as_spurious(db, 1) == []
     assert record.target == 0 and len(record.concepts) > 0
     assert {one.status for one in record.reviews.values()} == {"spurious"}
-    again = mark_spurious(db, 0, [FIRST])  # in the same audit
+    again = review_as_spurious(db, 0, [FIRST])  # in the same audit
     assert (again.id, db.audits.numbers()) == (record.id, [record.id])
 
-    after = mark_spurious(db, 0, [FIRST], on=False)
+    after = review_as_spurious(db, 0, [FIRST], on=False)
     assert after.id == record.id and list(after.reviews) == [SECOND]
-    assert marked_spurious(db, 0) == [SECOND]
-    assert mark_spurious(db, 0, [FIRST], on=False) is None
+    assert reviewed_as_spurious(db, 0) == [SECOND]
+    assert review_as_spurious(db, 0, [FIRST], on=False) is None
     with pytest.raises(LayerError):
-        mark_spurious(db, 0, ["second:99"])
+        review_as_spurious(db, 0, ["second:99"])
 
 
 def test_the_latest_review_of_all_audits_counts_and_notes_are_kept(db):
@@ -53,20 +53,20 @@ def test_the_latest_review_of_all_audits_counts_and_notes_are_kept(db):
     spurious = Review(status="spurious", note="letters", when="2026-01-01T00:00:00+00:00")
     old = db.audits.edit(old.id, old.revision, AuditChanges(reviews={FIRST: spurious}))
     new = db.audits.add("vegetable", ["artefacts"])
-    assert marked_spurious(db, 0) == [FIRST]
+    assert reviewed_as_spurious(db, 0) == [FIRST]
     harmless = Review(status="dismissed", when="2026-02-01T00:00:00+00:00")
     new = db.audits.edit(new.id, new.revision, AuditChanges(reviews={FIRST: harmless}))
-    assert marked_spurious(db, 0) == []
+    assert reviewed_as_spurious(db, 0) == []
     # a mark replaces the dismissal; taking it back leaves a mark in no audit
-    assert mark_spurious(db, 0, [FIRST]).id == new.id
-    mark_spurious(db, 0, [FIRST], on=False)
-    assert marked_spurious(db, 0) == []
+    assert review_as_spurious(db, 0, [FIRST]).id == new.id
+    review_as_spurious(db, 0, [FIRST], on=False)
+    assert reviewed_as_spurious(db, 0) == []
     assert db.audits.get(old.id).reviews[FIRST].note == "letters"
     assert FIRST not in db.audits.get(new.id).reviews
 
 
 def test_an_edit_meanwhile_is_no_obstacle_and_too_many_are_an_error(db, monkeypatch):
-    record = mark_spurious(db, 0, [FIRST])
+    record = review_as_spurious(db, 0, [FIRST])
     edit, late = db.audits.edit, [1]
 
     def slow(number, revision, changes):
@@ -76,11 +76,11 @@ def test_an_edit_meanwhile_is_no_obstacle_and_too_many_are_an_error(db, monkeypa
         return edit(number, revision, changes)
 
     monkeypatch.setattr(db.audits, "edit", slow)
-    assert mark_spurious(db, 0, [SECOND]).id == record.id
-    assert marked_spurious(db, 0) == [FIRST, SECOND]
+    assert review_as_spurious(db, 0, [SECOND]).id == record.id
+    assert reviewed_as_spurious(db, 0) == [FIRST, SECOND]
     late[0] = 100
     with pytest.raises(EditError):
-        mark_spurious(db, 0, ["second:1"])
+        review_as_spurious(db, 0, ["second:1"])
 
 
 def test_marks_over_http(db):
@@ -107,7 +107,7 @@ def test_a_marked_component_is_spurious_in_the_verdicts(db):
     before = get("verdicts/0")
     assert not any(one["marked"] for one in before["components"])
     chosen = next(one for one in before["components"] if one["verdict"] != "spurious")
-    mark_spurious(db, 0, [chosen["component"]])
+    review_as_spurious(db, 0, [chosen["component"]])
     after = get("verdicts/0")
     one = next(c for c in after["components"] if c["component"] == chosen["component"])
     assert one == {**chosen, "verdict": "spurious", "marked": True, "audited": chosen["verdict"]}

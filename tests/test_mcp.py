@@ -35,7 +35,7 @@ from semlens.mcp.answer import limited
 from semlens.mcp.image_access import ImageAccess
 from semlens.mcp.progress_relay import Cancelled, ProgressRelay
 from semlens.mcp.tool import Tool
-from semlens.mcp.tools import TOOLS
+from semlens.mcp.tools import tools as all_tools
 from semlens.settings import settings_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,7 +161,7 @@ def picture_of(answer: Any) -> Image.Image:
 
 def test_tools_are_listed_with_valid_schemas(client: Client) -> None:
     tools = client.portal.call(client.session.list_tools).tools
-    assert [tool.name for tool in tools] == list(TOOLS)
+    assert [tool.name for tool in tools] == list(all_tools())
     for tool in tools:
         jsonschema.Draft202012Validator.check_schema(tool.input_schema)
         described = tool.input_schema["properties"].values()
@@ -170,7 +170,7 @@ def test_tools_are_listed_with_valid_schemas(client: Client) -> None:
 
 
 def test_a_search_needs_words_only() -> None:
-    required = {name: tool.schema["required"] for name, tool in TOOLS.items()}
+    required = {name: tool.schema["required"] for name, tool in all_tools().items()}
     assert required == {
         "overview": [], "search": ["query"], "component": ["component"], "explain": ["image"],
         "audit": [], "effect": ["target"], "contrast": [], "compare": [],
@@ -178,7 +178,7 @@ def test_a_search_needs_words_only() -> None:
 
 
 def test_defaults_bounds_and_help_are_those_of_the_question() -> None:
-    offered = TOOLS["search"].schema["properties"]["top"]
+    offered = all_tools()["search"].schema["properties"]["top"]
     setting = settings_of(search)["top"]
     assert offered == {
         "type": "integer", "default": setting.default, "minimum": 0,
@@ -189,7 +189,7 @@ def test_defaults_bounds_and_help_are_those_of_the_question() -> None:
 def test_no_argument_takes_the_path_of_any_file() -> None:
     """Settings that do are left out; images are checked, names of sets are looked up."""
     free = {"metadata", "column", "concepts", "background", "templates", "rules"}
-    for name, tool in TOOLS.items():
+    for name, tool in all_tools().items():
         assert not free & set(tool.schema["properties"]), name
 
 
@@ -207,7 +207,7 @@ CALLS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", TOOLS)
+@pytest.mark.parametrize("name", all_tools())
 def test_every_tool_answers_with_text_numbers_and_a_picture(client: Client, name: str) -> None:
     answer = client.call(name, **CALLS[name])
     assert not answer.is_error, answer.content
@@ -453,7 +453,7 @@ def test_stages_add_up() -> None:
 
 def answer_of(answer: Callable[..., Any], name: str = "search") -> Any:
     """What the server returns for a tool of its own."""
-    tool = Tool("odd", "", TOOLS[name].model, answer)
+    tool = Tool("odd", "", all_tools()[name].model, answer)
     return mcp_server._answer(tool, {}, ImageAccess(), {"query": "x", "picture": False})
 
 
@@ -495,8 +495,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, built: Path) 
 
 def test_tools_check_arguments_without_the_protocol() -> None:
     with pytest.raises(RecipeError, match="rows is '3'. Expected a whole number from 4 to 1000"):
-        TOOLS["overview"].check({"rows": 3})
-    assert TOOLS["overview"].check({})["rows"] == 20
+        all_tools()["overview"].check({"rows": 3})
+    assert all_tools()["overview"].check({})["rows"] == 20
 
 
 # -- documentation ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.cli.correct import cutout as command
+from semlens.cli.correct import cut_out as command
 from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, LayerError, StaleError, StoreError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semlens.lenses.audit.standing import Experiment, overall, standing, standings
+from semlens.lenses.audit.class_verdict import Experiment, class_verdict, class_verdicts, overall
 from semlens.wording import CURLY
 
 NAN = float("nan")
@@ -19,7 +19,7 @@ def row(p, name="piano", suspect="sticker", concept="sticker", share=0.07):
 
 
 def all_of(rows, experiments=None):
-    return standings(rows, [0.05] * len(rows), experiments or [()] * len(rows))
+    return class_verdicts(rows, [0.05] * len(rows), experiments or [()] * len(rows))
 
 
 def border(p, experiments=1):
@@ -56,7 +56,7 @@ def test_q_is_that_of_all_classes_and_decides():
 
 def test_one_sentence_where_a_class_is_suspicious_alone_and_not_among_all():
     others = [0.3, 0.5, *np.linspace(0.6, 0.99, 9)]
-    alone, among = standing(row(0.01152), [], 0.05), standing(row(0.01152), others, 0.05)
+    alone, among = class_verdict(row(0.01152), [], 0.05), class_verdict(row(0.01152), others, 0.05)
     assert (alone.kind, among.kind) == ("alarm", "suspicion")
     assert alone.sentence() == (
         "'piano' relies on 'sticker' more than the other classes do, and more than chance explains "
@@ -72,17 +72,17 @@ def test_one_sentence_where_a_class_is_suspicious_alone_and_not_among_all():
         "('sticker' 7 %)."
     )
     assert among.headline() == "may rely on 'sticker'"
-    everything = overall([among, *(standing(row(p, f"c{p}"), others, 0.05) for p in others)])
+    everything = overall([among, *(class_verdict(row(p, f"c{p}"), others, 0.05) for p in others)])
     assert everything == (
         "None of 12 classes raises the alarm, but 1 is suspicious: 'piano' may rely on 'sticker'."
     )
 
 
 def test_without_other_classes_the_test_is_against_random_words():
-    found = standing(row(0.002, suspect=None), [], 0.05)
+    found = class_verdict(row(0.002, suspect=None), [], 0.05)
     assert "more than on random ones, and more than chance explains" in found.sentence()
-    assert "does not clearly rely" in standing(row(0.4, suspect=None), [], 0.05).sentence()
-    unmatched = standing(row(0.4, concept=None), [0.5], 0.05)
+    assert "does not clearly rely" in class_verdict(row(0.4, suspect=None), [], 0.05).sentence()
+    unmatched = class_verdict(row(0.4, concept=None), [0.5], 0.05)
     assert unmatched.shares() == "No relevant component matches a spurious concept."
     assert "relies on no spurious concept clearly more" in unmatched.sentence()
 
@@ -97,14 +97,14 @@ def test_without_other_classes_the_test_is_against_random_words():
     ],
 )
 def test_a_significant_experiment_is_a_suspicion_at_least(p, kind, said):
-    found = standing(row(p, "fruit"), [0.5], 0.05, [border(0.0026), border(0.03)])
+    found = class_verdict(row(p, "fruit"), [0.5], 0.05, [border(0.0026), border(0.03)])
     assert found.kind == kind
     assert said in found.sentence()
     assert found.sentence().endswith(
         "the borders of its images, pasted onto other images, raise the logit of 'fruit' "
         "(p = 0.0026, corrected for 24 tests in 1 experiment)."
     )
-    quiet = standing(row(p, "fruit"), [0.5], 0.05, [border(0.051)])
+    quiet = class_verdict(row(p, "fruit"), [0.5], 0.05, [border(0.051)])
     assert quiet.found is None
     assert "border" not in quiet.sentence()
 

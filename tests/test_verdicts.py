@@ -23,7 +23,7 @@ import semlens as sl
 from semlens.lenses.audit import verdicts as module
 from semlens.lenses.audit.audit import audit
 from semlens.lenses.audit.audit_records import AuditChanges, AuditSettings
-from semlens.lenses.audit.sweep import audit_all
+from semlens.lenses.audit.class_audits import audit_all
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.resolve_concepts import concepts_by_class
@@ -61,8 +61,8 @@ def audited(monkeypatch):
         targets.append(target)
         return original(database, target, *arguments, **settings)
 
-    original = module.audit
-    monkeypatch.setattr(module, "audit", counted)
+    original = module.audit_class
+    monkeypatch.setattr(module, "audit_class", counted)
     return targets
 
 

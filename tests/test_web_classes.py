@@ -17,7 +17,7 @@ from semlens.lenses.class_relevance import class_table, relevant_components
 from semlens.lenses.classes import class_samples
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.graph.attribution_graph import attribution_graph
-from semlens.lenses.graph.build_graph import UNLABELLED
+from semlens.lenses.graph.graph_result import UNLABELLED
 from semlens.lenses.graph.relevance_trace import MAX_COMPONENTS
 from semlens.models.subject import SubjectModel
 from semlens.types import Component

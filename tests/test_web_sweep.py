@@ -19,9 +19,9 @@ from fastapi.testclient import TestClient
 import semlens as sl
 from semlens.data.artefact import Hue, Patch
 from semlens.data.image_folder import ImageFolder
+from semlens.lenses.audit.class_audits import audit_all
+from semlens.lenses.audit.class_verdict import KINDS
 from semlens.lenses.audit.model_test import model_test
-from semlens.lenses.audit.standing import KINDS
-from semlens.lenses.audit.sweep import audit_all
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from PIL import Image
 
 from semlens.draw.example_sheet import sheet
-from semlens.errors import ServeError
+from semlens.errors import ServeError, nearest
+from semlens.lens import load_lens, registered
 from semlens.lenses.lazy_method import LazyMethod
 from semlens.lenses.questions import Questions
 from semlens.store.locked_cached_property import locked_cached_property
@@ -47,6 +49,22 @@ class ConceptDatabase(Questions):
         push_to_hub = LazyMethod("semlens.hub.push")
         read_labels = LazyMethod("semlens.lenses.labelling.imported_labels")
         save_projector = LazyMethod("semlens.lenses.describe.projector")
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the lens of another package as a method."""
+        if hasattr(type(self), name):  # a property that raised AttributeError: its own text
+            return object.__getattribute__(self, name)
+        if name.startswith("_") or name not in registered():
+            near = nearest(name, [*registered(), *super().__dir__()])
+            raise AttributeError(
+                f"A database has no attribute '{name}'. The nearest are {near}. A lens of another "
+                "package is a method once the package is installed."
+            )
+        return MethodType(load_lens(name), self)
+
+    def __dir__(self) -> list[str]:
+        """Return the names of all attributes, with the lenses of other packages."""
+        return [*super().__dir__(), *registered()]
 
     @locked_cached_property
     def audits(self) -> SavedAudits:

@@ -118,6 +118,12 @@ def lens_of(function: Callable[..., Any]) -> Lens | None:
     return declared if isinstance(declared, Lens) else None
 
 
+def group_of(function: Callable[..., Any]) -> str:
+    """Return the heading under which views list a lens."""
+    declared = lens_of(function)
+    return (declared and declared.group) or ""
+
+
 def takes_several(function: Callable[..., Any]) -> bool:
     """Return whether a lens is about several databases."""
     return next(iter(inspect.signature(function).parameters), "") == "databases"
@@ -146,8 +152,9 @@ def foreign() -> Mapping[str, Callable[..., Any] | LensError]:
         except LensError as error:
             found[name.replace("_", "-")] = error
         else:
-            found[function.lens.command] = function  # pyright: ignore[reportFunctionMemberAccess]
-    found.pop("", None)  # lenses without a command
+            declared = lens_of(function)
+            if declared is not None and declared.command:
+                found[declared.command] = function
     return found
 
 

@@ -15,7 +15,7 @@ from typer.models import CommandInfo
 from semlens.cli.mistyped import Command, meant_commands
 from semlens.cli.outline import CommandOutline, outlines, stand_in
 from semlens.errors import LensError, shortened
-from semlens.lens import foreign, load_lens
+from semlens.lens import foreign, group_of, load_lens
 from semlens.version import __version__
 
 FIRST = "Everyday"
@@ -104,7 +104,7 @@ def panels() -> dict[str, str]:
 def foreign_panels() -> dict[str, str]:
     """Return the panel of each command of another package; of broken ones that of the package."""
     return {
-        words: "Not usable" if isinstance(found, LensError) else str(found.lens.group)
+        words: "Not usable" if isinstance(found, LensError) else group_of(found)
         for words, found in foreign().items()
         if words not in panels()
     }
@@ -182,7 +182,7 @@ class Commands(TyperGroup):
             meant = meant_commands(args[0], [*panels(), *foreign_panels()])
             if meant and hasattr(error, "message"):
                 names = " or ".join(f"'semlens {words}'" for words in meant)
-                error.message = f"{vars(error)['message']} Did you mean {names}?"
+                vars(error)["message"] += f" Did you mean {names}?"
             raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -16,7 +16,7 @@ from semlens.errors import RecipeError
 from semlens.lenses.audit.audit import audit as ask_audit
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.ci_gate import Check, Condition, check_conditions, save_junit
-from semlens.lenses.audit.sweep import Sweep, audit_all
+from semlens.lenses.audit.class_audits import ClassAudits, audit_all
 from semlens.lenses.report.report import Report
 from semlens.lenses.report.report import report as ask_report
 
@@ -50,7 +50,7 @@ def audit(
         Path | None,
         typer.Option(help="Write the outcome of each condition to this JUnit XML file."),
     ] = None,
-) -> Audit | Sweep:
+) -> Audit | ClassAudits:
     """Audit whether a class relies on valid concepts or on spurious ones.
 
     Each relevant component gets a verdict: valid, spurious, both or unexpected, by its alignment
@@ -75,10 +75,10 @@ def audit(
             "--junit has no condition to report.", "Expected at least one.", "Add --fail-on."
         )
     result = _run_audit(ask, context, every, saved)
-    audits = dict(result.audits) if isinstance(result, Sweep) else {result.name: result}
+    audits = dict(result.audits) if isinstance(result, ClassAudits) else {result.name: result}
     checks = check_conditions(audits, conditions)
     if junit is not None:
-        skipped = dict(result.skipped) if isinstance(result, Sweep) else {}
+        skipped = dict(result.skipped) if isinstance(result, ClassAudits) else {}
         save_junit(junit, checks, ask.paths[0].name, skipped)
     ask.after_output = lambda: _print_checks(checks, ask.as_json)
     return result
@@ -86,7 +86,7 @@ def audit(
 
 def _run_audit(
     ask: QuestionContext, context: typer.Context, every: bool, saved: int | None
-) -> Audit | Sweep:
+) -> Audit | ClassAudits:
     """Audit one class or all; without a class, the one that the only concept set is for."""
     settings = dict(ask.settings)
     if saved is not None:

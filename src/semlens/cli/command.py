@@ -25,7 +25,7 @@ from semlens.cli.output import (
     print_json,
     print_written,
     report_errors,
-    save_option,
+    saved_text,
 )
 from semlens.errors import StoreError
 from semlens.lens import lens_of, result_of, takes_several
@@ -206,7 +206,7 @@ def command(
             ask.after_output()
 
         text = "Folders or URLs of the databases." if several else "Folder or URL of the database."
-        saved = save_option(suffixes, written)
+        saved = typer.Option("--save", help=saved_text(suffixes, written))
         folder = Annotated[list[Path] if several else Path, typer.Argument(help=text)]
         name = "databases" if several else "database"
         parameters = [
@@ -218,7 +218,9 @@ def command(
                 inspect.Parameter(name, KEYWORD, annotation=_SOURCES[name], default=default)
                 for name, default in sources.items()
             ),
-            inspect.Parameter("save", KEYWORD, annotation=saved, default=None),
+            inspect.Parameter(
+                "save", KEYWORD, annotation=Annotated[list[Path] | None, saved], default=None
+            ),
             inspect.Parameter("as_json", KEYWORD, annotation=JsonOption, default=False),
         ]
         return report_errors(with_parameters(run, parameters))

@@ -59,13 +59,13 @@ _SAVED = {
 """What a file of each ending holds."""
 
 
-def save_option(suffixes: Collection[str], default: str = "") -> Any:
-    """Return the type of ``--save`` for a result with these endings.
+def saved_text(suffixes: Collection[str], default: str = "") -> str:
+    """Return what ``--save`` writes for a result with these endings.
 
     Parameters
     ----------
     default
-        A file that is written in any case; its name.
+        Name of a file that is written in any case.
     """
     kinds = [
         f"{what} ({', '.join(known)})" + (f" [{default}]" if default.endswith(known) else "")
@@ -73,8 +73,7 @@ def save_option(suffixes: Collection[str], default: str = "") -> Any:
         if (known := tuple(end for end in ends if end in suffixes))
     ]
     listed = " or ".join([", ".join(kinds[:-1]), kinds[-1]] if kinds[1:] else kinds)
-    text = f"Also save to this file, by its ending as {listed}. Repeatable."
-    return Annotated[list[Path] | None, typer.Option("--save", help=text)]
+    return f"Also save to this file, by its ending as {listed}. Repeatable."
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

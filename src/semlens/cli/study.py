@@ -14,7 +14,7 @@ from semlens.cli.output import (
     print_json,
     print_written,
     report_errors,
-    save_option,
+    saved_text,
 )
 from semlens.lenses.result import check_suffix
 from semlens.lenses.study.results import StudyResults
@@ -46,7 +46,7 @@ def study(ask: QuestionContext) -> Study:
 def study_results(
     key: Annotated[Path, typer.Argument(help="Key of the study (.json).")],
     answers: Annotated[list[Path], typer.Argument(help="CSV files of the raters.")],
-    save: save_option(StudyResults.suffixes) = None,
+    save: Annotated[list[Path] | None, typer.Option(help=saved_text(StudyResults.suffixes))] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate the answers to a study: filter the raters, and correlate ratings with the measure.

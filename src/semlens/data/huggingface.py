@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -97,7 +98,7 @@ class HuggingFaceImages(_ImageColumn):
             if is_file(name) or is_folder(name):
                 return datasets.load_from_disk(name)
             with _offline(offline):
-                return datasets.load_dataset(name)
+                return datasets.load_dataset(name, **_no_code())
 
         return cls(*load_split(load, name, split))
 
@@ -271,7 +272,10 @@ class StreamedImages(_ImageColumn):
         """Stream a data set of the hub, or the files of a folder."""
         import datasets
 
-        dataset, spec = load_split(lambda: datasets.load_dataset(name, streaming=True), name, split)
+        def load() -> Any:
+            return datasets.load_dataset(name, streaming=True, **_no_code())
+
+        dataset, spec = load_split(load, name, split)
         return cls(dataset, f"streaming:{spec}")
 
     def content(self, sample: int) -> bytes:
@@ -331,3 +335,11 @@ def _read(path: str) -> bytes:
 
     with xopen(path, "rb") as file:
         return file.read()
+
+
+def _no_code() -> dict[str, Any]:
+    """Return the setting by which older versions of datasets never run code of a data set."""
+    import datasets
+
+    known = inspect.signature(datasets.load_dataset).parameters
+    return {"trust_remote_code": False} if "trust_remote_code" in known else {}

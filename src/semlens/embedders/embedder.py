@@ -16,6 +16,7 @@ from torch.backends.mha import get_fastpath_enabled, set_fastpath_enabled
 from torch.nn import functional
 
 from semlens.errors import EmbedderError, reason_of
+from semlens.models.model_libraries import brings_code
 from semlens.types import Box, Precision
 
 EMBEDDER_FORMS = (
@@ -26,6 +27,13 @@ EMBEDDER_FORMS = (
 
 def unavailable_error(spec: str, error: Exception) -> EmbedderError:
     """Return the error for weights that cannot be downloaded or read."""
+    if brings_code(error):
+        return EmbedderError(
+            f"The embedder '{spec}' comes with Python code of its own.",
+            "Expected an architecture that transformers has: code of a checkpoint is never run.",
+            "If you have read and trust the code, load the model in Python with "
+            "trust_remote_code=True, and pass an Embedder that calls it.",
+        )
     return EmbedderError(
         f"Cannot load the embedder '{spec}' ({reason_of(error)}).",
         f"Expected {EMBEDDER_FORMS}, with weights on this machine or a reachable hub.",

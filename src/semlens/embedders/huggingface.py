@@ -14,7 +14,7 @@ from torch import Tensor
 from semlens.embedders.embedder import Embedder, has_known_token, unavailable_error
 from semlens.errors import EmbedderError
 from semlens.models.checkpoint import check_missing_weights
-from semlens.models.model_libraries import seeded
+from semlens.models.model_libraries import NO_CODE, seeded
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
 from semlens.regular_files import is_folder, user_path
@@ -34,13 +34,15 @@ class TransformersEmbedder(Embedder):
         self.spec = f"transformers/{name}"
         try:
             with seeded(0):  # initializes a pooler missing from the checkpoint
-                loaded: Any = transformers.AutoModel.from_pretrained(name, output_loading_info=True)
+                loaded: Any = transformers.AutoModel.from_pretrained(
+                    name, output_loading_info=True, **NO_CODE
+                )
             model, report = loaded
             check_missing_weights(report["missing_keys"], self.spec, EmbedderError)
-            self._processor = transformers.AutoImageProcessor.from_pretrained(name)
+            self._processor = transformers.AutoImageProcessor.from_pretrained(name, **NO_CODE)
             self.has_text = hasattr(model, "get_text_features")
             if self.has_text:
-                self._tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+                self._tokenizer = transformers.AutoTokenizer.from_pretrained(name, **NO_CODE)
         except EmbedderError:
             raise
         except Exception as error:  # hub clients and checkpoint readers raise many types
@@ -91,7 +93,7 @@ class TransformersEmbedder(Embedder):
 
 def has_text_tower(name: str) -> bool:
     """Return whether a model embeds texts, from its configuration alone."""
-    config = transformers.AutoConfig.from_pretrained(name)
+    config = transformers.AutoConfig.from_pretrained(name, **NO_CODE)
     return hasattr(transformers.MODEL_MAPPING[type(config)], "get_text_features")
 
 

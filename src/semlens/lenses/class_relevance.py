@@ -16,8 +16,7 @@ from semlens.figures import ComponentRow, Components, FigureSpec
 from semlens.lens import lens
 from semlens.lenses.arguments import AnySamples, Target
 from semlens.lenses.classes import Pictures, class_name
-from semlens.lenses.graph.graph_layers import reached_layers
-from semlens.lenses.graph.relevance_trace import component_shares, make_job
+from semlens.lenses.graph.relevance_trace import component_shares, make_job, reached_layers
 from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels, label_of
 from semlens.lenses.result import Result
 from semlens.settings import setting

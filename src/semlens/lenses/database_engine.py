@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -120,3 +121,19 @@ def group_masks(
     if entry.rows == entry.channels:
         return positive
     return torch.where(value >= 0, positive, member[:, entry.channels :].reshape(shape))
+
+
+def by_component(
+    database: Database, layers: Sequence[str], readouts: Mapping[str, Float[np.ndarray, "n c"]]
+) -> Float[np.ndarray, "n components"]:
+    """Return readouts of some layers with a column per component of the database.
+
+    If both signs of a layer are components, the negative ones follow with the opposite sign.
+    """
+    columns: list[np.ndarray] = []
+    for name in layers:
+        entry = database.layer(name)
+        columns.append(readouts[name])
+        if entry.rows > entry.channels:
+            columns.append(-readouts[name])
+    return np.concatenate(columns, axis=1)

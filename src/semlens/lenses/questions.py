@@ -10,9 +10,9 @@ from semlens.store.reader import Database
 if TYPE_CHECKING:
     from semlens.lenses.accuracy import evaluate
     from semlens.lenses.audit.audit import audit
+    from semlens.lenses.audit.class_audits import audit_all
     from semlens.lenses.audit.model_test import model_test
     from semlens.lenses.audit.suspects import suspects
-    from semlens.lenses.audit.sweep import audit_all
     from semlens.lenses.class_relevance import class_relevance
     from semlens.lenses.compare.compare import compare
     from semlens.lenses.compare.drift import drift
@@ -90,7 +90,7 @@ class Questions(Database):
         affected = LazyMethod("semlens.lenses.correct.affected_samples")
         attribution_graph = LazyMethod("semlens.lenses.graph.attribution_graph")
         audit = LazyMethod("semlens.lenses.audit.audit")
-        audit_all = LazyMethod("semlens.lenses.audit.sweep")
+        audit_all = LazyMethod("semlens.lenses.audit.class_audits")
         card = LazyMethod("semlens.lenses.describe.card")
         class_relevance = LazyMethod("semlens.lenses.class_relevance")
         compare = LazyMethod("semlens.lenses.compare.compare")

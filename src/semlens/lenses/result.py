@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -15,8 +15,9 @@ import pyarrow as pa
 from PIL import Image
 from rich.console import Console, RenderableType
 
-from semlens.errors import StoreError
+from semlens.errors import DataError, StoreError
 from semlens.figures import FigureSpec
+from semlens.regular_files import read_text
 from semlens.store.atomic_files import save_csv, save_table, save_text
 
 if TYPE_CHECKING:
@@ -179,3 +180,45 @@ def plain(value: Any) -> Any:
     if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
         return None
     return value
+
+
+def read_saved(
+    path: Path, command: str, keys: Sequence[str], rows: str, columns: Sequence[str]
+) -> Mapping[str, Any]:
+    """Read a result of a command: ``keys``, and rows with ``columns`` under the key ``rows``.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or has another format.
+    """
+    try:
+        values = json.loads(read_text(path.expanduser()))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"'{path}' cannot be read ({error}).",
+            f"Expected a result of 'semlens {command}'.",
+            f"Create one with: semlens {command} ... --save FILE.json",
+        ) from error
+    records = values.get(rows) if has_keys(values, keys) else None
+    if (
+        not isinstance(records, list)
+        or not records
+        or not all(has_keys(r, columns) for r in records)
+    ):
+        raise format_error(path, command)
+    return values
+
+
+def has_keys(value: Any, keys: Sequence[str]) -> bool:
+    """Whether a value is an object with these keys."""
+    return isinstance(value, dict) and all(key in value for key in keys)
+
+
+def format_error(path: Path, command: str) -> DataError:
+    """Return the error of a file that is not a result of a command."""
+    return DataError(
+        f"'{path}' has another format.",
+        f"Expected a result of 'semlens {command}'.",
+        f"Create one with: semlens {command} ... --save FILE.json",
+    )

@@ -16,7 +16,7 @@ from semlens.lenses.resolve_concepts import sets_for
 from semlens.lenses.result import Result
 from semlens.lenses.search.search import search as ask_search
 from semlens.mcp.image_access import ImageName
-from semlens.mcp.tool import Call, DatabaseName, retyped, tool
+from semlens.mcp.tool import DATABASES, Call, DatabaseName, retyped, tool
 from semlens.settings import setting
 from semlens.types import as_components, as_list
 
@@ -146,10 +146,7 @@ def contrast(call: Call) -> Result:
 @tool(
     ask_compare,
     without=("concepts",),
-    databases=(
-        Annotated[list[str], setting("Databases to compare, by name as in overview [all].")],
-        (),
-    ),
+    databases=DATABASES,
 )
 def compare(call: Call) -> Result:
     """Compare what models have learned, or with `by_layer` the layers of models.
@@ -157,8 +154,7 @@ def compare(call: Call) -> Result:
     Gives the similarity of the sets of components, pairs of most similar components, and the
     components of one that have no counterpart in the other. All need the same embedder.
     """
-    databases = [call.named(name) for name in call["databases"] or call.databases]
-    return ask_compare(databases, **call.settings(ask_compare))
+    return ask_compare(call.several, **call.settings(ask_compare))
 
 
 @tool(

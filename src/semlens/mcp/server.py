@@ -32,7 +32,7 @@ from semlens.mcp.answer import answered, refused
 from semlens.mcp.image_access import ImageAccess
 from semlens.mcp.progress_relay import Cancelled, ProgressRelay
 from semlens.mcp.tool import Call, Tool
-from semlens.mcp.tools import TOOLS
+from semlens.mcp.tools import tools
 from semlens.progress import progress_listener
 from semlens.version import __version__
 
@@ -57,22 +57,22 @@ def make_server(
         The images that agents may read; by default only samples of the databases.
     """
     named = dict(zip(database_names(databases), databases, strict=True))
-    access = images or ImageAccess()
+    access, offered = images or ImageAccess(), tools()
     turn = anyio.CapacityLimiter(1)  # questions use all cores, and warnings are of the process
 
     async def list_tools(
         context: ServerRequestContext[Any], params: PaginatedRequestParams | None
     ) -> ListToolsResult:
-        return ListToolsResult(tools=[_listed(tool) for tool in TOOLS.values()])
+        return ListToolsResult(tools=[_listed(tool) for tool in offered.values()])
 
     async def call_tool(
         context: ServerRequestContext[Any], params: CallToolRequestParams
     ) -> CallToolResult:
-        if params.name not in TOOLS:
-            names = ", ".join(TOOLS)
+        if params.name not in offered:
+            names = ", ".join(offered)
             message = f"There is no tool '{params.name}'. Expected one of {names}."
             raise MCPError(INVALID_PARAMS, message)
-        tool, relay = TOOLS[params.name], ProgressRelay(context.session)
+        tool, relay = offered[params.name], ProgressRelay(context.session)
 
         def work() -> CallToolResult | None:
             with progress_listener(relay):

@@ -22,7 +22,11 @@ least four, so that boxes stay whole."""
 DatabaseName = Annotated[
     str | None, setting("Database, by name as in overview [the first that is served].")
 ]
-_COMMON: dict[str, Any] = {
+DATABASES: Any = (
+    Annotated[list[str], setting("Databases to compare, by name as in overview [all].")],
+    (),
+)
+COMMON: dict[str, Any] = {
     "picture": (Annotated[bool, setting("Whether the answer has a picture.")], True),
     "rows": (
         Annotated[int, setting("Entries of each list in the numbers, at most.", ge=4, le=1000)],
@@ -57,6 +61,11 @@ class Call:
     def db(self) -> ConceptDatabase:
         """The database that the call is about; without a name the first."""
         return self.named(self["database"])
+
+    @property
+    def several(self) -> list[ConceptDatabase]:
+        """The databases that the call is about; without names all."""
+        return [self.named(name) for name in self["databases"] or self.databases]
 
     def named(self, name: str | None) -> ConceptDatabase:
         """Return a database by name, the first for None.
@@ -156,7 +165,7 @@ def tool(
 
     def decorate(answer: Callable[[Call], Result]) -> Tool:
         name = answer.__name__.rstrip("_")
-        model = request_model(question, name, without=without, **others, **_COMMON)
+        model = request_model(question, name, without=without, **others, **COMMON)
         text = " ".join((inspect.getdoc(answer) or "").split())
         return Tool(name, text, model, answer)
 

@@ -43,7 +43,23 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+NO_CODE = {"trust_remote_code": False}
+"""For every ``from_pretrained``: by default transformers asks on a terminal whether to run code."""
+
+
+def brings_code(error: Exception) -> bool:
+    """Whether a checkpoint was refused because it wants to run Python code of its own."""
+    return "trust_remote_code" in str(error)
+
+
 def _hub_error(spec: str, error: Exception) -> ModelError:
+    if brings_code(error):
+        return ModelError(
+            f"'{spec}' comes with Python code of its own.",
+            "Expected an architecture that transformers has: code of a checkpoint is never run.",
+            "If you have read and trust the code, load the model in a Python file of yours with "
+            "trust_remote_code=True, and name that: FILE.py:FUNCTION.",
+        )
     return ModelError(
         f"'{spec}' cannot be downloaded ({reason_of(error)}).",
         "Expected a reachable hub, or weights on this machine.",
@@ -199,7 +215,7 @@ def image_processor(name: str, spec: str) -> tuple[Preprocess, str]:
     """
     transformers = _transformers(spec)
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        processor = transformers.AutoImageProcessor.from_pretrained(name, **NO_CODE)
     except Exception as error:  # hub clients raise many kinds
         raise _hub_error(spec, error) from error
 
@@ -223,7 +239,7 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
         name = str(folder.resolve())
         spec = f"transformers/{name}" + (f":random={seed}" if seed is not None else "")
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, **NO_CODE)
         preprocess, version = image_processor(name, spec)
         classifies = any(
             "ForImageClassification" in architecture
@@ -234,10 +250,10 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
         )
         with seeded(seed or 0):  # a pooler that the checkpoint lacks is always initialised equally
             if seed is None:
-                module, report = auto.from_pretrained(name, output_loading_info=True)
+                module, report = auto.from_pretrained(name, output_loading_info=True, **NO_CODE)
                 check_missing_weights(report["missing_keys"], spec, ModelError)
             else:
-                module = auto.from_config(config)
+                module = auto.from_config(config, **NO_CODE)
     except ModelError:
         raise
     except Exception as error:  # hub clients and checkpoint readers raise many kinds

@@ -92,16 +92,16 @@ export interface components {
             layer: string;
             mean: number;
             max: number;
-            weight: number;
             /** @enum {string} */
             verdict: "valid" | "spurious" | "both" | "unexpected";
             certainty: number | null;
-            valid: number | null;
             valid_concept: string | null;
+            valid: number | null;
             valid_threshold: number | null;
-            spurious: number | null;
             spurious_concept: string | null;
+            spurious: number | null;
             spurious_threshold: number | null;
+            weight: number;
         };
         /** @description What an artefact does to a model, and what it does without the spurious components. */
         BeforeAfterResponse: {
@@ -219,7 +219,7 @@ export interface components {
             models: components["schemas"]["ComparedModel"][];
             matched: number;
             notes: string[];
-            measures: components["schemas"]["semlens__lenses__describe__score_distribution__Distribution"][];
+            measures: components["schemas"]["MeasureDistribution"][];
         };
         /** @description One of two compared models. */
         ComparedModel: {
@@ -251,7 +251,22 @@ export interface components {
             relevance: string | null;
             pending_scores: components["schemas"]["JobStatus"] | null;
             pending_labels: components["schemas"]["JobStatus"] | null;
-            rows: components["schemas"]["semlens__web__routes__components__ComponentRow"][];
+            rows: components["schemas"]["ListedComponent"][];
+        };
+        /** @description A component with a value, and an interval where one is known. */
+        ComponentRow: {
+            component: string;
+            value: number | null;
+            label?: string | null;
+            low?: number | null;
+            high?: number | null;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
+            /** @default  */
+            note: string;
         };
         /** @description The examples of a component in two clusters, and whether the split is real. */
         ComponentSenses: {
@@ -274,7 +289,7 @@ export interface components {
         /** @description Components with their crops and a value each. */
         Components: {
             title: string;
-            rows: components["schemas"]["semlens__figures__ComponentRow"][];
+            rows: components["schemas"]["ComponentRow"][];
             axis: string;
             reference?: number | null;
             limits?: [
@@ -287,10 +302,11 @@ export interface components {
              */
             form: "components";
         };
-        /** @description Components whose best concept this is, and their relevance. */
+        /** @description A concept: the components that match it best, and its contrast with other classes. */
         ConceptRow: {
             concept: string;
-            kind: string;
+            /** @enum {string} */
+            kind: "valid" | "spurious";
             category: string;
             components: number;
             relevance: number;
@@ -375,10 +391,24 @@ export interface components {
             remedy: string;
             command?: string | null;
         };
+        /** @description A histogram of a group's values. */
+        Distribution: {
+            name: string;
+            edges: number[];
+            counts: number[];
+            median?: number | null;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
+            /** @default  */
+            note: string;
+        };
         /** @description Histograms of several groups on one axis. */
         Distributions: {
             title: string;
-            groups: components["schemas"]["semlens__figures__Distribution"][];
+            groups: components["schemas"]["Distribution"][];
             axis: string;
             reference?: number | null;
             /**
@@ -456,6 +486,8 @@ export interface components {
             title: string;
             /** @default [] */
             panels: (components["schemas"]["Components"] | components["schemas"]["Values"] | components["schemas"]["Scatter"] | components["schemas"]["Matrix"] | components["schemas"]["Distributions"] | components["schemas"]["Graph"] | components["schemas"]["Pictures"])[];
+            /** @default 1 */
+            columns: number;
         };
         /** @description A tree or graph, its nodes in columns from left to right. */
         Graph: {
@@ -635,6 +667,22 @@ export interface components {
             limits: string;
             suffixes: string[];
         };
+        /** @description A row of the component table; unknown values are null. */
+        ListedComponent: {
+            row: number;
+            component: string;
+            layer: string;
+            label: string | null;
+            confidence: number | null;
+            examples: number;
+            firing_rate: number | null;
+            maximum: number | null;
+            clarity: number | null;
+            redundancy: number | null;
+            polysemanticity: number | null;
+            relevance_mean: number | null;
+            relevance_max: number | null;
+        };
         /** @description One concept of a list: name, categories from the outermost, and paths of images. */
         ListedConcept: {
             text: string;
@@ -733,6 +781,13 @@ export interface components {
             equation: string;
             better: string;
         };
+        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
+        MeasureDistribution: {
+            measure: string;
+            meaning: components["schemas"]["MeasureDescription"];
+            edges: number[];
+            layers: components["schemas"]["LayerSummary"][];
+        };
         /** @description A served database. */
         ModelInfo: {
             number: number;
@@ -825,12 +880,13 @@ export interface components {
              * @default neutral
              * @enum {string}
              */
-            tone: "neutral" | "for" | "against" | "weak";
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
             component?: string | null;
         };
-        /** @description Relevance claimed by a list, compared with random concept sets of the same size. */
+        /** @description The share of a layer's relevance that a list claims, compared with random concept sets. */
         NullShareRow: {
-            side: string;
+            /** @enum {string} */
+            side: "valid" | "spurious";
             layer: string;
             share: number;
             expected: number;
@@ -878,6 +934,8 @@ export interface components {
             name: string;
             /** @default  */
             text: string;
+            /** @default [] */
+            captions: string[];
         };
         /** @description Rows of images. */
         Pictures: {
@@ -900,6 +958,12 @@ export interface components {
             /** @default 1 */
             size: number;
             component?: string | null;
+            /** @default  */
+            label: string;
+            /** @default 0 */
+            x_error: number;
+            /** @default 0 */
+            y_error: number;
         };
         /** @description The most polysemantic components with two senses. */
         Polysemantic: {
@@ -1029,6 +1093,10 @@ export interface components {
             y_axis: string;
             x_reference?: number | null;
             y_reference?: number | null;
+            /** @default false */
+            diagonal: boolean;
+            /** @default false */
+            joined: boolean;
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -1135,11 +1203,15 @@ export interface components {
             /** @default [] */
             high: (number | null)[];
             /** @default [] */
-            tones: ("neutral" | "for" | "against" | "weak")[];
+            tones: ("neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected")[];
             /** @default [] */
             notes: string[];
         };
-        /** @description Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn. */
+        /**
+         * @description Components with a verdict in a layer or, last, in all layers, and their share.
+         *
+         *     Intervals are bootstrap intervals of 95 %; null if they were not drawn.
+         */
         ShareRow: {
             layer: string;
             /** @enum {string} */
@@ -1335,6 +1407,8 @@ export interface components {
                 number,
                 number
             ] | null;
+            /** @default false */
+            stacked: boolean;
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
@@ -1367,50 +1441,6 @@ export interface components {
             predicted_after: components["schemas"]["ScoreChange"];
             changes: components["schemas"]["ScoreChange"][];
         };
-        /** @description A component with a value, and an interval where one is known. */
-        semlens__figures__ComponentRow: {
-            component: string;
-            value: number | null;
-            label?: string | null;
-            low?: number | null;
-            high?: number | null;
-            /**
-             * @default neutral
-             * @enum {string}
-             */
-            tone: "neutral" | "for" | "against" | "weak";
-            /** @default  */
-            note: string;
-        };
-        /** @description A histogram of a group's values. */
-        semlens__figures__Distribution: {
-            name: string;
-            edges: number[];
-            counts: number[];
-        };
-        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
-        semlens__lenses__describe__score_distribution__Distribution: {
-            measure: string;
-            meaning: components["schemas"]["MeasureDescription"];
-            edges: number[];
-            layers: components["schemas"]["LayerSummary"][];
-        };
-        /** @description A row of the component table; unknown values are null. */
-        semlens__web__routes__components__ComponentRow: {
-            row: number;
-            component: string;
-            layer: string;
-            label: string | null;
-            confidence: number | null;
-            examples: number;
-            firing_rate: number | null;
-            maximum: number | null;
-            clarity: number | null;
-            redundancy: number | null;
-            polysemanticity: number | null;
-            relevance_mean: number | null;
-            relevance_max: number | null;
-        };
     };
     responses: never;
     parameters: never;
@@ -1441,6 +1471,7 @@ export type CompareResponse = components['schemas']['CompareResponse'];
 export type ComparedModel = components['schemas']['ComparedModel'];
 export type ComponentCard = components['schemas']['ComponentCard'];
 export type ComponentPage = components['schemas']['ComponentPage'];
+export type ComponentRow = components['schemas']['ComponentRow'];
 export type ComponentSenses = components['schemas']['ComponentSenses'];
 export type ComponentVerdict = components['schemas']['ComponentVerdict'];
 export type Components = components['schemas']['Components'];
@@ -1454,6 +1485,7 @@ export type CountedName = components['schemas']['CountedName'];
 export type Counterpart = components['schemas']['Counterpart'];
 export type Counts = components['schemas']['Counts'];
 export type DatabaseWarning = components['schemas']['DatabaseWarning'];
+export type Distribution = components['schemas']['Distribution'];
 export type Distributions = components['schemas']['Distributions'];
 export type DrivenClass = components['schemas']['DrivenClass'];
 export type Edge = components['schemas']['Edge'];
@@ -1481,6 +1513,7 @@ export type LayerSummary = components['schemas']['LayerSummary'];
 export type LensInfo = components['schemas']['LensInfo'];
 export type LensList = components['schemas']['LensList'];
 export type LensResult = components['schemas']['LensResult'];
+export type ListedComponent = components['schemas']['ListedComponent'];
 export type ListedConcept = components['schemas']['ListedConcept'];
 export type MapPlace = components['schemas']['MapPlace'];
 export type MapPlaces = components['schemas']['MapPlaces'];
@@ -1491,6 +1524,7 @@ export type Marks = components['schemas']['Marks'];
 export type Matrix = components['schemas']['Matrix'];
 export type Measure = components['schemas']['Measure'];
 export type MeasureDescription = components['schemas']['MeasureDescription'];
+export type MeasureDistribution = components['schemas']['MeasureDistribution'];
 export type ModelInfo = components['schemas']['ModelInfo'];
 export type ModelTestRequest = components['schemas']['ModelTestRequest'];
 export type ModelTestResponse = components['schemas']['ModelTestResponse'];
@@ -1552,9 +1586,5 @@ export type VectorStart = components['schemas']['VectorStart'];
 export type VerdictsResponse = components['schemas']['VerdictsResponse'];
 export type WithoutRequest = components['schemas']['WithoutRequest'];
 export type WithoutResponse = components['schemas']['WithoutResponse'];
-export type SemlensFiguresComponentRow = components['schemas']['semlens__figures__ComponentRow'];
-export type SemlensFiguresDistribution = components['schemas']['semlens__figures__Distribution'];
-export type SemlensLensesDescribeScoreDistributionDistribution = components['schemas']['semlens__lenses__describe__score_distribution__Distribution'];
-export type SemlensWebRoutesComponentsComponentRow = components['schemas']['semlens__web__routes__components__ComponentRow'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;

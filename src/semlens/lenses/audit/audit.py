@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
 from semlens.lens import lens
-from semlens.lenses.audit.audit_records import LEVEL, Level, Seed, Threshold
+from semlens.lenses.audit.audit_records import LEVEL, AuditSettings, Level, Seed, Threshold
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.class_contrast import ConceptContrasts, concept_contrasts
 from semlens.lenses.audit.concept_alignment import ConceptAlignment, align_concepts, split_sides
@@ -30,7 +30,7 @@ from semlens.lenses.audit.relevance_shares import (
 )
 from semlens.lenses.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.lenses.classes import class_name
-from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, as_concepts
+from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, ConceptSet, as_concepts
 from semlens.lenses.resolve_concepts import (
     ClassConcepts,
     OwnTarget,
@@ -111,44 +111,55 @@ def audit(
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
     intervals and the alarm are additions of semlens.
     """
+    settings = AuditSettings.of(layers, minimum, level, threshold, seed)
     class_index, concept_set = class_and_concepts(database, target, concepts)
-    concept_sides = split_sides(concept_set)
-    relevant = relevant_rows(database, class_index, layers, minimum)
+    return audit_class(database, class_index, concept_set, settings, background, resamples)
+
+
+def audit_class(
+    database: Database,
+    target: int,
+    concepts: ConceptSet,
+    settings: AuditSettings,
+    background: Concepts = BACKGROUND,
+    resamples: int = RESAMPLES,
+) -> Audit:
+    """Audit a class with the concepts of one set; parameters and errors are those of `audit`."""
+    layers, level, seed = settings.layers, settings.level, settings.seed
+    concept_sides = split_sides(concepts)
+    relevant = relevant_rows(database, target, layers, settings.minimum)
     rows = relevant["component"].to_numpy(np.int64)
     theta = Theta.load(database, rows)
     vocabulary = as_concepts(background)
     random_alignment = make_background(
-        theta, database, class_index, vocabulary, concept_sides, level, seed
+        theta, database, target, vocabulary, concept_sides, level, seed
     )
-    thresholds = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     sides = {
         kind: align_concepts(theta, database, side, random_alignment, level, fixed)
-        for kind, side, fixed in zip(SIDES, concept_sides, thresholds, strict=True)
+        for kind, side, fixed in zip(SIDES, concept_sides, settings.threshold, strict=True)
         if len(side)
     }
     verdicts = _verdicts({kind: side.aligned for kind, side in sides.items()}, len(rows))
     weights = component_weights(relevant)
     resampled = _bootstrap_verdicts(database, rows, sides, resamples, seed)
     contrasts = (
-        concept_contrasts(
-            database, class_index, sides["spurious"].concepts, concept_sides[0], layers
-        )
+        concept_contrasts(database, target, sides["spurious"].concepts, concept_sides[0], layers)
         if "spurious" in sides
         else None
     )
     return Audit(
-        target=class_index,
-        name=class_name(database, class_index),
-        concepts=concept_set,
+        target=target,
+        name=class_name(database, target),
+        concepts=concepts,
         frame=_component_table(database, relevant, sides, verdicts, resampled),
         shares=share_table(weights, verdicts, resampled),
         chance=_null_comparison(weights, sides, seed),
         summary=_concept_table(weights, sides, contrasts),
         settings=MappingProxyType(
             {
-                "minimum": minimum,
+                "minimum": settings.minimum,
                 "level": level,
-                "threshold": threshold,
+                "threshold": settings.given_threshold,
                 "background": vocabulary.name,
                 "resamples": resamples,
                 "seed": seed,

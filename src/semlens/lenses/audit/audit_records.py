@@ -50,10 +50,19 @@ class AuditSettings(Settings):
     """Fixed thresholds for (valid, spurious) concepts; None calibrates them by ``level``."""
     seed: Seed = 0
 
-    def as_arguments(self) -> dict[str, Any]:
-        """Return the settings as keyword arguments of an audit."""
-        threshold = None if self.threshold == (None, None) else self.threshold
-        return {**dict(self), "threshold": threshold}
+    @classmethod
+    def of(
+        cls, layers: Layers, minimum: float, level: float, threshold: Threshold, seed: int
+    ) -> AuditSettings:
+        """Return the settings from the arguments of an audit."""
+        pair = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+        return cls(layers=layers, minimum=minimum, level=level, threshold=pair, seed=seed)
+
+    @property
+    def given_threshold(self) -> float | tuple[float | None, float | None] | None:
+        """The threshold as an audit takes it: one for both sides if they have the same."""
+        valid, spurious = self.threshold
+        return valid if valid == spurious else self.threshold
 
 
 LONGEST_NOTE = 4000
@@ -283,7 +292,7 @@ class AuditRecords:
 
     def _check(self, record: AuditRecord) -> None:
         """Check layers and lists; lists may still be empty."""
-        self.database.layer_names(record.settings.as_arguments()["layers"])
+        self.database.layer_names(record.settings.layers)
         check_lists(record.concepts)
 
 

@@ -18,8 +18,8 @@ from rich.text import Text
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, RelevanceError, StoreError
 from semlens.lenses.audit.audit_records import AuditSettings, audit_records
+from semlens.lenses.audit.class_verdict import ClassVerdict, Experiment, class_verdict
 from semlens.lenses.audit.relevance_shares import ALL, VERDICTS, component_weights
-from semlens.lenses.audit.standing import Experiment, Standing, standing
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.component_labels import component_names, shown_names
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
@@ -104,23 +104,19 @@ class Audit(Result):
     target, name
         Logit index and name of the class.
     frame
-        One row per relevant component, most relevant first: ``mean`` and ``max`` share of its
-        layer's relevance; ``verdict``; ``certainty``, the share of bootstrap draws with the
-        same verdict; and for each side the best concept, its alignment and its threshold.
+        One :class:`semlens.lenses.audit.audit_rows.ComponentRow` per relevant component, most
+        relevant first, and its ``row``.
     shares
-        Per layer (``all`` is last) and verdict: the number of components, and shares by number
-        and by relevance with 95 % intervals.
+        One :class:`ShareRow` per layer (``all`` is last) and verdict.
     chance
-        Per layer and side: the share of relevance that it claims, the mean share of random
-        concept sets of its size, and the probability that they claim as much (``p_value``). All
-        are computed with centred concept vectors, unless the threshold is fixed.
+        One :class:`NullShareRow` per layer and side. All are computed with centred concept
+        vectors, unless the threshold is fixed.
     summary
-        Per concept: the number of components that align with it best, and their share of
-        relevance. For a spurious concept also its ``contrast``, which is the association of the
-        class's relevance with it, beyond that of the other classes and of the class's own words;
-        the largest of another class (``contrast_others``); and ``p_value``, the probability that
-        one more class like the others reaches this contrast with any concept of the list. NaN if
-        there are fewer than five other classes to compare with.
+        One :class:`ConceptRow` per concept. The ``contrast`` of a spurious concept is the
+        association of the class's relevance with it, beyond that of the other classes and of the
+        class's own words; its ``p_value`` is the probability that one more class like the others
+        reaches this contrast with any concept of the list. NaN if there are fewer than five other
+        classes to compare with.
     settings
         Settings of the audit.
     others
@@ -186,14 +182,14 @@ class Audit(Result):
         }
 
     @cached_property
-    def standing(self) -> Standing:
+    def standing(self) -> ClassVerdict:
         """Whether the class raises the alarm, among all classes and experiments that were run."""
         others, experiments = self.others, self.experiments
         if others is None:
             others = kept_p_values(self.database, self.target)
         if experiments is None:
             experiments = kept_experiments(self.database).get(self.target, ())
-        return standing(self.row, others, self.settings["level"], experiments)
+        return class_verdict(self.row, others, self.settings["level"], experiments)
 
     @property
     def alarm(self) -> bool:

@@ -11,7 +11,7 @@ both. The standard deviation is that under random permutations of the components
 layers, in closed form. A contrast has no absolute scale: components with similar examples have
 similar relevance, so that even meaningless directions reach 5 standard deviations. It is
 therefore compared with the contrasts of the other classes with the same concept, by
-``moderated_test``. An addition of semlens.
+:func:`moderated_p_values`. An addition of semlens.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from semlens.lenses.audit.moderated_test import LEAST_CLASSES, moderated_p_values
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.query_embedding import alignment, embed_concepts
+from semlens.lenses.statistics.outliers import LEAST_CLASSES, moderated_p_values
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 from semlens.types import Layers

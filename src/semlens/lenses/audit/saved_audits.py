@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from semlens.errors import EditError, SemlensError
-from semlens.lenses.audit.audit import RESAMPLES, audit
+from semlens.lenses.audit.audit import RESAMPLES, audit_class
 from semlens.lenses.audit.audit_records import (
     AuditChanges,
     AuditRecord,
@@ -104,10 +104,10 @@ class SavedAudits(AuditRecords):
         """
         record = saved if isinstance(saved, AuditRecord) else self.get(saved)
         self.check_class(record)
-        # the class is passed by index, since several may share the name
         concepts = replace(record.concepts, target=None)
-        settings = record.settings.as_arguments()
-        return audit(self.database, record.target, concepts, resamples=resamples, **settings)
+        return audit_class(
+            self.database, record.target, concepts, record.settings, resamples=resamples
+        )
 
 
 def saved_audits(database: Database) -> SavedAudits:
@@ -130,20 +130,20 @@ def reviews_of(database: Database, target: int) -> dict[str, Review]:
     return latest
 
 
-def marked_spurious(database: Database, target: int) -> list[str]:
+def reviewed_as_spurious(database: Database, target: int) -> list[str]:
     """Return the names of the components that a person has marked as spurious for a class."""
     reviews = reviews_of(database, target)
     return [name for name, review in reviews.items() if review.status == "spurious"]
 
 
-def audit_of_marks(database: Database, target: int) -> int | None:
+def audit_of_reviews(database: Database, target: int) -> int | None:
     """Return the number of the saved audit of a class that holds its marks; None without marks."""
     records = _audits(saved_audits(database), target)
     holding = [r.id for r in records if any(_is_marked(r, name) for name in r.reviews)]
     return holding[-1] if holding else None
 
 
-def mark_spurious(
+def review_as_spurious(
     database: Database, target: int, components: Sequence[Component | str], on: bool = True
 ) -> AuditRecord | None:
     """Mark components as spurious for a class, or take the marks back.
@@ -173,7 +173,7 @@ def mark_spurious(
     return [_saved(audits, record, names, on) for record in marked][-1] if marked else None
 
 
-def with_marks(database: Database, verdicts: Verdicts) -> Verdicts:
+def with_reviews(database: Database, verdicts: Verdicts) -> Verdicts:
     """Return verdicts in which the marked components are spurious.
 
     The columns ``marked`` and ``audited``, the verdict by the lists, are added to ``components``. A
@@ -185,7 +185,7 @@ def with_marks(database: Database, verdicts: Verdicts) -> Verdicts:
         return verdicts
     components = components.assign(marked=False, audited=components["verdict"])
     for target in verdicts.classes["target"].tolist():
-        marked = marked_spurious(database, target)
+        marked = reviewed_as_spurious(database, target)
         if not marked:
             continue
         of_class = components["target"] == target
@@ -206,7 +206,7 @@ def with_marks(database: Database, verdicts: Verdicts) -> Verdicts:
     return replace(verdicts, components=components.reset_index(drop=True))
 
 
-def marked_audit(audit: Audit, reviews: Mapping[str, Review]) -> Audit:
+def reviewed_audit(audit: Audit, reviews: Mapping[str, Review]) -> Audit:
     """Return an audit in which the components that a person marked are spurious.
 
     The table has a further column, ``marked``. The shares and p-values remain those of the lists.

@@ -26,7 +26,6 @@ from semlens.lenses.audit.class_contrast import (
     reference_classes,
     standardised,
 )
-from semlens.lenses.audit.moderated_test import LEAST_CLASSES
 from semlens.lenses.classes import class_name
 from semlens.lenses.compare.component_sets import component_sets
 from semlens.lenses.concepts import ConceptSet, as_concepts, concept_key
@@ -36,6 +35,7 @@ from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts
 from semlens.lenses.query_embedding import QueryEmbedding, alignment, embed_concepts
 from semlens.lenses.resolve_concepts import ClassConcepts, class_and_concepts, concepts_by_class
 from semlens.lenses.result import Result
+from semlens.lenses.statistics.outliers import LEAST_CLASSES
 from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database

@@ -1,7 +1,7 @@
 """Verdicts on the components of all classes, kept in the database.
 
-The audits of :func:`semlens.lenses.audit.sweep.audit_all`, reduced to what every page of the web
-application shows. A class is audited again only if its lists or settings have changed.
+The audits of :func:`semlens.lenses.audit.class_audits.audit_all`, reduced to what every page of
+the web application shows. A class is audited again only if its lists or settings have changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from semlens.errors import ConceptError, RelevanceError, StoreError
-from semlens.lenses.audit.audit import audit
+from semlens.lenses.audit.audit import audit_class
 from semlens.lenses.audit.audit_records import AuditSettings
 from semlens.lenses.audit.audit_result import (
     TABLE,
@@ -24,7 +24,7 @@ from semlens.lenses.audit.audit_result import (
     verdict_concept,
     verdict_keys,
 )
-from semlens.lenses.audit.standing import Experiment, Standing, overall, standings
+from semlens.lenses.audit.class_verdict import ClassVerdict, Experiment, class_verdicts, overall
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.resolve_concepts import ResolvedConcepts
@@ -57,16 +57,16 @@ class Verdicts:
     """
 
     classes: pd.DataFrame
-    standings: Sequence[Standing]
+    standings: Sequence[ClassVerdict]
     components: pd.DataFrame
     skipped: Mapping[str, str]
 
-    def standing(self, target: int) -> Standing | None:
+    def standing(self, target: int) -> ClassVerdict | None:
         """Return the standing of a class; None if it was not audited."""
         return self.by_class.get(target)
 
     @cached_property
-    def by_class(self) -> Mapping[int, Standing]:
+    def by_class(self) -> Mapping[int, ClassVerdict]:
         """The standings by logit."""
         targets = self.classes["target"] if len(self.classes) else ()
         return dict(zip(map(int, targets), self.standings, strict=True))
@@ -117,7 +117,7 @@ def kept_verdicts(database: Database, resolved: Mapping[int, ResolvedConcepts]) 
     if audited != saved_keys and database.is_writable:
         with suppress(StoreError):  # another process may be writing it
             database.save_analysis(TABLE, table, {"keys": audited})
-    levels = {target: settings.as_arguments()["level"] for target, (_, settings) in keys.items()}
+    levels = {target: settings.level for target, (_, settings) in keys.items()}
     return _verdicts(table, levels, kept_experiments(database), skipped)
 
 
@@ -131,7 +131,7 @@ def _audited(
             "Expected concepts by image, or an embedder with a text tower.",
             "Save an audit with concepts by image from Python.",
         )
-    result = audit(database, target, concepts, resamples=0, **settings.as_arguments())
+    result = audit_class(database, target, concepts, settings, resamples=0)
     row = result.row
     return pd.DataFrame(
         {
@@ -166,7 +166,7 @@ def _verdicts(
     classes = table.drop(columns=OF_COMPONENT).drop_duplicates("target", ignore_index=True)
     rows = [{**row, "class": row["name"]} for row in classes.to_dict("records")]
     targets = [int(row["target"]) for row in rows]
-    found = standings(
+    found = class_verdicts(
         rows, [levels[one] for one in targets], [experiments.get(one, ()) for one in targets]
     )
     order = sorted(range(len(rows)), key=lambda i: (*found[i].rank, -found[i].share))

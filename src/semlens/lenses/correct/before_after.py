@@ -21,11 +21,12 @@ from semlens.lenses.correct.ablation_preview import (
     AblationPreview,
     Predictions,
     RateChange,
+    Step,
     ablation_preview,
+    next_components,
     preview_samples,
 )
 from semlens.lenses.correct.mark import Mark, find_mark, taken_for
-from semlens.lenses.correct.repair_selection import Step, next_components
 from semlens.store.reader import Database
 from semlens.types import Component
 

@@ -17,7 +17,7 @@ from semlens.lenses.compare.component_sets import ComponentSet
 from semlens.lenses.compare.labels_and_scores import set_scores
 from semlens.lenses.contrast.contrast import Contrast
 from semlens.lenses.query_embedding import alignment
-from semlens.lenses.saved_json import read_saved
+from semlens.lenses.result import read_saved
 from semlens.lenses.scores import MEASURES
 from semlens.lenses.search.query import Terms, embed_terms
 

@@ -15,15 +15,19 @@ from semlens.lens import lens
 from semlens.lenses.arguments import Samples, Target
 from semlens.lenses.classes import Pictures
 from semlens.lenses.database_engine import RulesLike
-from semlens.lenses.graph.build_graph import audited_verdicts, build_graph, group_components
-from semlens.lenses.graph.graph_layers import single_readings
-from semlens.lenses.graph.graph_result import AttributionGraph
+from semlens.lenses.graph.graph_result import (
+    AttributionGraph,
+    audited_verdicts,
+    build_graph,
+    group_components,
+)
 from semlens.lenses.graph.relevance_trace import (
     IMAGES,
     GraphTrace,
     TracedLayer,
     make_job,
     received_relevance,
+    single_readings,
     strongest_components,
 )
 from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from semlens.errors import RelevanceError
+from semlens.errors import LayerError, RelevanceError
 from semlens.lens import lens
 from semlens.lenses.arguments import Samples, Target
 from semlens.lenses.classes import (
@@ -28,7 +28,6 @@ from semlens.lenses.classes import (
     class_samples,
 )
 from semlens.lenses.database_engine import group_masks, relevance_per_component
-from semlens.lenses.graph.graph_layers import graph_layers
 from semlens.models.forward import batches
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares
@@ -38,6 +37,49 @@ from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.types import Layers
+
+
+def reached_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
+    """Return the layers with relevance for a class, according to the database.
+
+    All layers if the database has no relevance for the class.
+    """
+    names = database.layer_names(layers)
+    if database.manifest.relevance is None or (
+        target not in set(database.relevance_classes["class"])
+    ):
+        return names
+    return [name for name in names if len(database.relevance(target, [name]))] or names
+
+
+def single_readings(database: Database, layers: Layers = None) -> list[str]:
+    """Return layers without those that read the same layer: its own components are kept.
+
+    Raises
+    ------
+    LayerError
+        If several readings of a layer are asked for: no relevance flows between them.
+    """
+    names = database.layer_names(layers)
+    readings: dict[str, list[str]] = {}
+    for name in names:
+        dictionary = database.layer(name).dictionary
+        readings.setdefault(dictionary.layer if dictionary else name, []).append(name)
+    for same in readings.values():
+        if len(same) > 1 and layers is not None:
+            raise LayerError(
+                f"{' and '.join(same)} are readings of the same layer.",
+                "Expected one of each layer: a graph leads from one layer to the one below.",
+                f"Choose the layers, for example only {same[-1]}.",
+            )
+    chosen = {layer if layer in same else same[0] for layer, same in readings.items()}
+    return [name for name in names if name in chosen]
+
+
+def graph_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
+    """Return the layers of a class's graph: one reading of each layer that has relevance for it."""
+    return reached_layers(database, target, single_readings(database, layers))
+
 
 ComponentGroups = Sequence[Sequence[int]]
 """Indices of components in their layer, group by group."""

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from semlens.errors import ConceptError, reason_of
+from semlens.models.model_libraries import NO_CODE
 
 PROMPT = (
     "The picture is a grid of images. Name three visual concepts that all of them share: objects, "
@@ -48,12 +49,13 @@ class CaptionModel:
         try:
             import transformers
 
-            self._processor: Any = transformers.AutoProcessor.from_pretrained(name)
-            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(name)
+            self._processor: Any = transformers.AutoProcessor.from_pretrained(name, **NO_CODE)
+            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(name, **NO_CODE)
         except Exception as error:  # hub clients and checkpoint readers raise many types
             raise ConceptError(
                 f"Cannot load the vision-language model '{name}' ({reason_of(error)}).",
-                "Expected a checkpoint for AutoModelForImageTextToText of transformers.",
+                "Expected a checkpoint for AutoModelForImageTextToText of transformers, without "
+                "code of its own.",
                 "Use a folder on this machine, and run: pip install 'semlens[hf]'",
             ) from error
         self._model, self._device = model.eval().to(device), device

@@ -17,8 +17,8 @@ from semlens.draw.text_table import rich_table
 from semlens.errors import EmbedderError
 from semlens.lens import lens
 from semlens.lenses.arguments import LabelConcepts
-from semlens.lenses.component_readouts import by_component
 from semlens.lenses.concepts import ConceptSet, concept_key
+from semlens.lenses.database_engine import by_component
 from semlens.lenses.labelling.chosen_method import (
     DEFAULT_METHOD,
     DEFAULT_WITHOUT_REFERENCE,

@@ -22,8 +22,7 @@ from semlens.lenses.arguments import Samples, Target
 from semlens.lenses.classes import Pictures as PicturesLike
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import RulesLike
-from semlens.lenses.graph.graph_layers import reached_layers
-from semlens.lenses.graph.relevance_trace import component_shares, make_job
+from semlens.lenses.graph.relevance_trace import component_shares, make_job, reached_layers
 from semlens.lenses.labelling.component_labels import (
     NAMES,
     ComponentLabels,

@@ -25,8 +25,8 @@ from semlens.draw.report_page import (
 )
 from semlens.lenses.audit.audit_records import AuditRecord, Status
 from semlens.lenses.audit.audit_result import Audit, share_range, verdict_concept
+from semlens.lenses.audit.class_verdict import Kind
 from semlens.lenses.audit.relevance_shares import ALL
-from semlens.lenses.audit.standing import Kind
 from semlens.lenses.classes import class_name
 from semlens.lenses.correct.before_after import BeforeAfter
 from semlens.lenses.labelling.component_labels import shown_names

@@ -21,8 +21,7 @@ from semlens.lenses.audit.model_test_result import ModelTest
 from semlens.lenses.correct.artefact_sensitivity import ALL, COLUMNS, Sensitivity
 from semlens.lenses.correct.before_after import BeforeAfter
 from semlens.lenses.report.section_parts import section
-from semlens.lenses.result import plain
-from semlens.lenses.saved_json import format_error, has_keys, read_saved
+from semlens.lenses.result import format_error, has_keys, plain, read_saved
 from semlens.wording import precise
 
 _TEST_KEYS = ("class", "model", "real", "sets")

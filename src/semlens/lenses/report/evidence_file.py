@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semlens.errors import StoreError, shortened
 from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.audit_rows import ComponentRow, ConceptRow, NullShareRow, ShareRow
+from semlens.lenses.audit.class_verdict import Kind
 from semlens.lenses.audit.relevance_shares import Verdict
-from semlens.lenses.audit.standing import Kind
 from semlens.lenses.result import plain
 from semlens.regular_files import read_text
 from semlens.store.manifest import RelevanceEntry, Source, public_spec
@@ -18,7 +19,6 @@ from semlens.store.reader import Database
 
 SCHEMA = "semlens-evidence/1"
 """Name and version of the schema; it changes when a field does."""
-Side = Literal["valid", "spurious"]
 
 
 class _Part(BaseModel):
@@ -39,60 +39,6 @@ class DatabaseEvidence(_Part):
     relevance: RelevanceEntry | None
 
 
-class ShareEvidence(_Part):
-    """Components with a verdict in a layer, and their share with a 95 % interval (bootstrap)."""
-
-    layer: str
-    verdict: Verdict
-    components: int
-    by_number: float
-    by_number_low: float | None
-    by_number_high: float | None
-    by_relevance: float
-    by_relevance_low: float | None
-    by_relevance_high: float | None
-
-
-class ChanceEvidence(_Part):
-    """The share that a list claims in a layer, compared with random lists of its length."""
-
-    side: Side
-    layer: str
-    share: float
-    expected: float
-    p_value: float
-
-
-class ConceptEvidence(_Part):
-    """A tested concept: components that match it best, and the contrast with other classes."""
-
-    concept: str
-    kind: Side
-    category: str
-    components: int
-    relevance: float
-    contrast: float | None
-    contrast_others: float | None
-    p_value: float | None
-
-
-class ComponentEvidence(_Part):
-    """A relevant component: its shares of its layer's relevance, and its verdict."""
-
-    component: str
-    layer: str
-    mean: float
-    max: float
-    verdict: Verdict
-    certainty: float | None
-    valid_concept: str | None
-    valid: float | None
-    valid_threshold: float | None
-    spurious_concept: str | None
-    spurious: float | None
-    spurious_threshold: float | None
-
-
 class ClassEvidence(_Part):
     """The audit of a class."""
 
@@ -110,10 +56,10 @@ class ClassEvidence(_Part):
     concept_set: str
     source: str
     settings: dict[str, Any]
-    shares: list[ShareEvidence]
-    chance: list[ChanceEvidence]
-    concepts: list[ConceptEvidence]
-    components: list[ComponentEvidence]
+    shares: list[ShareRow]
+    chance: list[NullShareRow]
+    concepts: list[ConceptRow]
+    components: list[ComponentRow]
 
     @classmethod
     def of(cls, audit: Audit, name: str) -> ClassEvidence:
@@ -132,7 +78,7 @@ class ClassEvidence(_Part):
             )
         )
 
-    def share(self, verdict: Verdict) -> ShareEvidence:
+    def share(self, verdict: Verdict) -> ShareRow:
         """Return the share of a verdict over all layers."""
         return next(s for s in self.shares if s.layer == "all" and s.verdict == verdict)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from semlens.lenses.audit.audit_rows import ShareRow
+from semlens.lenses.audit.class_verdict import FLAGGED
 from semlens.lenses.audit.relevance_shares import VERDICTS
-from semlens.lenses.audit.standing import FLAGGED
-from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, ShareEvidence
+from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile
 from semlens.wording import p_text
 
 NAMED = 4
@@ -128,7 +129,7 @@ def _results(classes: Sequence[ClassEvidence]) -> str:
     return _table(head, rows) + note
 
 
-def _range(share: ShareEvidence) -> str:
+def _range(share: ShareRow) -> str:
     low, high = share.by_relevance_low, share.by_relevance_high
     text = f"{100 * share.by_relevance:.1f} %"
     return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"

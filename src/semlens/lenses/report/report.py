@@ -14,20 +14,21 @@ from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage
 from semlens.errors import RecipeError
 from semlens.lens import lens
-from semlens.lenses.audit.audit import audit as run_audit
+from semlens.lenses.audit.audit import audit_class
 from semlens.lenses.audit.audit_records import (
     LEVEL,
     AuditRecord,
+    AuditSettings,
     Level,
     Seed,
     Threshold,
     audit_records,
 )
 from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.class_verdict import Experiment, SpeaksOfClasses
 from semlens.lenses.audit.model_test import Spurious
 from semlens.lenses.audit.model_test import model_test as run_model_test
-from semlens.lenses.audit.saved_audits import marked_audit
-from semlens.lenses.audit.standing import Experiment, SpeaksOfClasses
+from semlens.lenses.audit.saved_audits import reviewed_audit
 from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.classes import class_name
 from semlens.lenses.concepts import ConceptSet
@@ -176,15 +177,13 @@ def report(
     DataError
         If a file has another format.
     """
-    settings: dict[str, Any] = {
-        "layers": layers, "minimum": minimum, "level": level, "threshold": threshold, "seed": seed,
-    }  # fmt: skip
+    settings = AuditSettings.of(layers, minimum, level, threshold, seed)
     record = None if saved is None else _saved_record(database, saved, target, concepts)
     if record is not None:
         target, concepts = record.target, replace(record.concepts, target=None)
-        settings = record.settings.as_arguments()
+        settings = record.settings
     index, concept_set = class_and_concepts(database, target, concepts)
-    name, layers = class_name(database, index), settings["layers"]
+    name, layers = class_name(database, index), settings.layers
     inserted = as_artefacts(artefacts)
     date = datetime.date.today() if date is None else parse_date(date)
     database.rows(layers)  # raises for an unknown layer before anything is computed
@@ -220,7 +219,7 @@ def report(
         for one in lenses
     ]
     judged: Audit | SkippedSection = made(
-        audit, lambda: run_audit(database, index, concept_set, **settings)
+        audit, lambda: audit_class(database, index, concept_set, settings)
     )
     strange: Unexpected | SkippedSection = made(
         unexpected, lambda: class_unexpected(database, index, concept_set, judged)
@@ -235,7 +234,7 @@ def report(
     )
     repair = made(before_after, lambda: class_repair(database, judged, record), "repair")
     if record is not None and not isinstance(judged, SkippedSection):
-        judged = marked_audit(judged, record.reviews)
+        judged = reviewed_audit(judged, record.reviews)
     scores = compute_scores(database)
     own = [one.section(answer, name, shown) for one, answer in zip(lenses, answers, strict=True)]
     body = [

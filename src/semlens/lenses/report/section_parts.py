@@ -19,8 +19,8 @@ from semlens.errors import DataError, RecipeError, SemlensError
 from semlens.lenses.audit.audit_records import AuditRecord
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.concepts import ConceptSet
+from semlens.lenses.correct.ablation_preview import components_to_remove
 from semlens.lenses.correct.before_after import BeforeAfter, before_after
-from semlens.lenses.correct.repair_selection import components_to_remove
 from semlens.lenses.describe.concept_map import ConceptMap, concept_map
 from semlens.lenses.describe.unexpected import Unexpected, unexpected
 from semlens.lenses.graph.attribution_graph import attribution_graph

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from semlens.errors import DataError, shortened
-from semlens.lenses.saved_json import format_error, read_saved
+from semlens.lenses.result import format_error, read_saved
 from semlens.lenses.study.tasks import PROTOCOLS, TASKS, Measure, Protocol
 from semlens.regular_files import read_text
 

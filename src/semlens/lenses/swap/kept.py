@@ -15,7 +15,7 @@ import pandas as pd
 
 from semlens.draw.encode_images import decode_image, encode_webp
 from semlens.errors import StoreError
-from semlens.lenses.audit.standing import Experiment
+from semlens.lenses.audit.class_verdict import Experiment
 from semlens.lenses.swap.swap_result import Pasted, Swap, corrected
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database

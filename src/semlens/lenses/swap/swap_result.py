@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 
 from semlens.draw.text_table import titled_table
 from semlens.figures import FigureSpec, Panel, PictureRow, Pictures, Series, Values
-from semlens.lenses.audit.standing import Experiment
+from semlens.lenses.audit.class_verdict import Experiment
 from semlens.lenses.result import Result, Section
 from semlens.lenses.swap.effect import ALPHA
 from semlens.lenses.swap.parts import PARTS, WORDS, Part

@@ -10,8 +10,8 @@ from semlens.concept_database import ConceptDatabase
 from semlens.lenses.audit.audit import SIDES
 from semlens.lenses.audit.audit_records import AuditRecord, ListedConcept
 from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.audit.relevance_shares import Verdict
-from semlens.lenses.audit.standing import Kind, Standing
+from semlens.lenses.audit.audit_rows import ComponentRow, ConceptRow, NullShareRow, ShareRow
+from semlens.lenses.audit.class_verdict import ClassVerdict, Kind
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.resolve_concepts import class_of
 from semlens.lenses.result import plain
@@ -65,62 +65,11 @@ class SavedAuditsResponse(BaseModel):
     """Whether the embedder embeds texts."""
 
 
-class ShareRow(BaseModel):
-    """Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn."""
-
-    layer: str
-    verdict: Verdict
-    components: int
-    by_number: float
-    by_number_low: float | None
-    by_number_high: float | None
-    by_relevance: float
-    by_relevance_low: float | None
-    by_relevance_high: float | None
-
-
-class NullShareRow(BaseModel):
-    """Relevance claimed by a list, compared with random concept sets of the same size."""
-
-    side: str
-    layer: str
-    share: float
-    expected: float
-    p_value: float
-
-
-class ConceptRow(BaseModel):
-    """Components whose best concept this is, and their relevance."""
-
-    concept: str
-    kind: str
-    category: str
-    components: int
-    relevance: float
-    contrast: float | None
-    """Association with the class's relevance, beyond that of the other classes."""
-    contrast_others: float | None
-    """The largest contrast of another class."""
-    p_value: float | None
-
-
-class AuditedComponent(BaseModel):
+class AuditedComponent(ComponentRow):
     """A relevant component; fields of a list that is empty are null."""
 
-    component: str
-    layer: str
-    mean: float
-    max: float
     weight: float
     """Share of the relevance of all layers."""
-    verdict: Verdict
-    certainty: float | None
-    valid: float | None
-    valid_concept: str | None
-    valid_threshold: float | None
-    spurious: float | None
-    spurious_concept: str | None
-    spurious_threshold: float | None
 
 
 class StandingResponse(BaseModel):
@@ -204,11 +153,11 @@ def audit_response(result: Audit) -> AuditResponse:
         shares=records(ShareRow, result.shares),
         null_shares=records(NullShareRow, result.chance),
         concepts=records(ConceptRow, result.summary),
-        components=records(AuditedComponent, result.frame.assign(weight=result.weights)),
+        components=records(AuditedComponent, result.to_pandas().assign(weight=result.weights)),
     )
 
 
-def standing_response(standing: Standing) -> StandingResponse:
+def standing_response(standing: ClassVerdict) -> StandingResponse:
     """Return a standing as a response, with the page's quotes."""
     values = {name: getattr(standing, name) for name in _STANDING}
     texts = {name: getattr(standing, name)(CURLY) for name in ("headline", "sentence", "shares")}

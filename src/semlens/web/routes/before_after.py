@@ -19,10 +19,14 @@ from semlens.draw.html import webp_uri
 from semlens.errors import DataError, StoreError
 from semlens.lenses.audit.saved_audits import reviews_of
 from semlens.lenses.classes import class_name
-from semlens.lenses.correct.ablation_preview import Predictions, RateChange
+from semlens.lenses.correct.ablation_preview import (
+    Predictions,
+    RateChange,
+    by_relevance,
+    components_to_remove,
+)
 from semlens.lenses.correct.before_after import BeforeAfter, before_after
 from semlens.lenses.correct.mark import Mark
-from semlens.lenses.correct.repair_selection import by_relevance, components_to_remove
 from semlens.lenses.result import plain
 from semlens.recipe import fingerprint
 from semlens.types import Component
@@ -30,9 +34,9 @@ from semlens.version import __version__
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
 from semlens.web.errors import HttpError
 from semlens.web.responses import RequestModel
-from semlens.web.routes.artefact_requests import correction_commands
 from semlens.web.routes.audits import get_audit, run_audit
 from semlens.web.routes.classes import class_samples
+from semlens.web.routes.model_test import correction_commands
 from semlens.web.routes.verdicts import spurious_of_alarm
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])

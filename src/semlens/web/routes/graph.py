@@ -14,20 +14,20 @@ from semlens.draw.graph_layout import GraphEdge, GraphNode
 from semlens.errors import SemlensError
 from semlens.lenses.classes import class_name
 from semlens.lenses.graph.attribution_graph import MINIMUM, prune_graph
-from semlens.lenses.graph.graph_layers import graph_layers
 from semlens.lenses.graph.graph_result import AttributionGraph
 from semlens.lenses.graph.relevance_trace import (
     IMAGES,
     MAX_COMPONENTS,
     GraphTrace,
+    graph_layers,
     trace_class,
 )
 from semlens.types import Component
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
-from semlens.web.class_images import images_of_class
 from semlens.web.jobs import JobPending
 from semlens.web.label_sources import label_source
 from semlens.web.routes.classes import component_labels
+from semlens.web.routes.pictures import images_of_class
 from semlens.web.routes.verdicts import class_verdicts
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])

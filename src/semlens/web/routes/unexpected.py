@@ -93,8 +93,7 @@ def class_unexpected(
     settings: dict[str, Any] = {}
     if verdicts.components:
         audit = verdicts.audit
-        saved = {} if audit is None else db.audits.get(audit).settings.as_arguments()
-        minimum = saved.get("minimum", MINIMUM)
+        minimum = MINIMUM if audit is None else db.audits.get(audit).settings.minimum
         concepts = concepts_by_class(db, files=False)[0][c].concepts
         settings = {"concepts": concepts, "components": names, "minimum": minimum}
     result = state.jobs.result(

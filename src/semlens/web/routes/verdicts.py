@@ -16,7 +16,7 @@ from semlens.errors import SemlensError, StoreError
 from semlens.lenses.audit.audit_records import AuditRecord
 from semlens.lenses.audit.audit_result import Audit, verdict_keys
 from semlens.lenses.audit.relevance_shares import Verdict
-from semlens.lenses.audit.saved_audits import reviews_of, with_marks
+from semlens.lenses.audit.saved_audits import reviews_of, with_reviews
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
 from semlens.lenses.classes import class_name
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
@@ -270,7 +270,7 @@ def _verdicts(
 ) -> Verdicts:
     """Return the verdicts, or raise JobPending while classes are being audited."""
     result = _audited(context, state, resolved, _key(context, resolved))
-    return with_marks(context.db, result)  # not a part of the job: marks change without it
+    return with_reviews(context.db, result)  # not a part of the job: marks change without it
 
 
 def _key(context: ModelContext, resolved: dict[int, ResolvedConcepts]) -> str:

@@ -1,4 +1,4 @@
-"""Sweep: audits of many classes, each with its own concepts (paper, 4.2 and Fig. 3b)."""
+"""ClassAudits: audits of many classes, each with its own concepts (paper, 4.2 and Fig. 3b)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from semlens.lenses.audit.audit import (
     Resamples,
     Seed,
     Threshold,
-    audit,
+    audit_class,
 )
+from semlens.lenses.audit.audit_records import AuditSettings
 from semlens.lenses.audit.audit_result import Audit
+from semlens.lenses.audit.class_verdict import FLAGGED, ClassVerdict, overall
 from semlens.lenses.audit.relevance_shares import VERDICTS
-from semlens.lenses.audit.standing import FLAGGED, Standing, overall
 from semlens.lenses.class_relevance import MINIMUM, Minimum
 from semlens.lenses.classes import class_name
 from semlens.lenses.resolve_concepts import ClassConcepts, concepts_by_class, no_class_error
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep(Result):
+class ClassAudits(Result):
     """One audit per class.
 
     Parameters
@@ -72,7 +73,7 @@ class Sweep(Result):
         )
 
     @cached_property
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[ClassVerdict]:
         """The standing of each class, in the order of the audits."""
         return [replace(audit.standing, name=name) for name, audit in self.audits.items()]
 
@@ -144,7 +145,7 @@ def audit_all(
     background: Background = BACKGROUND,
     resamples: Resamples = RESAMPLES,
     seed: Seed = 0,
-) -> Sweep:
+) -> ClassAudits:
     """Audit every class that has concepts, each with its own.
 
     Parameters that are not listed are those of :func:`audit`.
@@ -165,6 +166,7 @@ def audit_all(
     RelevanceError
         If the database has no relevance for any of the classes.
     """
+    settings = AuditSettings.of(layers, minimum, level, threshold, seed)
     resolved, skipped = concepts_by_class(database, concepts)
     audits: dict[str, Audit] = {}
     for done, (class_index, by_class) in enumerate(resolved.items()):
@@ -173,11 +175,9 @@ def audit_all(
         # two classes may share a name
         name = name if name not in audits else f"{name} ({class_index})"
         try:
-            audits[name] = audit(
-                database, class_index, by_class.concepts, layers=layers, minimum=minimum,
-                level=level, threshold=threshold, background=background, resamples=resamples,
-                seed=seed,
-            )  # fmt: skip
+            audits[name] = audit_class(
+                database, class_index, by_class.concepts, settings, background, resamples
+            )
         except (RelevanceError, ConceptError) as error:  # the other audits still run
             skipped[name] = error
     report_progress("auditing", len(resolved), len(resolved))
@@ -188,4 +188,4 @@ def audit_all(
         name: replace(one, others=[p[other] for other in audits if other != name])
         for name, one in audits.items()
     }
-    return Sweep(together, {name: error.value for name, error in skipped.items()}, level)
+    return ClassAudits(together, {name: error.value for name, error in skipped.items()}, level)

@@ -1,4 +1,4 @@
-"""The standing of a class: alarm, suspicion or no alarm, in the same words everywhere.
+"""The verdict on a class, its standing: alarm, suspicion or no alarm, in the same words everywhere.
 
 The p-value says how likely the evidence is by chance if this class alone was tested. Of many
 classes, some are far out by chance. The p-values of all classes that were tested together are
@@ -62,8 +62,8 @@ class SpeaksOfClasses(Protocol):
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The standing of a class.
+class ClassVerdict:
+    """Whether a class raises the alarm, and why: its standing.
 
     Parameters
     ----------
@@ -147,22 +147,26 @@ class Standing:
 
     def sentence(self, quotes: str = STRAIGHT) -> str:
         """Return what was tested and what was found, with the p-value and the q-value."""
-        return unbroken(self._sentence(quotes), quotes)
+        text = self._of_concepts(quotes)
+        if self.found is not None:
+            finding = self._of_experiment(self.found, quotes)
+            if self.by_concepts == "no verdict":
+                text = f"No spurious concept is listed, but {finding}"
+            elif self.by_concepts == "no alarm":
+                text = f"No concept raises the alarm ({self.numbers}), but {finding}"
+            else:
+                text = f"{text} Besides, {finding}"
+        return unbroken(text, quotes)
 
-    def _sentence(self, quotes: str) -> str:
-        found = self.found
-        if found is None:
-            return self._of_concepts(quotes)
-        experiment = (
-            f"the {found.name} finds that {found.parts}, {found.act} the logit of "
-            f"{quoted(self.name, quotes)} ({p_text(found.p_value)}, corrected for "
-            f"{count(found.tests, 'test')} in {count(found.experiments, 'experiment')})."
+    def _of_experiment(self, experiment: Experiment, quotes: str) -> str:
+        """Return what an experiment finds, as the end of a sentence."""
+        tests = (
+            f"{count(experiment.tests, 'test')} in {count(experiment.experiments, 'experiment')}"
         )
-        if self.by_concepts == "no verdict":
-            return f"No spurious concept is listed, but {experiment}"
-        if self.by_concepts == "no alarm":
-            return f"No concept raises the alarm ({self.numbers}), but {experiment}"
-        return f"{self._of_concepts(quotes)} Besides, {experiment}"
+        return (
+            f"the {experiment.name} finds that {experiment.parts}, {experiment.act} the logit of "
+            f"{quoted(self.name, quotes)} ({p_text(experiment.p_value)}, corrected for {tests})."
+        )
 
     def shares(self, quotes: str = STRAIGHT) -> str:
         """Return how much of the class's relevance matches spurious concepts."""
@@ -197,12 +201,12 @@ class Standing:
         return f"{name} {text} ({self.numbers})."
 
 
-def standing(
+def class_verdict(
     row: Mapping[Any, Any],
     others: Iterable[float],
     level: float,
     experiments: Sequence[Experiment] = (),
-) -> Standing:
+) -> ClassVerdict:
     """Return the standing of a class.
 
     Parameters
@@ -226,7 +230,7 @@ def standing(
         q = float(false_discovery_control([p, *family])[0])
         kind = "alarm" if q <= level else "suspicion" if p <= level else "no alarm"
     found = [one for one in experiments if one.p_value <= level]
-    return Standing(
+    return ClassVerdict(
         name=row["class"],
         by_concepts=kind,
         p_value=p,
@@ -240,18 +244,20 @@ def standing(
     )
 
 
-def standings(
+def class_verdicts(
     rows: Sequence[Mapping[Any, Any]],
     levels: Sequence[float],
     experiments: Sequence[Sequence[Experiment]],
-) -> list[Standing]:
+) -> list[ClassVerdict]:
     """Return the standings of classes that were tested together, in the order of ``rows``."""
     p = [float(row["p_value"]) for row in rows]
     others = [[*p[:i], *p[i + 1 :]] for i in range(len(p))]
-    return [standing(*values) for values in zip(rows, others, levels, experiments, strict=True)]
+    return [
+        class_verdict(*values) for values in zip(rows, others, levels, experiments, strict=True)
+    ]
 
 
-def overall(classes: Sequence[Standing], quotes: str = STRAIGHT) -> str:
+def overall(classes: Sequence[ClassVerdict], quotes: str = STRAIGHT) -> str:
     """Return the finding on all classes in one sentence."""
     tested = [one for one in classes if one.kind != "no verdict"]
     if not tested:
@@ -278,7 +284,7 @@ def overall(classes: Sequence[Standing], quotes: str = STRAIGHT) -> str:
     )
 
 
-def _named(classes: Sequence[Standing], quotes: str) -> str:
+def _named(classes: Sequence[ClassVerdict], quotes: str) -> str:
     """Name the first classes, with what they rely on."""
     named = [f"{quoted(one.name, quotes)} {one.headline(quotes)}" for one in classes[:NAMED]]
     more = len(classes) - NAMED

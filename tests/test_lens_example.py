@@ -1,0 +1,130 @@
+"""The outside package of ``examples/lens``, installed with pip: every view has its question."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
+
+VIEWS = """
+import json, sys, time
+import semlens as sl
+from fastapi.testclient import TestClient
+from semlens.mcp.tools import tools
+from semlens.testing import check_lens
+from semlens.web.app import create_app
+from semlens_example_lens import crop_shapes
+
+path = sys.argv[1]
+db = sl.open(path)
+found = db.crop_shapes(layers="layer3", top=3)
+assert "crop_shapes" in dir(db)
+try:
+    db.crop_shape
+except AttributeError as error:
+    missing = str(error)
+check_lens(crop_shapes, db)
+with TestClient(create_app([db]), base_url="http://localhost") as client:
+    lenses = client.get("/api/v1/lenses").json()["lenses"]
+    listed = [lens for lens in lenses if lens["name"] == "crop_shapes"]
+    ask = "/api/v1/models/0/lenses/crop_shapes"
+    answer = client.post(ask, json={"layers": ["layer3"], "top": 3})
+    while answer.status_code == 202:
+        time.sleep(0.05)
+        answer = client.post(ask, json={"layers": ["layer3"], "top": 3})
+    refused = client.post(ask, json={"layers": ["nowhere"]})
+    while refused.status_code == 202:
+        time.sleep(0.05)
+        refused = client.post(ask, json={"layers": ["nowhere"]})
+tool = tools()["crop_shapes"]
+print(json.dumps({
+    "rows": found.to_json()["components"], "summary": found.summary, "missing": missing,
+    "listed": listed, "answer": answer.json(), "refused": refused.status_code,
+    "tool": {"schema": tool.schema, "text": tool.description},
+}))
+"""
+BROKEN = '[semlens.lenses]\nbroken = "no_such_module:broken"\n'.replace('"', "")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Python of an environment in which pip has installed the example; it runs a command."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    [site] = folder.glob("lib/python*/site-packages")
+    seen = [ROOT / "src", sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    (site / "seen.pth").write_text("\n".join(map(str, dict.fromkeys(seen))))
+    program = folder / "bin/python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", program, "install", "--quiet", "--no-deps",
+         "--no-build-isolation", ROOT / "examples/lens"], check=True,
+    )  # fmt: skip
+    metadata = site / "broken-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(BROKEN)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"COLUMNS": "160"}
+
+    def run(*words: object, code: int = 0, cwd: Path = folder) -> str:
+        ended = subprocess.run(
+            [program, *map(str, words)], capture_output=True, text=True, env=environment, cwd=cwd
+        )
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        return ended.stdout + (ended.stderr if code else "")
+
+    return run
+
+
+def test_the_command_is_listed_and_another_that_cannot_be_imported_with_the_reason(python):
+    text = python("-m", "semlens.cli", "--help")
+    panel = text.partition("Describe")[2].partition("╰")[0]
+    assert "crop-shapes" in panel
+    assert "Measure how long or wide the crops" in panel
+    assert "broken" in text.partition("Not usable")[2]
+    assert "cannot be imported (ModuleNotFoundError" in " ".join(text.split())
+    assert "audit" in text and "No such module" not in text
+    error = python("-m", "semlens.cli", "broken", "x.semlens", code=1)
+    assert "LensError" in error and "Update, repair or uninstall the package." in error
+
+
+def test_the_command_answers_saves_and_refuses(python, demo, tmp_path):
+    usage = python("-m", "semlens.cli", "crop-shapes", "--help")
+    assert "--examples" in usage and "--layer,--layers" in usage
+    words = ["-m", "semlens.cli", "crop-shapes", demo, "--layer", "layer3", "--top", "4"]
+    printed = json.loads(python(*words, "--json", "--save", "shapes.png", cwd=tmp_path))
+    assert {"component", "aspect", "low", "high", "side"} <= set(printed["components"][0])
+    assert Image.open(tmp_path / "shapes.png").width > 200
+    assert "components, " in python(*words)
+    assert "'nowhere'" in python(*words[:-4], "--layer", "nowhere", code=1)
+    meant = python("-m", "semlens.cli", "crop-shape", demo, code=2)
+    assert "semlens crop-shapes" in meant
+
+
+def test_python_http_and_agents_have_it(python, demo):
+    said = json.loads(python("-c", VIEWS, demo).splitlines()[-1])
+    shapes = said["rows"]
+    elongation = [max(row["aspect"], 1 / row["aspect"]) for row in shapes]
+    assert elongation == sorted(elongation, reverse=True)
+    assert said["summary"].startswith(f"Of {len(shapes)} components")
+    assert "'crop_shape'" in said["missing"] and "crop_shapes" in said["missing"]
+    [listed] = said["listed"]
+    assert (listed["group"], listed["title"]) == ("Describe", "Crop shapes")
+    assert {"layers", "examples", "top"} == set(listed["settings"]["properties"])
+    assert said["answer"]["sentences"] == [said["summary"]]
+    [panel] = said["answer"]["figure"]["panels"]
+    assert (panel["form"], len(panel["rows"])) == ("components", 3)
+    assert said["refused"] == 404  # an unknown layer, as everywhere
+    assert {"layers", "examples", "top", "rows", "picture", "database"} == set(
+        said["tool"]["schema"]["properties"]
+    )
+    assert said["tool"]["text"].startswith("Measure how long or wide")
