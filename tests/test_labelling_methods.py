@@ -19,12 +19,11 @@ from semlens.lenses.labelling.clip_dissect import (
     fit_temperature,
     separation,
 )
-from semlens.lenses.labelling.contrastive_projection import ContrastiveProjection
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.invert import AnnotatedInvert, Invert
 from semlens.lenses.labelling.linear_explanation import Correlation, LinearExplanation
 from semlens.lenses.labelling.registry import RandomLabels
-from semlens.lenses.labelling.semantic_lens import SemanticLens
+from semlens.lenses.labelling.semantic_lens import ContrastiveProjection, SemanticLens
 from semlens.lenses.labelling.vote import ExampleVote, Vote
 from semlens.lenses.labelling.weighted_dissect import WeightedDissect
 

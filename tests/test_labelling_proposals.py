@@ -11,9 +11,8 @@ import semlens as sl
 from semlens.data.image_folder import ImageFolder
 from semlens.draw.example_picture import example_crop
 from semlens.errors import ConceptError
-from semlens.lenses.labelling.caption_model import CELL, CaptionModel, grid
 from semlens.lenses.labelling.database_evidence import layer_evidence
-from semlens.lenses.labelling.proposals import propose_words
+from semlens.lenses.labelling.proposals import CELL, CaptionModel, grid, propose_words
 from semlens.lenses.labelling.registry import make_labeller
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.models.subject import SubjectModel

@@ -22,9 +22,8 @@ from semlens.lenses.netdissect import score_thresholds
 from semlens.lenses.netdissect.input_masks import InputMasks
 from semlens.lenses.netdissect.mask_folder import load_masks
 from semlens.lenses.netdissect.netdissect import find_overlap, find_thresholds
-from semlens.lenses.netdissect.overlap import CellCounts, Overlap
+from semlens.lenses.netdissect.overlap import CellCounts, Overlap, orders_for, shifted_p_values
 from semlens.lenses.netdissect.score_thresholds import UpperQuantile
-from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
 from semlens.models.demo import DemoNet, preprocess
 from semlens.models.subject import SubjectModel
 

@@ -14,7 +14,7 @@ from conftest import assert_says
 from semlens.embedders.huggingface import has_text_tower
 from semlens.embedders.load import load_embedder
 from semlens.errors import ConceptError, EmbedderError, ModelError
-from semlens.lenses.labelling.caption_model import CaptionModel
+from semlens.lenses.labelling.proposals import CaptionModel
 from semlens.models.load import load_model
 from semlens.models.model_libraries import image_processor
 

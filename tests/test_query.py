@@ -20,8 +20,7 @@ from semlens.lenses.labelling.labels import Labels
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES
 from semlens.lenses.search.label_search import search_labels
 from semlens.lenses.search.query import make_query
-from semlens.lenses.search.scale import plain_number
-from semlens.lenses.search.search import alignments, rank
+from semlens.lenses.search.search import alignments, plain_number, rank
 from semlens.models.subject import SubjectModel
 
 LAYERS = ["first", "second"]

@@ -17,8 +17,10 @@ from torch import nn
 import semlens as sl
 from semlens.errors import DataError, RecipeError, StoreError
 from semlens.lenses.study.odd_one_out import answer_all
-from semlens.lenses.study.sampling import Sampler, draw_questions, examples_needed
-from semlens.lenses.study.set_measures import (
+from semlens.lenses.study.sampling import (
+    Sampler,
+    draw_questions,
+    examples_needed,
     odd_set,
     odd_similarity,
     set_clarity,

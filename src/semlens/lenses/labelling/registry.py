@@ -12,12 +12,11 @@ from jaxtyping import Float32
 
 from semlens.errors import RecipeError, nearest
 from semlens.lenses.labelling.clip_dissect import WPMI, CosCubed, RankReorder, SoftWPMI
-from semlens.lenses.labelling.contrastive_projection import ContrastiveProjection
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.invert import AnnotatedInvert, Invert
 from semlens.lenses.labelling.labeller import Labeller, Need
 from semlens.lenses.labelling.linear_explanation import Correlation, LinearExplanation
-from semlens.lenses.labelling.semantic_lens import SemanticLens
+from semlens.lenses.labelling.semantic_lens import ContrastiveProjection, SemanticLens
 from semlens.lenses.labelling.vote import ExampleVote, Vote
 from semlens.lenses.labelling.weighted_dissect import WeightedDissect
 from semlens.plug_ins import LABELLERS, owner, plug_ins

@@ -26,9 +26,8 @@ from semlens.figures import FigureSpec, PictureRow, Pictures, Series, Values
 from semlens.lens import lens
 from semlens.lenses.netdissect.labelled_images import LabelledImages, labelled_images
 from semlens.lenses.netdissect.layer_maps import layers_with_maps, stream_maps, upsampled
-from semlens.lenses.netdissect.overlap import Overlap
+from semlens.lenses.netdissect.overlap import Overlap, orders_for, shifted_p_values
 from semlens.lenses.netdissect.score_thresholds import UpperQuantile
-from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
 from semlens.lenses.result import Result, Section
 from semlens.models.subject import input_pictures
 from semlens.settings import setting

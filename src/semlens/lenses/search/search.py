@@ -17,17 +17,71 @@ from semlens.draw.example_sheet import Meter, sheet
 from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table, text_bar
 from semlens.lens import lens
+from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.component_labels import saved_names
 from semlens.lenses.noise import cached_on_database
-from semlens.lenses.query_embedding import SEARCH_TEMPLATES, ImageLike, unit
+from semlens.lenses.query_embedding import (
+    SEARCH_TEMPLATES,
+    ImageLike,
+    QueryEmbedding,
+    directions,
+    embed_texts,
+    null_vector,
+    unit,
+)
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.lenses.search.made_up import made_up_thresholds
 from semlens.lenses.search.noise import search_thresholds
 from semlens.lenses.search.query import Query, make_query
-from semlens.lenses.search.scale import PICTURES, words_scale
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Layers
+
+VOCABULARY, STEP = "paper-vocabulary", 10
+"""The words that set the scale: every tenth of this set, from all of its categories."""
+PICTURES = 1.0
+"""A full bar for queries with images or components: the largest cosine."""
+_STEPS = np.array([1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10])
+
+
+def words_scale(database: Database) -> float:
+    """Return the alignment of a full bar, for queries by words: it is kept in the database.
+
+    It is the same for all queries, so that their bars compare: one that started at the best hit of
+    its own query would be full for a query that nothing answers.
+
+    The largest alignment of any component with any of 68 words, rounded up to a plain number.
+    """
+
+    def largest() -> float:
+        words = [concept.name for concept in ConceptSet.load(VOCABULARY).concepts[::STEP]]
+
+        def compute() -> pd.DataFrame:
+            embedder = database.embedder
+            vectors = embed_texts(embedder, words, SEARCH_TEMPLATES)
+            null = null_vector(embedder, SEARCH_TEMPLATES)
+            query = QueryEmbedding(vectors, tuple(words), null, embedder.fingerprint)
+            rows = np.flatnonzero(database.has_examples)
+            products = database.products(directions(query), rows)
+            return pd.DataFrame({"largest": [float(products.max(initial=0))]})
+
+        digests = [digest for name in database.layers for digest in database.digests(name)]
+        key = [database.manifest.embedder.fingerprint, words, list(SEARCH_TEMPLATES), digests]
+        return float(database.cached("search-scale", key, compute)["largest"].iloc[0])
+
+    return plain_number(cached_on_database(database, ("search-scale",), largest))
+
+
+def plain_number(value: float) -> float:
+    """Round a positive number up to one or two digits: 1, 1.5, 2, 2.5, 3, 4, 5, 6 or 8 times 10^k.
+
+    1 for numbers that are not positive.
+    """
+    if not value > 0:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    step = _STEPS[np.searchsorted(_STEPS, value / power * (1 - 1e-9))]
+    return float(f"{step * power:.2g}")
 
 
 @dataclass(frozen=True)
@@ -69,7 +123,7 @@ class Hits(Result):
     """Number of these that are above noise (:mod:`semlens.lenses.search.noise` and, for words,
     :mod:`semlens.lenses.search.made_up`)."""
     scale: float
-    """Alignment of a full bar, the same for all queries (:mod:`semlens.lenses.search.scale`)."""
+    """Alignment of a full bar, the same for all queries (:mod:`semlens.lenses.search.search`)."""
     database: Database
 
     def __len__(self) -> int:

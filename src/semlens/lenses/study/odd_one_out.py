@@ -16,8 +16,7 @@ from semlens.draw.text_table import rich_table
 from semlens.figures import FigureSpec, histograms
 from semlens.lens import lens
 from semlens.lenses.result import Result, Section
-from semlens.lenses.study.sampling import Sampler
-from semlens.lenses.study.set_measures import set_vectors
+from semlens.lenses.study.sampling import Sampler, set_vectors
 from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database

@@ -21,8 +21,11 @@ from semlens.figures import FigureSpec, histograms
 from semlens.lens import lens
 from semlens.lenses.result import TABLE_SUFFIXES, Result, Section
 from semlens.lenses.study.raters import share_right
-from semlens.lenses.study.sampling import Question, Sampler, draw_questions, examples_needed
-from semlens.lenses.study.set_measures import (
+from semlens.lenses.study.sampling import (
+    Question,
+    Sampler,
+    draw_questions,
+    examples_needed,
     odd_set,
     odd_similarity,
     set_clarity,

@@ -14,8 +14,7 @@ from semlens.lenses.result import plain
 from semlens.lenses.search.label_search import LabelHit, search_labels
 from semlens.lenses.search.made_up import measured_reach
 from semlens.lenses.search.query import Query, make_query
-from semlens.lenses.search.scale import words_scale
-from semlens.lenses.search.search import Hit, alignments, rank
+from semlens.lenses.search.search import Hit, alignments, rank, words_scale
 from semlens.lenses.search.suggested import SuggestedQuery, suggested_queries
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State
