@@ -42,7 +42,7 @@ def stability_plot(stability: np.ndarray, draws: int, title: str) -> Figure:
     stability
         float[n], a share of ``draws`` samples for each label.
     """
-    figure, (axes,) = new_figure(6, 2.8)
+    figure, (axes,) = new_figure(6.0, 2.8)
     shares = np.arange(draws + 1) / max(draws, 1)
     count = [(np.abs(stability - share) < 0.5 / max(draws, 1)).sum() for share in shares]
     axes.bar(shares, count, 0.8 / max(draws, 1), color=SERIES[0])
