@@ -18,7 +18,7 @@ import semlens as sl
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, ModelError, RelevanceError
-from semlens.lenses.statistics import leave_one_out
+from semlens.lenses.statistics.outliers import leave_one_out
 from semlens.lenses.swap.pairs import draw_pairs, plan_swap
 from semlens.lenses.swap.parts import border_region
 from semlens.models.subject import SubjectModel, input_pictures

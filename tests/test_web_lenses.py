@@ -17,6 +17,8 @@ from semlens.settings import remote_settings
 from semlens.web.app import create_app
 from semlens.web.routes.lenses import table_of
 
+KEYS = ("layer", "index", "sign")
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -63,7 +65,11 @@ def test_a_lens_answers_what_python_answers(db, client):
     expected = db.scores("first")
     section = expected.section()
     assert found["sentences"] == list(section.sentences)
-    assert [column["name"] for column in found["table"]["columns"]] == list(section.table)
+    names = [column["name"] for column in found["table"]["columns"]]
+    assert names == ["component", *(n for n in section.table if n not in KEYS)]
+    assert [row[0] for row in found["table"]["rows"]] == [
+        f"first:{number}" for number in range(len(section.table))
+    ]
     assert found["table"]["total"] == len(section.table)
     kinds = {column["name"]: column["kind"] for column in found["table"]["columns"]}
     assert kinds["clarity"] == "number"

@@ -1,25 +1,31 @@
-"""Static export: the page as a folder that works from disk or any web server, without semlens."""
+"""Static export: the page as a folder that works from disk or any web server, without semlens.
+
+An export of several models has a page that lists them, each with its finding.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from semlens.concept_database import ConceptDatabase
+from semlens.draw.html import component_card, render
 from semlens.errors import RelevanceError, ServeError
 from semlens.lenses.classes import find_class
+from semlens.lenses.describe.overview import notable_rows
 from semlens.progress import progress_bars
 from semlens.store.atomic_files import save_text
-from semlens.store.manifest import absolute_paths
+from semlens.store.manifest import absolute_paths, public_spec
 from semlens.types import Component
 from semlens.web.app import create_app
 from semlens.web.app_state import ModelContext
-from semlens.web.export_index import write_index
 from semlens.web.export_recorder import Recorder
 from semlens.web.export_requests import Exporter
 from semlens.web.page_build import static_folder
@@ -190,3 +196,35 @@ def _copy_page(folder: Path) -> None:
             "Install semlens again.",
         )
     save_text(folder / "index.html", export_page)
+
+
+INDEX = "models.html"
+PICTURES = 8
+
+
+def write_index(
+    folder: Path, contexts: Sequence[ModelContext], findings: Mapping[int, str]
+) -> None:
+    """Write the page; ``findings`` are the results of the audits of all classes, by model."""
+    models = [_model(context, findings.get(context.number, "")) for context in contexts]
+    embedders = {context.db.manifest.embedder.fingerprint for context in contexts}
+    comparable = models[0]["embedder"] if len(embedders) == 1 else None
+    save_text(folder / INDEX, render("models.html.j2", models=models, comparable=comparable))
+
+
+def _model(context: ModelContext, finding: str) -> dict[str, Any]:
+    db = context.db
+    manifest = db.manifest
+    first = notable_rows(db, 1).tolist() if manifest.recipe.thumbnails else []
+    return {
+        "name": context.name,
+        "link": quote(context.name, safe=""),
+        "finding": finding,
+        "spec": public_spec(manifest.model.spec),
+        "data": public_spec(manifest.data.spec),
+        "embedder": public_spec(manifest.embedder.spec),
+        "components": manifest.rows,
+        "images": manifest.samples,
+        "layers": list(db.layers),
+        "card": component_card(db, first[0], PICTURES) if first else None,
+    }

@@ -4,13 +4,13 @@
  * `lenses/saved_labels.py`).
  */
 import { ApiError } from "./errors";
-import type { ComponentPage, ComponentRow, SearchResponse } from "./types";
+import type { ComponentPage, ListedComponent, SearchResponse } from "./types";
 
 type Load = <T>(path: string) => Promise<T>;
 
 /** Table rows in a recorded response. */
 const STEP = 500;
-const tables = new Map<string, Promise<{ page: ComponentPage; rows: ComponentRow[] }>>();
+const tables = new Map<string, Promise<{ page: ComponentPage; rows: ListedComponent[] }>>();
 
 /** Compute the response for a path that was not recorded; undefined if that is impossible. */
 export async function computeResponse(path: string, load: Load): Promise<unknown> {
@@ -43,7 +43,7 @@ async function readTable(base: string, load: Load) {
 type Table = Awaited<ReturnType<typeof readTable>>;
 
 function pageOf({ page, rows }: Table, params: URLSearchParams): ComponentPage {
-  const sort = (params.get("sort") ?? "row") as keyof ComponentRow;
+  const sort = (params.get("sort") ?? "row") as keyof ListedComponent;
   const text = (params.get("text") ?? "").trim().toLowerCase();
   const measure = params.get("measure") as "clarity" | null;
   const [low, high] = [Number(params.get("low") ?? -Infinity), Number(params.get("high") ?? Infinity)];
@@ -66,7 +66,7 @@ function pageOf({ page, rows }: Table, params: URLSearchParams): ComponentPage {
   };
 }
 
-type Value = ComponentRow[keyof ComponentRow];
+type Value = ListedComponent[keyof ListedComponent];
 
 /** Unknown values come last in both directions. */
 function compare(a: Value, b: Value, direction: number): number {

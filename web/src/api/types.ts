@@ -219,7 +219,7 @@ export interface components {
             models: components["schemas"]["ComparedModel"][];
             matched: number;
             notes: string[];
-            measures: components["schemas"]["semlens__lenses__describe__score_distribution__Distribution"][];
+            measures: components["schemas"]["MeasureDistribution"][];
         };
         /** @description One of two compared models. */
         ComparedModel: {
@@ -251,7 +251,22 @@ export interface components {
             relevance: string | null;
             pending_scores: components["schemas"]["JobStatus"] | null;
             pending_labels: components["schemas"]["JobStatus"] | null;
-            rows: components["schemas"]["semlens__web__routes__components__ComponentRow"][];
+            rows: components["schemas"]["ListedComponent"][];
+        };
+        /** @description A component with a value, and an interval where one is known. */
+        ComponentRow: {
+            component: string;
+            value: number | null;
+            label?: string | null;
+            low?: number | null;
+            high?: number | null;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
+            /** @default  */
+            note: string;
         };
         /** @description The examples of a component in two clusters, and whether the split is real. */
         ComponentSenses: {
@@ -274,7 +289,7 @@ export interface components {
         /** @description Components with their crops and a value each. */
         Components: {
             title: string;
-            rows: components["schemas"]["semlens__figures__ComponentRow"][];
+            rows: components["schemas"]["ComponentRow"][];
             axis: string;
             reference?: number | null;
             limits?: [
@@ -376,10 +391,24 @@ export interface components {
             remedy: string;
             command?: string | null;
         };
+        /** @description A histogram of a group's values. */
+        Distribution: {
+            name: string;
+            edges: number[];
+            counts: number[];
+            median?: number | null;
+            /**
+             * @default neutral
+             * @enum {string}
+             */
+            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
+            /** @default  */
+            note: string;
+        };
         /** @description Histograms of several groups on one axis. */
         Distributions: {
             title: string;
-            groups: components["schemas"]["semlens__figures__Distribution"][];
+            groups: components["schemas"]["Distribution"][];
             axis: string;
             reference?: number | null;
             /**
@@ -638,6 +667,22 @@ export interface components {
             limits: string;
             suffixes: string[];
         };
+        /** @description A row of the component table; unknown values are null. */
+        ListedComponent: {
+            row: number;
+            component: string;
+            layer: string;
+            label: string | null;
+            confidence: number | null;
+            examples: number;
+            firing_rate: number | null;
+            maximum: number | null;
+            clarity: number | null;
+            redundancy: number | null;
+            polysemanticity: number | null;
+            relevance_mean: number | null;
+            relevance_max: number | null;
+        };
         /** @description One concept of a list: name, categories from the outermost, and paths of images. */
         ListedConcept: {
             text: string;
@@ -735,6 +780,13 @@ export interface components {
             reading: string;
             equation: string;
             better: string;
+        };
+        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
+        MeasureDistribution: {
+            measure: string;
+            meaning: components["schemas"]["MeasureDescription"];
+            edges: number[];
+            layers: components["schemas"]["LayerSummary"][];
         };
         /** @description A served database. */
         ModelInfo: {
@@ -1389,58 +1441,6 @@ export interface components {
             predicted_after: components["schemas"]["ScoreChange"];
             changes: components["schemas"]["ScoreChange"][];
         };
-        /** @description A component with a value, and an interval where one is known. */
-        semlens__figures__ComponentRow: {
-            component: string;
-            value: number | null;
-            label?: string | null;
-            low?: number | null;
-            high?: number | null;
-            /**
-             * @default neutral
-             * @enum {string}
-             */
-            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
-            /** @default  */
-            note: string;
-        };
-        /** @description A histogram of a group's values. */
-        semlens__figures__Distribution: {
-            name: string;
-            edges: number[];
-            counts: number[];
-            median?: number | null;
-            /**
-             * @default neutral
-             * @enum {string}
-             */
-            tone: "neutral" | "for" | "against" | "weak" | "valid" | "spurious" | "both" | "unexpected";
-            /** @default  */
-            note: string;
-        };
-        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
-        semlens__lenses__describe__score_distribution__Distribution: {
-            measure: string;
-            meaning: components["schemas"]["MeasureDescription"];
-            edges: number[];
-            layers: components["schemas"]["LayerSummary"][];
-        };
-        /** @description A row of the component table; unknown values are null. */
-        semlens__web__routes__components__ComponentRow: {
-            row: number;
-            component: string;
-            layer: string;
-            label: string | null;
-            confidence: number | null;
-            examples: number;
-            firing_rate: number | null;
-            maximum: number | null;
-            clarity: number | null;
-            redundancy: number | null;
-            polysemanticity: number | null;
-            relevance_mean: number | null;
-            relevance_max: number | null;
-        };
     };
     responses: never;
     parameters: never;
@@ -1471,6 +1471,7 @@ export type CompareResponse = components['schemas']['CompareResponse'];
 export type ComparedModel = components['schemas']['ComparedModel'];
 export type ComponentCard = components['schemas']['ComponentCard'];
 export type ComponentPage = components['schemas']['ComponentPage'];
+export type ComponentRow = components['schemas']['ComponentRow'];
 export type ComponentSenses = components['schemas']['ComponentSenses'];
 export type ComponentVerdict = components['schemas']['ComponentVerdict'];
 export type Components = components['schemas']['Components'];
@@ -1484,6 +1485,7 @@ export type CountedName = components['schemas']['CountedName'];
 export type Counterpart = components['schemas']['Counterpart'];
 export type Counts = components['schemas']['Counts'];
 export type DatabaseWarning = components['schemas']['DatabaseWarning'];
+export type Distribution = components['schemas']['Distribution'];
 export type Distributions = components['schemas']['Distributions'];
 export type DrivenClass = components['schemas']['DrivenClass'];
 export type Edge = components['schemas']['Edge'];
@@ -1511,6 +1513,7 @@ export type LayerSummary = components['schemas']['LayerSummary'];
 export type LensInfo = components['schemas']['LensInfo'];
 export type LensList = components['schemas']['LensList'];
 export type LensResult = components['schemas']['LensResult'];
+export type ListedComponent = components['schemas']['ListedComponent'];
 export type ListedConcept = components['schemas']['ListedConcept'];
 export type MapPlace = components['schemas']['MapPlace'];
 export type MapPlaces = components['schemas']['MapPlaces'];
@@ -1521,6 +1524,7 @@ export type Marks = components['schemas']['Marks'];
 export type Matrix = components['schemas']['Matrix'];
 export type Measure = components['schemas']['Measure'];
 export type MeasureDescription = components['schemas']['MeasureDescription'];
+export type MeasureDistribution = components['schemas']['MeasureDistribution'];
 export type ModelInfo = components['schemas']['ModelInfo'];
 export type ModelTestRequest = components['schemas']['ModelTestRequest'];
 export type ModelTestResponse = components['schemas']['ModelTestResponse'];
@@ -1582,9 +1586,5 @@ export type VectorStart = components['schemas']['VectorStart'];
 export type VerdictsResponse = components['schemas']['VerdictsResponse'];
 export type WithoutRequest = components['schemas']['WithoutRequest'];
 export type WithoutResponse = components['schemas']['WithoutResponse'];
-export type SemlensFiguresComponentRow = components['schemas']['semlens__figures__ComponentRow'];
-export type SemlensFiguresDistribution = components['schemas']['semlens__figures__Distribution'];
-export type SemlensLensesDescribeScoreDistributionDistribution = components['schemas']['semlens__lenses__describe__score_distribution__Distribution'];
-export type SemlensWebRoutesComponentsComponentRow = components['schemas']['semlens__web__routes__components__ComponentRow'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;

@@ -1,6 +1,7 @@
 /**
  * The hash contains the whole state of the page, so that every view has a link:
- * `#/m/MODEL/PAGE?q=stripe&layer=layer4&sel=layer4:17`.
+ * `#/m/MODEL/PAGE?q=stripe&layer=layer4&sel=layer4:17`. The page of lenses holds the name of one:
+ * `#/m/MODEL/lens/NAME`, or `#/lens/NAME` for the first model.
  */
 import { isStaticExport } from "../api/static-export";
 
@@ -13,17 +14,32 @@ export const PAGES = [
   "explain",
   "audit",
   "compare",
+  "lens",
 ] as const;
 /** Pages that others link to, without an entry in the navigation. */
 const LINKED = ["unexpected"] as const;
 export type Page = (typeof PAGES)[number] | (typeof LINKED)[number];
-/** Pages in the navigation: an export has no server that could run the model. */
-export const SHOWN_PAGES = PAGES.filter((page) => page !== "explain" || !isStaticExport());
+export const TITLES: Record<Page, string> = {
+  overview: "Overview",
+  search: "Search",
+  map: "Map",
+  components: "Components",
+  classes: "Classes",
+  explain: "Explain",
+  audit: "Audit",
+  compare: "Compare",
+  lens: "Lenses",
+  unexpected: "Unexpected",
+};
+/** Pages in the navigation: an export has no server that could run the model or answer. */
+export const SHOWN_PAGES = PAGES.filter((page) => !["explain", "lens"].includes(page) || !isStaticExport());
 
 type Value = string | number | boolean | null | undefined | readonly (string | number)[];
 
 export interface Change {
   page?: Page;
+  /** The lens, on their page. */
+  name?: string;
   model?: string;
   /**
    * Parameters to set; null removes one. The others are kept on the same page only: each page has
@@ -35,6 +51,7 @@ export interface Change {
 interface Parts {
   model: string;
   page: Page;
+  name: string;
   params: URLSearchParams;
   /** The address, if there is nothing at it. */
   unknown?: string;
@@ -42,14 +59,17 @@ interface Parts {
 
 function parse(hash: string): Parts {
   const [path = "", query = ""] = hash.replace(/^#/, "").split("?", 2);
-  const [start, marker, model, page, ...rest] = path.split("/");
-  const known = [...PAGES, ...LINKED].some((name) => name === page) && !rest.length;
+  const parts = path.split("/");
+  if (parts[1] === "lens") parts.splice(1, 0, "m", "");
+  const [start, marker, model, page, ...rest] = parts;
+  const known = [...PAGES, ...LINKED].some((name) => name === page) && rest.length <= Number(page === "lens");
   const isEmpty = !start && !marker;
   const isModel = !start && marker === "m" && (known || !page);
   return {
     ...(isEmpty || isModel ? {} : { unknown: decode(`#${path}`) }),
     model: marker === "m" ? decode(model ?? "") : "",
     page: [...PAGES, ...LINKED].find((name) => name === page) ?? "overview",
+    name: page === "lens" ? decode(rest[0] ?? "") : "",
     params: new URLSearchParams(query),
   };
 }
@@ -62,9 +82,10 @@ function decode(text: string): string {
   }
 }
 
-function format({ model, page, params }: Parts): string {
+function format({ model, page, name, params }: Parts): string {
   const query = params.toString();
-  return `#/m/${encodeURIComponent(model)}/${page}${query ? `?${query}` : ""}`;
+  const path = name ? `${page}/${encodeURIComponent(name)}` : page;
+  return `#/m/${encodeURIComponent(model)}/${path}${query ? `?${query}` : ""}`;
 }
 
 class Route {
@@ -88,6 +109,11 @@ class Route {
     return this.#parts.page;
   }
 
+  /** The name of the lens, on their page; else empty. */
+  get name(): string {
+    return this.#parts.name;
+  }
+
   /** One parameter, or null. */
   get(key: string): string | null {
     return this.#parts.params.get(key);
@@ -103,10 +129,12 @@ class Route {
     const now = this.#parts;
     const page = change.page ?? now.page;
     const model = change.model ?? now.model;
+    const name = page === "lens" ? (change.name ?? (now.page === page ? now.name : "")) : "";
     const params = new URLSearchParams();
     for (const [key, value] of now.params) {
-      if (page !== now.page) break;
-      if (model !== now.model && key !== "q" && key !== "without") continue;
+      if (page !== now.page || name !== now.name) break;
+      // an address without a model is about the first one
+      if (now.model && model !== now.model && key !== "q" && key !== "without") continue;
       params.append(key, value);
     }
     for (const [key, value] of Object.entries(change.params ?? {})) {
@@ -114,7 +142,7 @@ class Route {
       if (value === null || value === undefined || value === false || value === "") continue;
       for (const item of Array.isArray(value) ? value : [value]) params.append(key, String(item));
     }
-    return format({ model, page, params });
+    return format({ model, page, name, params });
   }
 
   /** Apply a change. `replace` adds no history entry (sliders, panning). */

@@ -64,7 +64,7 @@ class LayerSummary:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class MeasureDistribution:
     """One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``."""
 
     measure: str
@@ -73,7 +73,7 @@ class Distribution:
     layers: tuple[LayerSummary, ...]
 
 
-def distributions(scores: pd.DataFrame) -> list[Distribution]:
+def distributions(scores: pd.DataFrame) -> list[MeasureDistribution]:
     """Return the histogram of each measure per layer.
 
     Parameters
@@ -84,7 +84,7 @@ def distributions(scores: pd.DataFrame) -> list[Distribution]:
     return [_distribution(scores, measure) for measure in MEASURES]
 
 
-def _distribution(scores: pd.DataFrame, measure: str) -> Distribution:
+def _distribution(scores: pd.DataFrame, measure: str) -> MeasureDistribution:
     edges = _edges(scores[measure].to_numpy(np.float64))
     summaries: list[LayerSummary] = []
     for name, group in scores.groupby("layer", sort=False):
@@ -98,7 +98,7 @@ def _distribution(scores: pd.DataFrame, measure: str) -> Distribution:
                 tuple(np.quantile(values, (0.25, 0.5, 0.75)).tolist()) if len(values) else None,
             )
         )
-    return Distribution(measure, MEANINGS[measure], tuple(edges.tolist()), tuple(summaries))
+    return MeasureDistribution(measure, MEANINGS[measure], tuple(edges.tolist()), tuple(summaries))
 
 
 def _edges(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " e"]:

@@ -1,4 +1,4 @@
-"""Routes of audits: saved audits and their results."""
+"""Routes of audits: saved audits, their results, suspects, and what a person marks as spurious."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import pandas as pd
 from fastapi import APIRouter, Query, Response
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from semlens.concept_database import ConceptDatabase
 from semlens.errors import SemlensError
@@ -20,12 +20,19 @@ from semlens.lenses.audit.audit_records import (
 )
 from semlens.lenses.audit.audit_result import Audit, list_key
 from semlens.lenses.audit.concept_alignment import check_lists
+from semlens.lenses.audit.saved_audits import (
+    audit_of_reviews,
+    review_as_spurious,
+    reviewed_as_spurious,
+)
+from semlens.lenses.audit.suspects import LEVEL, suspects
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.concept_file import parse_upload, to_toml
 from semlens.lenses.concepts import ConceptSet, bundled_names
 from semlens.lenses.resolve_concepts import SAVED, sets_for
 from semlens.recipe import fingerprint
 from semlens.settings import Items
+from semlens.types import Component
 from semlens.web.app_state import AppState, Context, ModelContext, State, records
 from semlens.web.errors import not_found
 from semlens.web.responses import RequestModel, WholeText, csv, download
@@ -39,7 +46,7 @@ from semlens.web.routes.audit_responses import (
     saved_audit_response,
     set_info,
 )
-from semlens.web.routes.classes import ClassCount
+from semlens.web.routes.classes import ClassCount, class_samples
 
 Text = Annotated[str, Field(max_length=1000)]
 Terms = Annotated[Items[ListedConcept], Field(max_length=5000)]
@@ -55,23 +62,22 @@ class NewAudit(RequestModel):
     spurious: Terms = ()
     settings: AuditSettings = AuditSettings()
 
-    def concepts(self, db: ConceptDatabase) -> ConceptSet:
-        """Join the concept sets and the listed concepts.
+    def read(self, db: ConceptDatabase) -> tuple[int, ConceptSet, list[str]]:
+        """Return the class, its joined concepts, and the names of the concept sets among them.
 
         Raises
         ------
+        RelevanceError
+            If there is no such class.
         ConceptError
-            If a concept set is unknown.
+            If a concept set is unknown; file paths are refused.
         """
+        target = find_class(db, self.target)
+        sets = sets_for(db, self.from_sets, target, files=False)
         listed = [sanitized(concept).concept("valid") for concept in self.valid]
         listed += [sanitized(concept).concept("spurious") for concept in self.spurious]
-        return ConceptSet.join(
-            [*self.sets(db), ConceptSet(tuple(listed), self.name or "your concepts")]
-        )
-
-    def sets(self, db: ConceptDatabase) -> list[ConceptSet]:
-        """Return the concept sets for the class; file paths are refused."""
-        return sets_for(db, self.from_sets, find_class(db, self.target), files=False)
+        own = ConceptSet(tuple(listed), self.name or "your concepts")
+        return target, ConceptSet.join([*sets, own]), list(dict.fromkeys(s.name for s in sets))
 
 
 class AuditEdit(WholeText, AuditChanges):
@@ -156,12 +162,9 @@ def list_audits(context: Context) -> SavedAuditsResponse:
 @router.post("/audits", status_code=201)
 def save_audit(context: Context, request: NewAudit) -> SavedAuditResponse:
     """Save a new audit."""
+    target, concepts, sources = request.read(context.db)
     record = context.db.audits.add(
-        request.target,
-        request.concepts(context.db),
-        name=request.name,
-        sources=list(dict.fromkeys(concepts.name for concepts in request.sets(context.db))),
-        settings=request.settings,
+        target, concepts, name=request.name, sources=sources, settings=request.settings
     )
     return saved_audit_response(context.db, record)
 
@@ -169,8 +172,8 @@ def save_audit(context: Context, request: NewAudit) -> SavedAuditResponse:
 @router.post("/audits/preview")
 def preview_audit(context: Context, state: State, request: NewAudit) -> AuditResponse:
     """Run an audit without saving it."""
-    number = find_class(context.db, request.target)
-    concepts, settings = request.concepts(context.db), request.settings
+    number, concepts, _ = request.read(context.db)
+    settings = request.settings
     check_lists(concepts)
     inputs = (list_key(concepts), settings.model_dump(mode="json"))
     key = fingerprint(number, inputs, context.db.fingerprint)
@@ -262,3 +265,88 @@ def file_stem(record: AuditRecord) -> str:
     """Return a short file name without extension."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", record.name).strip("-").lower()
     return f"audit-{record.id}-{name}".rstrip("-")
+
+
+MAX_SUSPECTS = 12
+"""Suspects in a response."""
+
+
+class Suspect(BaseModel):
+    """A word or a cluster of the map that only this class relies on."""
+
+    kind: str
+    suspect: str
+    share: float
+    """Share of the class's relevance on components that match it."""
+    share_others: float
+    """The largest such share of another class."""
+    p_value: float
+    """Family-wise over all words and clusters."""
+    detected: bool
+    components: list[str]
+    """Components that match it, most relevant first."""
+
+
+class SuspectsResponse(BaseModel):
+    """Suspects of a class; smallest p-value first."""
+
+    tested: int
+    """Number of words and clusters that were ranked."""
+    suspects: list[Suspect]
+
+
+@router.get("/audits/{number}/suspects")
+def audit_suspects(context: Context, state: State, number: int) -> SuspectsResponse:
+    """Rank all words and clusters by what only the audited class relies on.
+
+    What its valid concepts explain is left out.
+    """
+    record = get_audit(context, number)
+    valid = record.concepts.of_kind("valid")
+    key = fingerprint([record.target, [c.name for c in valid.concepts]], context.db.fingerprint)
+    result = state.jobs.result(
+        f"suspects/{context.number}/{key}",
+        f"Ranking suspects of '{record.target_name}'",
+        lambda: suspects(context.db, record.target, valid, top=MAX_SUSPECTS),
+    )
+    table = result.frame.assign(detected=result.frame["p_value"] < LEVEL)
+    return SuspectsResponse(tested=result.tested, suspects=records(Suspect, table))
+
+
+class Marks(BaseModel):
+    """The components that a person has marked as spurious for a class."""
+
+    target: int
+    name: str
+    components: list[str]
+    audit: int | None
+    """Saved audit that holds the marks, or that this request has changed; null if there is none."""
+
+
+class MarkRequest(RequestModel):
+    """Components to mark as spurious, or to take the marks of."""
+
+    components: Annotated[list[Component], Field(min_length=1, max_length=5000)]
+    spurious: bool
+
+
+@router.get("/marks/{target}")
+def marks(context: Context, target: int) -> Marks:
+    """Return the components that a person has marked as spurious for a class."""
+    class_samples(context, target)  # raises if the class has no relevance
+    return _marks(context, target, audit_of_reviews(context.db, target))
+
+
+@router.put("/marks/{target}")
+def mark(context: Context, target: int, request: MarkRequest) -> Marks:
+    """Mark components as spurious for a class, or take the marks back."""
+    class_samples(context, target)
+    record = review_as_spurious(context.db, target, request.components, request.spurious)
+    return _marks(context, target, record and record.id)
+
+
+def _marks(context: ModelContext, target: int, audit: int | None) -> Marks:
+    name = class_name(context.db, target)
+    return Marks(
+        target=target, name=name, components=reviewed_as_spurious(context.db, target), audit=audit
+    )

@@ -34,9 +34,9 @@ from semlens.version import __version__
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
 from semlens.web.errors import HttpError
 from semlens.web.responses import RequestModel
-from semlens.web.routes.artefact_requests import correction_commands
 from semlens.web.routes.audits import get_audit, run_audit
 from semlens.web.routes.classes import class_samples
+from semlens.web.routes.model_test import correction_commands
 from semlens.web.routes.verdicts import spurious_of_alarm
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])

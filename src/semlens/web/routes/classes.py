@@ -21,10 +21,10 @@ from semlens.lenses.classes import class_name
 from semlens.lenses.describe.database_warnings import build_command
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State, records
-from semlens.web.class_images import images_of_class
 from semlens.web.errors import not_found
 from semlens.web.jobs import JobPending, JobStatus
 from semlens.web.label_sources import label_rows, label_source
+from semlens.web.routes.pictures import images_of_class
 
 router = APIRouter(prefix="/models/{m}/classes", tags=["classes"])
 

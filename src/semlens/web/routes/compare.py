@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from semlens.lenses.compare.joint_map import JointMap, MappedModel, joint_map
-from semlens.lenses.describe.score_distribution import Distribution, distributions
+from semlens.lenses.describe.score_distribution import MeasureDistribution, distributions
 from semlens.web.app_state import AppState, ModelContext, State, records
 from semlens.web.responses import csv, download, tensors
 from semlens.web.routes.overview import all_scores
@@ -43,7 +43,7 @@ class CompareResponse(BaseModel):
     matched: int
     """Number of pairs that are mutual nearest neighbours."""
     notes: list[str]
-    measures: list[Distribution]
+    measures: list[MeasureDistribution]
     """Distributions in which the models take the place of layers."""
 
 

@@ -26,7 +26,7 @@ _CHUNK = 5000
 T = TypeVar("T")
 
 
-class ComponentRow(BaseModel):
+class ListedComponent(BaseModel):
     """A row of the component table; unknown values are null."""
 
     row: int
@@ -65,7 +65,7 @@ class ComponentPage(BaseModel):
     """Set while the measures are being computed: the table has none yet."""
     pending_labels: JobStatus | None
     """Set while the components are being labelled."""
-    rows: list[ComponentRow]
+    rows: list[ListedComponent]
 
 
 class TableQuery(ComponentFilter):
@@ -147,7 +147,7 @@ def components(
         relevance=None if query.target is None else class_name(context.db, query.target),
         pending_scores=table.pending_scores,
         pending_labels=table.pending_labels,
-        rows=records(ComponentRow, frame.iloc[rows[query.cursor : end]]),
+        rows=records(ListedComponent, frame.iloc[rows[query.cursor : end]]),
     )
 
 

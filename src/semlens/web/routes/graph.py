@@ -24,10 +24,10 @@ from semlens.lenses.graph.relevance_trace import (
 )
 from semlens.types import Component
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
-from semlens.web.class_images import images_of_class
 from semlens.web.jobs import JobPending
 from semlens.web.label_sources import label_source
 from semlens.web.routes.classes import component_labels
+from semlens.web.routes.pictures import images_of_class
 from semlens.web.routes.verdicts import class_verdicts
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])

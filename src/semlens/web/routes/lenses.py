@@ -28,6 +28,7 @@ from semlens.lenses.labelling.component_labels import label_tables
 from semlens.lenses.result import PLOT_SUFFIXES, Result, plain
 from semlens.recipe import fingerprint
 from semlens.settings import invalid_field, read_remote, remote_request, remote_settings
+from semlens.types import Component
 from semlens.web.app_state import AppState, Context, ModelContext, State
 from semlens.web.errors import ErrorResponse, HttpError, error_model, not_found
 from semlens.web.responses import attachment, csv
@@ -191,7 +192,12 @@ def lens_result(result: Result, target: str | None = None) -> LensResult:
 
 
 def table_of(frame: pd.DataFrame) -> Table:
-    """Return a table without its index."""
+    """Return a table without its index, in which a component is one column."""
+    if {"layer", "index", "sign"} <= set(frame) and "component" not in frame:
+        keys = (frame[key] for key in ("layer", "index", "sign"))
+        names = [str(Component(*key)) for key in zip(*keys, strict=True)]
+        frame = frame.drop(columns=["layer", "index", "sign"])
+        frame.insert(0, "component", pd.Series(names, frame.index, object))
     rows = plain(frame.head(MAX_ROWS).astype(object).to_numpy())
     columns = [
         Column(name=str(name), kind=_kind(str(name), values)) for name, values in frame.items()

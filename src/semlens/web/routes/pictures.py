@@ -1,4 +1,4 @@
-"""Routes of images: strips of examples for lists, and single examples for the card."""
+"""Routes of images: strips of examples for lists, single examples for the card, and of classes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import pandas as pd
 from fastapi import APIRouter, Header, Query, Response
+from jaxtyping import Int64
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from semlens.draw.example_picture import View, crop_picture, heatmap_picture, no_example
 from semlens.draw.example_sheet import example_strip
 from semlens.errors import DataError, ImageError, ModelError, RelevanceError, StaleError
+from semlens.lenses.classes import class_name, class_samples
 from semlens.lenses.describe.example_heatmaps import ExampleHeatmaps, example_heatmaps
+from semlens.lenses.describe.overview import class_table, predict_classes, predicted_samples
 from semlens.web.app_state import COMPONENT, AppState, Context, ModelContext, Row, State
 from semlens.web.errors import HttpError
 
@@ -156,3 +161,46 @@ async def picture_response(
         return Response(image, media_type="image/webp", headers=headers)
     except (DataError, ImageError, StaleError) as error:
         raise HttpError(404, error.value, error.expected, error.remedy) from error
+
+
+def predictions(context: ModelContext, state: AppState) -> pd.DataFrame:
+    """Return the predicted class of each image, see :func:`predict_classes`.
+
+    Raises
+    ------
+    JobPending
+        While the model runs.
+    """
+
+    def compute() -> pd.DataFrame:
+        with context.run_model("Predicting the classes"):
+            return predict_classes(context.db)
+
+    key = f"predicted-classes/{context.number}"
+    return state.jobs.result(key, "Predicting the classes of the images", compute)
+
+
+def images_of_class(
+    context: ModelContext, state: AppState, target: int, count: int
+) -> Int64[np.ndarray, " n"]:
+    """Return at most ``count`` images of a class, evenly spaced.
+
+    Where no image has a true class, these are images that the model takes for it.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    JobPending
+        While the classes of the images are being predicted.
+    """
+    if not len(class_table(context.db)):
+        found = predicted_samples(predictions(context, state), target, count)
+        if not len(found):
+            raise DataError(
+                f"The model takes no image for '{class_name(context.db, target)}'.",
+                "Expected a class that it predicts for some image.",
+                "Choose another class.",
+            )
+        return found
+    return class_samples(context.db, target, count)

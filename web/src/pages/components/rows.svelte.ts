@@ -4,7 +4,7 @@ import { tick } from "svelte";
 import { get, type Params } from "../../api/client";
 import { asError, resource, type Resource } from "../../api/resource.svelte";
 import type { ApiError } from "../../api/errors";
-import type { ComponentPage, ComponentRow, ModelInfo } from "../../api/types";
+import type { ComponentPage, ListedComponent, ModelInfo } from "../../api/types";
 
 const PAGE = 100;
 
@@ -18,7 +18,7 @@ export interface Rows {
   readonly first: Resource<TableResponse>;
   readonly page: ComponentPage | null;
   readonly error: ApiError | null;
-  at(index: number): ComponentRow | undefined;
+  at(index: number): ListedComponent | undefined;
   /** Fetch missing rows of a range. */
   need(start: number, stop: number): void;
   /** Wait until a row is loaded. */
@@ -42,7 +42,7 @@ export function tableRows(model: () => ModelInfo, tableParams: () => Params): Ro
     },
     { keep: true },
   );
-  let pages = $state.raw<ReadonlyMap<number, readonly ComponentRow[]>>(new Map());
+  let pages = $state.raw<ReadonlyMap<number, readonly ListedComponent[]>>(new Map());
   let error = $state.raw<ApiError | null>(null);
   let loading = new Map<number, Promise<void>>();
   let stop = new AbortController();

@@ -1,11 +1,11 @@
 /** Query parameters of the component table, and its columns. */
 import type { Params } from "../../api/client";
-import type { ComponentPage, ComponentRow, ModelInfo } from "../../api/types";
+import type { ComponentPage, ListedComponent, ModelInfo } from "../../api/types";
 import { layerNames } from "../../state/models.svelte";
 import { route } from "../../state/route.svelte";
 
 export interface Column {
-  key: keyof ComponentRow;
+  key: keyof ListedComponent;
   title: string;
   /** Tooltip of the header. */
   help: string;
@@ -83,7 +83,7 @@ export function sortBy({ key, descendingFirst }: Column): void {
   route.go({ params: { sort: name === "row" ? null : name, order } });
 }
 
-export function formatCell(row: ComponentRow, { key, kind }: Column): string {
+export function formatCell(row: ListedComponent, { key, kind }: Column): string {
   const value = row[key];
   if (value === null || value === undefined) return "–";
   if (typeof value === "string") return value;
