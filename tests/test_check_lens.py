@@ -41,7 +41,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "cut_out": {"components": ["second:1"], "count": 2},
     "dissect": {"concepts": {"Animals": ["dog", "cat"], "Places": ["grass", "sky"]}},
     "drift": {"concepts": WORDS},
-    "effect": {"target": "ox", "top": 3, "samples": 4, "concepts": WORDS},
+    "effect": {
+        "target": "ox",
+        "samples": 4,
+        "group_by": "label",
+        "concepts": {sl.Component("second", 1): "dog", sl.Component("second", 2): "cat"},
+    },
     "evidence": {"target": "ox", "concepts": LISTS, "resamples": 20, "date": "2026-01-01"},
     "explain": {"target": "ox", "concepts": WORDS, "top": 3},
     "label": {"concepts": WORDS},
@@ -50,17 +55,19 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "odd_one_out": {"shown": 2, "shuffles": 2},
     "prototypes": {"target": "ox", "layer": "second", "concepts": WORDS},
     "prune": {"components": ["first:1"]},
+    "report": {"target": "ox", "concepts": LISTS, "graph": False, "concept_map": False},
     "retrain": {"artefacts": ["patch:red"]},
     "search": {"like": ["second:1"]},
     "senses": {"concepts": WORDS, "top": 2},
     "sensitivity": {"artefacts": ["patch:red"]},
     "study": {"tasks": 4, "shown": 2},
     "suspects": {"target": "ox", "concepts": LISTS, "vocabulary": WORDS},
+    "swap": {"part": "border", "count": 8},
     "tcav": {"target": "ox", "draws": 19, "counters": 2},
     "unexpected": {"target": "ox", "concepts": WORDS},
 }
 """What a lens needs, and what makes it quick."""
-EXTREMES = {"audit", "class_relevance", "label", "odd_one_out", "scores", "search", "unexpected"}
+EXTREMES = {"class_relevance", "label", "odd_one_out", "scores", "search"}
 """Lenses that are quick enough to be asked with the limits of each setting."""
 
 
