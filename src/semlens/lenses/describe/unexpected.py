@@ -128,7 +128,7 @@ class Unexpected(Result):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component."""
-        return self.frame
+        return self.frame.copy()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
