@@ -191,18 +191,21 @@ def unsynced() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def captured_once() -> Iterator[None]:
-    """Capture the forward pass of equal ``LittleNet`` once: it takes most of a little build.
+    """Capture the forward pass of equal networks once: it takes most of a little build.
 
-    Each engine gets a copy, weights and all.  Other networks, and those with hooks, are captured as
-    ever; so is what is pruned, which looks for the module's own weights in its graph.
+    Each engine gets a copy, weights and all.  Networks with hooks, or with attributes other than
+    plain values, are captured as ever; so is what is pruned, which looks for the module's own
+    weights in its graph.
     """
     captured: dict[tuple[object, ...], CapturedGraph] = {}
 
     def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-        if type(module) is not LittleNet or hooked:
+        attributes = plain_attributes(module)
+        if attributes is None:
             return captured_graph.capture(module, example)
-        key = (weights_digest(module), str(module), tuple(example.shape), example.dtype)
+        parts = tuple(map(type, module.modules()))
+        given = (tuple(example.shape), example.dtype, example.device)
+        key = (parts, str(module), attributes, weights_digest(module), *given)
         if key not in captured:
             captured[key] = captured_graph.capture(module, example)
         return copy.deepcopy(captured[key])
@@ -210,6 +213,23 @@ def captured_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lrp_engine, "capture", capture)
         yield
+
+
+def plain_attributes(module: nn.Module) -> str | None:
+    """Return the plain values that modules hold by name, or None if they hold others or hooks."""
+    plain = (bool, int, float, str, type(None))
+    found = []
+    for name, part in module.named_modules():
+        if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
+            return None
+        for key, value in vars(part).items():
+            if key.startswith("_"):
+                continue
+            values = value if isinstance(value, tuple | list) else [value]
+            if not all(isinstance(one, plain) for one in values):
+                return None
+            found.append((name, key, value))
+    return repr(found)
 
 
 @pytest.fixture

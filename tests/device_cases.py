@@ -143,4 +143,4 @@ def relevance_on(device: str, name: str, rules: str) -> np.ndarray:
     network = timm.create_model(name, num_classes=7, **options).eval()
     inputs = torch.randn(2, 3, 32, 32).to(device)
     engine = sl.make_engine(network.to(device), inputs, [layer], rules=rules)
-    return sl.check(engine, inputs).pixels
+    return sl.check_conservation(engine, inputs).pixels

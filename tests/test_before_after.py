@@ -328,8 +328,8 @@ def test_the_way_is_chosen_on_images_that_are_not_reported(db, monkeypatch):
         seen.extend(samples.tolist())
         return original(database, target, pieces, samples, seed)
 
-    original = mark_module.taken_for
-    monkeypatch.setattr(mark_module, "taken_for", counted)
+    original = mark_module.misclassified_as
+    monkeypatch.setattr(mark_module, "misclassified_as", counted)
     monkeypatch.setattr(mark_module, "FEWEST", 3)
     reported = np.arange(0, len(db.samples), 2)
     mark = find_mark(db, 0, CHOSEN, reported, seed=2)

@@ -25,15 +25,14 @@ from semlens.lenses.audit.class_contrast import (
     concept_contrasts,
     contrast_scores,
     excess_shares,
-    moderated_p_values,
     remove_own,
     standardised,
-    variance_prior,
 )
 from semlens.lenses.audit.suspects import best_matches
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.query_embedding import embed_concepts
 from semlens.lenses.resolve_concepts import class_and_concepts
+from semlens.lenses.statistics.outliers import moderated_p_values, variance_prior
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.web.app import create_app

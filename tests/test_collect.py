@@ -77,11 +77,11 @@ def test_any_shards_give_the_same_bytes(subject, images, edges):
     whole, _ = gather(subject, images)
     parts, _ = gather(subject, images, edges=edges)
     for name in LAYERS:
-        assert torch.equal(whole.top[name].key, parts.top[name].key)
-        assert torch.equal(whole.top[name].position, parts.top[name].position)
-        for field, value in vars(whole.moments[name].total()).items():
-            assert torch.equal(value, getattr(parts.moments[name].total(), field))
-        rows, again = whole.reference[name], parts.reference[name]
+        assert torch.equal(whole.layers[name].top.key, parts.layers[name].top.key)
+        assert torch.equal(whole.layers[name].top.position, parts.layers[name].top.position)
+        for field, value in vars(whole.layers[name].moments.total()).items():
+            assert torch.equal(value, getattr(parts.layers[name].moments.total(), field))
+        rows, again = whole.layers[name].reference, parts.layers[name].reference
         assert set(rows.rows) == set(again.rows) == set(REFERENCE)
         assert torch.equal(rows.stack(REFERENCE), again.stack(REFERENCE))
 
@@ -92,7 +92,9 @@ def test_readouts_of_reference_samples_equal_single_passes(subject, images, read
     for name in LAYERS:
         raw = oracle(subject, images, name, readout)[REFERENCE]
         expected = np.concatenate([raw[:, 0], raw[:, 1]], 1) if readout == "max" else raw[:, 0]
-        np.testing.assert_allclose(whole.reference[name].stack(REFERENCE), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            whole.layers[name].reference.stack(REFERENCE), expected, atol=1e-5
+        )
 
 
 def test_collected_survives_its_file(subject, images):
@@ -106,8 +108,8 @@ def test_collected_survives_its_file(subject, images):
 def test_a_second_pass_starts_at_sample_zero(subject, images):
     first, _ = gather(subject, images)
     second, _ = gather(subject, images)
-    assert torch.equal(first.top["second"].key, second.top["second"].key)
-    assert int(second.top["second"].sample.max()) < len(images)
+    assert torch.equal(first.layers["second"].top.key, second.layers["second"].top.key)
+    assert int(second.layers["second"].top.sample.max()) < len(images)
 
 
 def test_position_is_the_peak(subject, images):
@@ -148,7 +150,7 @@ def test_in_place_operations_do_not_reach_the_readout(images):
     model = SubjectModel(LittleNet(), to_tensor, "v")
     forms = layer_layouts(model, ["first.0"], "mean")
     found = collect(model, images, forms, range(0, 6), examples=3, readout="mean", batch_size=7)
-    assert float(found.moments["first.0"].total().minimum.min()) < 0
+    assert float(found.layers["first.0"].moments.total().minimum.min()) < 0
 
 
 def test_signs_can_be_chosen(subject, images):
@@ -177,7 +179,7 @@ def test_not_finite_readouts_are_counted_and_take_no_slot():
         model, ImageSequence(pictures), forms, range(0, 3), examples=4, readout="mean",
         batch_size=2,
     )  # fmt: skip
-    assert found.not_finite["out"] == (3, 4)
+    assert found.layers["out"].not_finite == (3, 4)
     layer = select_examples(found, forms[0], "positive")
     assert layer.top.count.tolist() == [3, 3, 3]
     assert layer.top.sample[0, :3].tolist() == [2, 1, 0]

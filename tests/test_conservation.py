@@ -14,7 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from semlens.relevance.class_relevance import class_seed
-from semlens.relevance.conservation import KINDS, absorbed_relevance, check, conserved_shares
+from semlens.relevance.conservation import (
+    KINDS,
+    absorbed_relevance,
+    check_conservation,
+    conserved_shares,
+)
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import GradientEngine, make_engine
 from semlens.relevance.protocols import OUTPUT
@@ -72,7 +77,7 @@ def captured(net):
 def test_all_relevance_is_accounted_for(net, captured, kind, attention):
     module, x = net
     engine = captured.with_rules(rules_of(kind, attention=attention))
-    found = check(engine, x, torch.tensor([0, 4, 2]))
+    found = check_conservation(engine, x, torch.tensor([0, 4, 2]))
     with torch.no_grad():
         logits = module(x)[torch.arange(3), torch.tensor([0, 4, 2])]
     np.testing.assert_allclose(found.start, logits, rtol=1e-9)
@@ -85,7 +90,7 @@ def test_all_relevance_is_accounted_for(net, captured, kind, attention):
 def test_totals_are_those_of_the_engine(net, captured):
     _, x = net
     engine = captured.with_rules("cp-lrp")
-    found = check(engine, x)
+    found = check_conservation(engine, x)
     trace = engine.trace(x)
     target = trace.values[OUTPUT].argmax(1)
     pulled = trace.backward({OUTPUT: class_seed(trace, target[None])}, ["stem", "norm"])
@@ -149,7 +154,7 @@ def test_a_bias_keeps_what_its_equation_says():
     layer = seeded(nn.Linear(3, 2)).requires_grad_(False)
     x = noise(2, 3, 1, 1)
     engine = LRPEngine(nn.Sequential(nn.Flatten(), layer), x, [], rules_of("epsilon"))
-    found = check(engine, x, torch.tensor([0, 1]))
+    found = check_conservation(engine, x, torch.tensor([0, 1]))
     for image in range(2):
         y = float(layer(x[image].flatten())[image])
         below = y + 1e-2 * np.sign(y)
@@ -161,7 +166,7 @@ def test_a_bias_keeps_what_its_equation_says():
 
 def test_the_table(net, captured):
     _, x = net
-    found = check(captured.with_rules("cp-lrp"), x)
+    found = check_conservation(captured.with_rules("cp-lrp"), x)
     table = found.to_pandas()
     assert list(table.columns) == ["part", "name", "share", "worst"]
     assert list(table["part"]) == ["layer"] * 2 + ["pixels"] + ["absorbed"] * 5 + ["residual"]
@@ -180,7 +185,7 @@ def test_the_table(net, captured):
 def test_gradient_has_totals_only(net):
     module, x = net
     engine = GradientEngine(module, x, ["stem", "norm"])
-    found = check(engine, x, torch.tensor([1, 1, 1]))
+    found = check_conservation(engine, x, torch.tensor([1, 1, 1]))
     assert found.rules == "gradient" and not found.absorbed
     np.testing.assert_allclose(found.residual, found.start - found.pixels)
     leaf = x.clone().requires_grad_()
@@ -192,21 +197,21 @@ def test_gradient_has_totals_only(net):
 def test_a_logit_that_is_zero_is_said_and_gives_no_shares():
     module = seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))).float()
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = check(
+    expected = check_conservation(
         LRPEngine(module, x, ["0"], "epsilon"), x[1:], torch.tensor([1, 1])
     ).to_pandas()
     module[2].weight.data[0], module[2].bias.data[0] = 0, 0
     engine = LRPEngine(module, x, ["0"], "epsilon")
-    some = check(engine, x, torch.tensor([0, 1, 1]))
+    some = check_conservation(engine, x, torch.tensor([0, 1, 1]))
     assert "0 on 1 of 3 images" in some.notice and some.notice in repr(some)
     pd.testing.assert_frame_equal(some.to_pandas(), expected)
-    none = check(engine, x[:1], torch.tensor([0]))
+    none = check_conservation(engine, x[:1], torch.tensor([0]))
     assert len(none.to_pandas()) == 0
     console = Console(width=100, record=True, quiet=False)
     console.print(none)
     for text in (repr(none), console.export_text()):
         assert "exactly 0" in " ".join(text.split()) and "nan" not in text.lower()
-    assert check(engine, x, torch.tensor([1, 2, 3])).notice == ""
+    assert check_conservation(engine, x, torch.tensor([1, 2, 3])).notice == ""
     assert np.isfinite(conserved_shares(engine, x)).all()
     module[2].weight.data[:], module[2].bias.data[:] = 0, 0
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.demo.bundled_images import DemoWorld
-from semlens.lenses.auroc import auroc
+from semlens.lenses.statistics.intervals import auroc
 from semlens.models.forward import logits, readouts
 
 

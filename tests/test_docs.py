@@ -261,11 +261,27 @@ def test_python_blocks_use_public_names_only() -> None:
 def test_packages_stand_in_the_order_that_import_linter_checks() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
-    rows = re.findall(
-        r"^\| ((?:`\w+/?`(?:, )?)+) \|", sections(page("architecture.md"))["Packages"], re.M
-    )
-    packages = [name for row in rows for name in re.findall(r"`(\w+)/?`", row)]
+    packages = [name.removesuffix("/") for name in table_names("package")]
     assert packages == [str(layer) for layer in reversed(layers)]
+
+
+def table_names(title: str) -> list[str]:
+    """Return the names in the first column of the table of packages with this title."""
+    section = sections(page("architecture.md"))["Packages"]
+    table = section.partition(f"| {title} | holds |\n")[2].partition("\n\n")[0]
+    return [
+        name for row in table.splitlines() for name in re.findall(r"`(\w+/?)`", row.split("|")[1])
+    ]
+
+
+def test_the_tables_of_the_architecture_are_the_folders() -> None:
+    for title, folder in (("package", "semlens"), ("in `lenses/`", "semlens/lenses")):
+        found = {
+            f"{path.name}/" if path.is_dir() else path.stem
+            for path in (ROOT / "src" / folder).iterdir()
+            if (path.suffix == ".py" or (path / "__init__.py").is_file()) and path.stem[0] != "_"
+        }
+        assert sorted(table_names(title)) == sorted(found - {"version"}), title
 
 
 def test_every_page_is_in_the_navigation() -> None:

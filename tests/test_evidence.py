@@ -61,7 +61,7 @@ def test_numbers_are_those_of_the_audits(db: sl.ConceptDatabase, tmp_path: Path)
 
 def test_it_identifies_everything(db: sl.ConceptDatabase, tmp_path: Path) -> None:
     evidence = db.evidence("ox", LISTS, author="Ada", date="2026-01-31", **SETTINGS)
-    assert list(evidence.sweep.audits) == ["ox"]
+    assert list(evidence.audits) == ["ox"]
     path = tmp_path / "evidence.json"
     evidence.save(path)
     loaded = EvidenceFile.load(path)

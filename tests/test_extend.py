@@ -20,7 +20,7 @@ from semlens.api import make_plan
 from semlens.run.executors.local_processes import LocalProcesses
 from semlens.run.parts import Part, build_part, merge_parts
 from semlens.run.plan import Execution
-from semlens.run.state import RecomputeWarning
+from semlens.run.reuse import RecomputeWarning
 from semlens.store import writer as store_writer
 from semlens.store.atomic_files import load_tensors, save_tensors
 

@@ -20,7 +20,7 @@ from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.demo.bundled_images import DemoWorld
 from semlens.errors import DataError, RecipeError
-from semlens.lenses.auroc import auroc
+from semlens.lenses.statistics.intervals import auroc
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import readouts
 from semlens.models.subject import SubjectModel

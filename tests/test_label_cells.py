@@ -10,13 +10,15 @@ import pytest
 from benchmarks.cases.labels import benchmark as labels
 from benchmarks.cases.labels import cells as label_cells
 from benchmarks.cases.labels import scores as label_scores
+from benchmarks.cases.labels.benchmark import synthetic_sources
 from benchmarks.cases.labels.cells import GAPS, Job, Source, measure_world
 from benchmarks.cases.labels.hits import judged
 from benchmarks.cases.labels.methods import REFERENCES, STUDY, ceiling
 from benchmarks.cases.labels.plot import draw_methods
+from benchmarks.harness.registry import load_benchmark
 from benchmarks.worlds.labelled import worlds as label_worlds
 from benchmarks.worlds.labelled.scenes import WORLDS
-from benchmarks.worlds.labelled.synthetic import EMBEDDERS, sources, synthetic_units
+from benchmarks.worlds.labelled.synthetic import EMBEDDERS, synthetic_units
 from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
 
 NAMES = ("vote", "semantic-lens", "semantic-lens-centred")
@@ -27,7 +29,7 @@ def cells(tmp_path_factory):
     folder = tmp_path_factory.mktemp("labels")
     methods = {name: BUILT_IN[name] for name in NAMES}
     job = Job(EMBEDDERS, methods, "vote", folder)
-    return job, [cell for source in sources()[:3] for cell in measure_world(source, job)]
+    return job, [cell for source in synthetic_sources()[:3] for cell in measure_world(source, job)]
 
 
 @pytest.mark.slow
@@ -51,7 +53,7 @@ def test_hits_are_those_of_the_scores(cells):
 
 def test_a_run_goes_on_where_it_was_and_sees_changes(cells, monkeypatch):
     job, found = cells
-    source, timed = sources()[0], label_scores.cpu_timed
+    source, timed = synthetic_sources()[0], label_scores.cpu_timed
 
     def only_new(method, evidence):
         assert method.model_dump().get("kappa") == 1.0
@@ -66,7 +68,7 @@ def test_a_run_goes_on_where_it_was_and_sees_changes(cells, monkeypatch):
                   "vote", job.folder, secondary=False)  # fmt: skip
     measure_world(source, changed)
     with pytest.raises(AssertionError):
-        measure_world(sources()[3], job)
+        measure_world(synthetic_sources()[3], job)
 
 
 def test_embedders_must_see_the_same_units(tmp_path):
@@ -131,21 +133,23 @@ def test_the_output_has_measures_faithfulness_and_a_ceiling(cells, capsys, tmp_p
     assert phi["random"] < 0.5 < phi["vote"]
     assert {one["embedder"] for one in result["ceiling"]} == set(EMBEDDERS)
     assert all(0.8 < one["primary"] <= 1 for one in result["ceiling"])
-    labels.show(result)
-    assert "Faithfulness" in capsys.readouterr().out
+    load_benchmark("labels").show(result)
+    assert "faithfulness" in capsys.readouterr().out
     draw_methods(result, tmp_path / "labels.png")
     assert (tmp_path / "labels.png").stat().st_size > 1000
 
 
 def test_a_study_opens_development_worlds_only():
-    found = labels.chosen_worlds(sources(), [], study=True)
+    found = labels.chosen_worlds(synthetic_sources(), [], study=True)
     assert [source.opened_once for source in found] == [False, False]
-    assert len(labels.chosen_worlds(sources(), [])) == 4
-    assert [s.world for s in labels.chosen_worlds(sources(), ["once-broad"])] == ["once-broad"]
+    assert len(labels.chosen_worlds(synthetic_sources(), [])) == 4
+    assert [s.world for s in labels.chosen_worlds(synthetic_sources(), ["once-broad"])] == [
+        "once-broad"
+    ]
     with pytest.raises(SystemExit, match="may not open once-broad"):
-        labels.chosen_worlds(sources(), ["once-broad"], study=True)
+        labels.chosen_worlds(synthetic_sources(), ["once-broad"], study=True)
     with pytest.raises(SystemExit, match="There is no world 'other'"):
-        labels.chosen_worlds(sources(), ["other"])
+        labels.chosen_worlds(synthetic_sources(), ["other"])
 
 
 def test_all_methods_are_compared_and_the_default_always():
@@ -186,7 +190,7 @@ def test_source_pictures_are_fetched_only_if_units_are_not_in_the_cache(tmp_path
 def test_worlds_can_be_sent_to_a_process():
     import pickle
 
-    for source in sources():
+    for source in synthetic_sources():
         copy = pickle.loads(pickle.dumps(source))  # noqa: S301 - our own
         assert isinstance(copy.load, partial)
         assert label_cells.GAPS["none"] == 0

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 import semlens as sl
-from benchmarks.cases.labels.confidence_cases import (
+from benchmarks.cases.labels.confidence import (
     FAMILIES,
     Labelled,
+    bins,
+    fit,
     labelled,
-    planted,
+    measured,
     vocabularies,
 )
-from benchmarks.cases.labels.confidence_fit import bins, fit, measured
+from benchmarks.worlds.labelled.synthetic import planted
 from semlens.lenses.labelling import confidence
 from semlens.lenses.labelling.confidence import (
     ANY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.cases.labellers import rare_world
+from benchmarks.worlds.labelled.synthetic import rare_world
 from semlens.lenses.labelling.meaningless import meaningless
 from semlens.lenses.labelling.vote import Vote
 

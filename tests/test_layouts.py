@@ -17,7 +17,7 @@ from semlens.models.forward import class_scores, logits, readouts
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
-from semlens.relevance.conservation import check
+from semlens.relevance.conservation import check_conservation
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import GradientEngine, engine_for
 from semlens.types import Component
@@ -241,7 +241,10 @@ def test_detectors_have_no_logits_and_all_say_so(tmp_path, images, embedder, kin
         engine_for(model, ["second"], classes=True)
     for rules in ("epsilon", "gradient"):
         engine = engine_for(model, ["second"], rules)
-        for verb in (lambda e: check(e, x), lambda e: class_relevance(e, x, torch.tensor([0, 1]))):
+        for verb in (
+            lambda e: check_conservation(e, x),
+            lambda e: class_relevance(e, x, torch.tensor([0, 1])),
+        ):
             with pytest.raises(RelevanceError) as caught:
                 verb(engine)
             assert_says(caught.value, "not logits", "Detectors")

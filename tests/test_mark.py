@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semlens.lenses.correct.mark import (
-    Trial,
+    MaskTrial,
     _cleanest,
     diverse,
     own_colours,
@@ -86,7 +86,7 @@ def test_own_colours_against_a_plain_loop():
 
 def test_of_nearly_equal_ways_the_cleanest_is_used():
     def chosen(*pairs, images=72):
-        return _cleanest([Trial("", *pair) for pair in pairs], images)
+        return _cleanest([MaskTrial("", *pair) for pair in pairs], images)
 
     assert chosen((0.92, 0.29), (0.61, 0.04)) == 1  # .63 and .57, with an error of .06
     assert chosen((0.92, 0.29), (0.61, 0.04), images=10_000) == 0

@@ -18,7 +18,7 @@ from semlens.data.image_folder import ImageFolder
 from semlens.data.load import ImageSequence
 from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
 from semlens.lenses.audit.model_test import _outputs
-from semlens.lenses.auroc import auroc, auroc_interval
+from semlens.lenses.statistics.intervals import auroc, auroc_interval
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener

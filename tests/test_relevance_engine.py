@@ -29,7 +29,7 @@ from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.assign_rules import PRODUCTS, SOFTMAX, WEIGHTED_SUMS
 from semlens.relevance.class_relevance import class_relevance, class_seed
-from semlens.relevance.conservation import check, conserved_shares
+from semlens.relevance.conservation import check_conservation, conserved_shares
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import (
     ConservationWarning,
@@ -130,14 +130,14 @@ def test_attnlrp_of_a_transformer_is_that_of_its_equations():
 @pytest.mark.slow
 def test_half_precision_computes_in_float32():
     net, x = seeded(OneBlock()).float(), noise(2, 3, 8, 8).float()
-    expected = check(LRPEngine(net, x, ["up"]), x)
+    expected = check_conservation(LRPEngine(net, x, ["up"]), x)
     for dtype in (torch.float16, torch.bfloat16):
         small = seeded(OneBlock()).to(dtype)
         for engine in (LRPEngine(small, x.to(dtype), ["up"]), GradientEngine(small, x, ["up"])):
             assert next(small.parameters()).dtype == dtype
             trace = engine.trace(x.to(dtype))
             assert trace.values[OUTPUT].dtype == torch.float32
-        got = check(LRPEngine(small, x.to(dtype), ["up"]), x)
+        got = check_conservation(LRPEngine(small, x.to(dtype), ["up"]), x)
         assert got.start == pytest.approx(expected.start, rel=0.1)
         assert got.pixels == pytest.approx(expected.pixels, rel=0.1, abs=0.02)
 
@@ -362,7 +362,7 @@ def test_values_that_are_not_finite_are_refused(make):
 def test_a_model_without_logits_has_no_classes(make):
     engine = make(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8), [])
     for verb in (lambda x: class_relevance(engine, x, torch.tensor([0, 1])),
-                 lambda x: check(engine, x)):  # fmt: skip
+                 lambda x: check_conservation(engine, x)):  # fmt: skip
         with pytest.raises(RelevanceError) as caught:
             verb(torch.randn(2, 3, 8, 8))
         assert_says(caught.value, "logits")

@@ -14,7 +14,7 @@ import semlens as sl
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ModelError
 from semlens.models.forward import logits
-from semlens.models.reproducibility import (
+from semlens.models.inspection import (
     BatchDependenceWarning,
     check_reproducible,
     relative_difference,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import semlens as sl
-from semlens.lenses.auroc import auroc
 from semlens.lenses.scores import clarity, polysemanticity, redundancy, two_means
+from semlens.lenses.statistics.intervals import auroc
 
 sklearn_cluster = pytest.importorskip("sklearn.cluster")
 sklearn_metrics = pytest.importorskip("sklearn.metrics")

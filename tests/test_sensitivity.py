@@ -20,11 +20,10 @@ from semlens.lenses.accuracy import LabelledImages, check_targets
 from semlens.lenses.correct.ablation_preview import ablation_preview
 from semlens.lenses.correct.artefact_sensitivity import (
     accuracies,
-    change_interval,
     sensitivity,
-    wilson_interval,
     with_artefacts,
 )
+from semlens.lenses.statistics.intervals import change_interval, wilson_interval
 from semlens.types import Component
 
 CLASSES = ["dark", "bright"]

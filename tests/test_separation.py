@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from semlens.lenses.auroc import auroc_interval, auroc_intervals
-from semlens.lenses.contrast.contrast import permuted_groups, separate
+from semlens.lenses.statistics.intervals import auroc_interval, auroc_intervals
+from semlens.lenses.statistics.separation import permuted_groups, separate
 
 
 def plain_auroc(a, b):
@@ -103,7 +103,7 @@ def test_a_column_that_is_not_finite_has_no_auroc_and_changes_no_other():
 def test_chunks_change_nothing(monkeypatch):
     values = np.random.default_rng(0).normal(size=(20, 30))
     whole = separate(values[:8], values[8:], np.zeros(20, int), 200)
-    monkeypatch.setattr("semlens.lenses.contrast.contrast.CHUNK", 7)
+    monkeypatch.setattr("semlens.lenses.statistics.separation.CHUNK", 7)
     parts = separate(values[:8], values[8:], np.zeros(20, int), 200)
     assert parts.p_value.tolist() == whole.p_value.tolist()
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.errors import DataError
-from semlens.lenses.auroc import auroc_interval
+from semlens.lenses.statistics.intervals import auroc_interval
 from semlens.lenses.study import correlation
 from semlens.lenses.study.answers import Key
 from semlens.lenses.study.correlation import correlate

@@ -15,10 +15,9 @@ from torchvision.transforms import v2
 
 from semlens.errors import ModelError
 from semlens.models.hooks import run_layers
-from semlens.models.list_layers import layers
+from semlens.models.inspection import layers
 from semlens.models.load import load_model
-from semlens.models.subject import SubjectModel
-from semlens.stages.batches import PreparedSample, batch_inputs
+from semlens.models.subject import PreparedSample, SubjectModel, batch_inputs
 
 SMALL = {
     "hidden_size": 24,

@@ -18,8 +18,8 @@ import semlens as sl
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, LayerError, RecipeError, RelevanceError, StoreError
-from semlens.lenses.correct.artefact_sensitivity import wilson_interval
 from semlens.lenses.correct.cav import SVM_C, fit_boundary, fit_linear_svm, standardise
+from semlens.lenses.statistics.intervals import wilson_interval
 from semlens.lenses.tcav.concept_test import (
     ConceptTest,
     ConceptVectors,

@@ -18,7 +18,7 @@ import semlens as sl
 from benchmarks.harness import benchmark
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.walkthrough import PLANTED_AUROC
-from semlens.lenses.auroc import auroc
+from semlens.lenses.statistics.intervals import auroc
 from semlens.models.forward import readouts
 
 LAYER = "layer3"

@@ -59,8 +59,8 @@ from semlens.data.images import Images
 from semlens.demo.bundled_images import DemoWorld
 from semlens.dictionaries.request import OWN
 from semlens.errors import SemlensError
-from semlens.lenses.auroc import auroc
 from semlens.lenses.class_relevance import mean_shares
+from semlens.lenses.statistics.intervals import auroc
 from semlens.models.demo import DemoNet, demo_model
 from semlens.models.forward import readouts
 from semlens.models.subject import SubjectModel

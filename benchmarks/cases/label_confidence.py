@@ -35,11 +35,11 @@ from typing import Any
 import numpy as np
 
 import semlens as sl
-from benchmarks.cases.labels.confidence_cases import Labelled, labelled, planted
-from benchmarks.cases.labels.confidence_fit import Measured, fit, measured
+from benchmarks.cases.labels.confidence import Labelled, Measured, fit, labelled, measured
 from benchmarks.harness import benchmark, log
 from benchmarks.worlds.cache import default_cache
 from benchmarks.worlds.labelled.scenes import EMBEDDERS, WORLDS
+from benchmarks.worlds.labelled.synthetic import planted
 from benchmarks.worlds.labelled.units import Units
 from benchmarks.worlds.labelled.worlds import GAPS, load_units, with_gap
 from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled, write_picture

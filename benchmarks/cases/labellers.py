@@ -29,6 +29,7 @@ from benchmarks.harness import (
     median,
     ratio,
 )
+from benchmarks.worlds.labelled.synthetic import RATE, rare_world, units, world
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
@@ -36,8 +37,6 @@ from semlens.lenses.labelling.registry import BUILT_IN, make_labeller
 BASELINE = "semantic-lens"
 WORLDS = 10
 """Synthetic worlds of each kind."""
-RATE = (100, 1_000, 10_000)
-"""One image in so many shows the word of a rare component."""
 RARE = {
     "vote, sample only": make_labeller("vote", top=0),
     **{name: BUILT_IN[name] for name in ("vote", "vote-examples", "semantic-lens-centred", "csp")},
@@ -60,12 +59,6 @@ class Size:
 QUICK = Size(20, 50, 100, 5, 80, 16)
 
 
-def units(draw: np.random.Generator, *shape: int) -> np.ndarray:
-    """Return random unit vectors."""
-    vectors = draw.standard_normal(shape, np.float32)
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
 def random_evidence(size: Size) -> Evidence:
     """Return evidence without a meaning; half of the readouts are 0, as behind a ReLU."""
     draw = np.random.default_rng(0)
@@ -81,84 +74,6 @@ def random_evidence(size: Size) -> Evidence:
         reference_readouts=np.maximum(draw.standard_normal((size.reference, n), np.float32), 0),
         annotations=draw.random((size.reference, size.words)) < 0.02,
     )
-
-
-def world(seed: int, gap: float, noise: float = 0.5) -> tuple[Evidence, np.ndarray]:
-    """Return a synthetic world of 20 components and 60 words, and the right words.
-
-    Parameters
-    ----------
-    gap
-        Length of what all images, and in another direction all texts, have in common.
-    noise
-        Standard deviation of each of an image's 24 values about those of its word.
-    """
-    draw = np.random.default_rng(seed)
-    words, dim, images = 60, 24, 1500
-    text = units(draw, words, dim)
-    shown = draw.integers(0, words, images)
-    truth = draw.permutation(words)[:20]
-    common = np.linalg.qr(draw.standard_normal((dim, 2)))[0].T.astype(np.float32)
-    vectors = text[shown] + noise * draw.standard_normal((images, dim), np.float32)
-    vectors, text = vectors + gap * common[0], text + gap * common[1]
-    readouts = (shown[:, None] == truth) + 0.2 * draw.random((images, len(truth)), np.float32)
-    evidence = Evidence.of_reference(
-        text / np.linalg.norm(text, axis=1, keepdims=True),
-        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
-        readouts.astype(np.float32),
-        20,
-        annotations=shown[:, None] == np.arange(words),
-    )
-    return evidence, truth
-
-
-def rare_world(
-    seed: int, leak: float, *, each: int = 5, meaningless: bool = False
-) -> tuple[Evidence, np.ndarray]:
-    """Return a synthetic world of rare components, in the order of ``RATE``, and the right words.
-
-    40 common words, of no component, share the other images.
-
-    Parameters
-    ----------
-    leak
-        Strength with which a component activates on images that do not show its word: about one
-        image in six, and seldom more than this.
-    each
-        Components of each rate.
-    meaningless
-        Whether the images show common words only, so that no word is right.
-    """
-    draw = np.random.default_rng(seed)
-    images, common, dim, sample, top = 20_000, 40, 32, 2048, 30
-    truth = common + np.arange(each * len(RATE))
-    text = units(draw, common + len(truth), dim)
-    fires = np.full(images, -1)
-    times = np.repeat([images // rate for rate in RATE], each)
-    fires[draw.permutation(images)[: times.sum()]] = np.repeat(truth, times)
-    elsewhere = draw.integers(0, common, images)
-    shown = np.where((fires < 0) | meaningless, elsewhere, fires)
-    vectors = text[shown] + 0.3 * draw.standard_normal((images, dim), np.float32)
-    readouts = (fires[:, None] == truth) * (0.5 + draw.random((images, len(truth)), np.float32))
-    readouts += leak * np.maximum(draw.standard_normal(readouts.shape, np.float32) - 1, 0)
-    strongest = np.argsort(-readouts, axis=0, kind="stable")[:top].T.copy()
-    distinct, examples = np.unique(strongest, return_inverse=True)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    chosen = draw.permutation(images)[:sample]
-    place = np.full(images, -1)
-    place[chosen] = np.arange(sample)
-    evidence = Evidence(
-        text,
-        vectors[distinct],
-        examples.reshape(strongest.shape),
-        np.take_along_axis(readouts.T, strongest, 1),
-        np.full(len(truth), top),
-        reference=vectors[chosen],
-        reference_readouts=readouts[chosen],
-        in_reference=place[strongest],
-        population=images,
-    )
-    return evidence, truth
 
 
 def timed(method: Labeller, evidence: Evidence) -> Measurement:

@@ -21,7 +21,7 @@ import semlens as sl
 from benchmarks.harness import StageClock, benchmark
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
-from semlens.lenses.auroc import auroc
+from semlens.lenses.statistics.intervals import auroc
 from semlens.types import Rank
 
 RANKS: tuple[Rank, ...] = get_args(Rank)

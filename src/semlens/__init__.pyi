@@ -1,5 +1,4 @@
 from .api import build as build
-from .api import extend as extend
 from .api import open as open
 from .api import pull as pull
 from .concept_database import ConceptDatabase as ConceptDatabase
@@ -21,15 +20,16 @@ from .lenses.correct.prune import pruned_state as pruned_state
 from .lenses.query_embedding import QueryEmbedding as QueryEmbedding
 from .lenses.study.results import study_results as study_results
 from .models.ablation import pruned as pruned
-from .models.list_layers import layers as layers
+from .models.inspection import layers as layers
 from .models.load import load_model as load_model
 from .models.subject import SubjectModel as SubjectModel
 from .recipe import Recipe as Recipe
-from .relevance.conservation import check as check
+from .relevance.conservation import check_conservation as check_conservation
 from .relevance.make_engine import make_engine as make_engine
 from .relevance.presets import Rules as Rules
-from .run.fit_file import Fit as Fit
-from .run.fit_file import fit as fit
+from .run.dictionaries import Fit as Fit
+from .run.dictionaries import fit as fit
+from .run.extend import extend as extend
 from .store.verify import verify as verify
 from .types import Box as Box
 from .types import Component as Component

@@ -1,4 +1,4 @@
-"""The main API: build, extend, open and pull a database."""
+"""The main API: build, open and pull a database."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from semlens.recipe import Recipe, RecipeSettings
 from semlens.regular_files import user_path
 from semlens.run.build_database import build_database
 from semlens.run.executors.executor import Executor
-from semlens.run.extend import Addition, Extension, extend_database
-from semlens.run.plan import Execution, Plan, parse_executor
+from semlens.run.plan import Execution, Plan
 from semlens.stages.own_boxes import check_boxes
 
 
@@ -75,7 +74,7 @@ def build(
         Whether to compute the relevance of each component for each class. It can be added
         later by the same call.
     extendable
-        Whether to keep the state of the statistics, so that :func:`extend` can add images.
+        Whether to keep the state of the statistics, so that :func:`semlens.extend` can add images.
     executor
         What computes: ``"processes:4"``, ``"ray"`` or ``"ray://HOST:PORT"``; by default this
         process. It does not change the result.
@@ -110,19 +109,13 @@ def build(
         boxes=boxes,
         relevance=relevance,
         extendable=extendable,
-        execution=_with_executor(execution or Execution(), executor),
+        execution=(execution or Execution()).computed_by(executor),
         recipe=recipe,
         **settings,
     )
     with progress_listener(progress) if progress else progress_bars():
         build_database(user_path(path), plan)
     return ConceptDatabase(path, model=plan.model, images=plan.images, embedder=plan.embedder)
-
-
-def _with_executor(execution: Execution, executor: Executor | str | None) -> Execution:
-    if isinstance(executor, str):
-        executor = parse_executor(executor)
-    return execution if executor is None else replace(execution, executor=executor)
 
 
 def make_plan(
@@ -173,76 +166,6 @@ def make_plan(
         boxes=load_boxes(boxes, data.ids) if boxes is not None else None,
         extendable=extendable,
     )
-
-
-def extend(
-    path: str | Path,
-    images: Images | str | Path | Sequence[Any],
-    *,
-    model: SubjectModel | str | None = None,
-    data: Images | str | Path | None = None,
-    embedder: Embedder | str | None = None,
-    classes: str | Path | None = None,
-    targets: Sequence[str] | None = None,
-    device: str | None = None,
-    execution: Execution | None = None,
-    executor: Executor | str | None = None,
-    recompute_crops: bool = False,
-    boxes: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Extension:
-    """Add images to a database that was built with ``extendable=True``, in place.
-
-    The result has the same bytes as a build over all the images, as :class:`semlens.JoinedImages`,
-    with the batch size of the database. If it is interrupted, the same call continues.
-
-    Parameters
-    ----------
-    path
-        The database's folder.
-    images
-        The new images: an object, a SPEC or a list.
-    model, data, embedder
-        Objects or SPECs that replace those recorded in the database; ``data`` are its images.
-    classes, targets
-        Classes of the new images, as for :func:`build`; those of the others stay.
-    device
-        By default that of the build; another type is refused.
-    execution, executor, progress
-        See :func:`build`.
-    recompute_crops
-        Compute all crops, rather than check a few and take over the others.
-    boxes
-        File of boxes for ``crop="boxes"``, of old and new images; by default that of the build,
-        read again. Images of the database must have the same boxes as before.
-
-    Raises
-    ------
-    RecipeError
-        If it was not built with ``extendable=True``, the device is of another type, or it has
-        these images already.
-    StaleError
-        If images of the database are missing or have changed.
-
-    Examples
-    --------
-    >>> import semlens as sl
-    >>> sl.extend("photos.semlens", "photos-of-may/").samples      # doctest: +SKIP
-    """
-    addition = Addition(
-        as_images(images),
-        model,
-        data,
-        embedder,
-        read_classes(Path(classes)) if classes is not None else None,
-        targets,
-        device,
-        _with_executor(execution or Execution(), executor),
-        recompute_crops,
-        boxes,
-    )
-    with progress_listener(progress) if progress else progress_bars():
-        return extend_database(user_path(path), addition)
 
 
 def open(  # noqa: A001  # it is semlens.open

@@ -29,7 +29,7 @@ else:  # imported on first use
 
 
 class ConceptDatabase(Questions):
-    """A database with every question as a method: ``db.scores()`` is ``db.scores()``.
+    """A database with every question as a method, such as ``db.scores()``.
 
     The model, the images and the embedder are loaded when a question first needs them; pass
     their locations to ``semlens.open`` if they have moved.

@@ -100,6 +100,16 @@ def shortened(name: object, at_most: int = 200) -> str:
     return text if len(text) <= at_most else f"{text[:half]} … {text[-half:]}"
 
 
+def reason_of(error: BaseException, *, whole: bool = False) -> str:
+    """Return the first line of a library's error, or with ``whole`` all of it as one line.
+
+    It is shortened, and without a full stop, so that it can stand in brackets.
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines if whole else lines[:1]).rstrip(".")
+    return shortened(text or type(error).__name__)
+
+
 def nearest(name: str, known: Iterable[str], at_most: int = 4) -> str:
     """Return the known names closest to ``name``, for an error message."""
     names = list(known)

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 
-from semlens.errors import SemlensError, shortened
+from semlens.errors import SemlensError, reason_of, shortened
 
 _PACKAGES = {
     "s3": "s3fs",
@@ -141,9 +141,9 @@ class RemoteFolder:
 
     def failed(self, error: Exception) -> SemlensError:
         """Return the error for a store that cannot be reached, or does not answer."""
-        reason = " ".join(str(error).split()) or type(error).__name__
         return self.error(
-            f"'{shortened(self.url)}' cannot be read ({type(error).__name__}: {reason}).",
+            f"'{shortened(self.url)}' cannot be read "
+            f"({type(error).__name__}: {reason_of(error, whole=True)}).",
             "Expected a folder that this machine can reach and may read.",
             "Check the URL, the network and the credentials, then run the same command again.",
         )

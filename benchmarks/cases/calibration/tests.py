@@ -18,10 +18,14 @@ from semlens.lenses.audit.class_contrast import (
 )
 from semlens.lenses.audit.random_concepts import compare_with_random, pool_concepts
 from semlens.lenses.audit.suspects import Candidates, best_matches
-from semlens.lenses.auroc import auroc, auroc_intervals
-from semlens.lenses.contrast.contrast import separate
-from semlens.lenses.correct.artefact_sensitivity import change_interval, wilson_interval
-from semlens.lenses.statistics import leave_one_out
+from semlens.lenses.statistics.intervals import (
+    auroc,
+    auroc_intervals,
+    change_interval,
+    wilson_interval,
+)
+from semlens.lenses.statistics.outliers import leave_one_out
+from semlens.lenses.statistics.separation import separate
 
 AUDIT = "Audit: alarm"
 PERMUTATION = "Permuted components (unused)"

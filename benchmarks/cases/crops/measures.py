@@ -14,7 +14,7 @@ from torch import Tensor
 import semlens as sl
 from benchmarks.cases.crops.cases import Case
 from semlens.demo.walkthrough import find_planted
-from semlens.lenses.auroc import auroc
+from semlens.lenses.statistics.intervals import auroc
 from semlens.models.activations import measure_layout, spatial_map
 from semlens.models.forward import readouts
 from semlens.models.hooks import run_layers

@@ -324,7 +324,8 @@ def import_all(commands: Sequence[Sequence[str | Path]]) -> None:
     """
     package = importlib.import_module("semlens")
     for module in pkgutil.walk_packages(package.__path__, "semlens."):
-        if not module.name.endswith("__main__"):
+        # onnxruntime starts a thread when it is imported, and no trial needs it
+        if not module.name.endswith("__main__") and ".onnx_files" not in module.name:
             with contextlib.suppress(ImportError):  # of a library that is optional
                 importlib.import_module(module.name)
     for command in commands:

@@ -79,6 +79,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def synthetic_sources() -> list[Source]:
+    """Return two development worlds, and one that stands for those opened once."""
+    named = [("plain-broad", False, "broad"), ("plain-narrow", False, "narrow")]
+    named += [("once-broad", True, "broad"), ("once-narrow", True, "narrow")]
+    return [
+        Source(name, once, partial(synthetic.synthetic_units, name, data, seed))
+        for seed, (name, once, data) in enumerate(named)
+    ]
+
+
 def world_sources(cache: Path, work: Path) -> list[Source]:
     """Return all worlds."""
     return [
@@ -127,7 +137,7 @@ def chosen_methods(names: Sequence[str], *, study: bool = False) -> dict[str, La
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure all worlds, and compare the methods."""
     cache = options.cache or default_cache().with_name("labels")
-    sources = synthetic.sources() if options.quick else world_sources(cache, work)
+    sources = synthetic_sources() if options.quick else world_sources(cache, work)
     sources = chosen_worlds(sources, options.worlds, study=options.study)
     methods = chosen_methods(options.methods, study=options.study)
     embedders = synthetic.EMBEDDERS if options.quick else tuple(options.embedder.split(","))

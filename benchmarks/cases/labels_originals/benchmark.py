@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from benchmarks.cases.labellers import units, world
 from benchmarks.cases.labels_originals.parts import HELD_OUT, OFFSET, SLOPE
 from benchmarks.harness import Worker, benchmark, log, reference_python
+from benchmarks.worlds.labelled.synthetic import units, world
 from semlens.lenses.labelling.clip_dissect import RankReorder
 from semlens.lenses.labelling.evidence import Evidence
 from semlens.lenses.labelling.labeller import Labeller

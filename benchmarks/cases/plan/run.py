@@ -26,7 +26,7 @@ from moto.server import ThreadedMotoServer
 import semlens as sl
 from benchmarks.harness import Clock, peak_mib, reset_peak
 from benchmarks.worlds.many_components import RandomWords, Size, write
-from semlens.stages.collect import Collected
+from semlens.stages.collect import Collected, LayerStatistics
 from semlens.store.atomic_files import load_sealed, save_sealed
 from semlens.streaming.statistics import Moments, SampleReadouts, TopExamples, batch_statistics
 
@@ -52,9 +52,8 @@ def shard_of(shard: int, components: int, shards: int) -> Collected:
     reference = SampleReadouts.empty(components)
     if shard % max(1, shards * BATCH // REFERENCE) == 0:
         reference = reference.update(values, sample)
-    return Collected(
-        {LAYER: top}, {LAYER: Moments().update(shard, block)}, {LAYER: ()}, {}, {LAYER: reference}
-    )
+    statistics = LayerStatistics(top, Moments().update(shard, block), (), reference)
+    return Collected({LAYER: statistics}, {})
 
 
 def merge(folder: Path, shards: int, components: int) -> dict[str, Any]:
@@ -74,9 +73,9 @@ def merge(folder: Path, shards: int, components: int) -> dict[str, Any]:
     peak = peak_mib() - before
     values = torch.cat([readouts_of(shard, components)[:, :CHECKED] for shard in range(shards)])
     best = values.sort(dim=0, descending=True, stable=True)
-    total = merged.moments[LAYER].total()
+    total = merged.layers[LAYER].moments.total()
     if not (
-        torch.equal(merged.top[LAYER].sample[:CHECKED].T, best.indices[:EXAMPLES])
+        torch.equal(merged.layers[LAYER].top.sample[:CHECKED].T, best.indices[:EXAMPLES])
         and total.count.unique().tolist() == [shards * BATCH]
         and np.allclose(total.mean[:CHECKED], values.double().mean(0), atol=1e-12)
     ):

@@ -212,6 +212,27 @@ def run_to(network: nn.Module, layer: str, batch: Tensor) -> Tensor:
     return outputs[0]
 
 
+def seeded_outputs(
+    settings: Inputs, network: nn.Module, images: Tensor, layer: str, batches: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield input, output, and the output's gradient, which selects each pair's component.
+
+    Parameters
+    ----------
+    batches
+        Number of batches; by default those of all pairs.
+    """
+    pairs = load_pairs(settings, layer)
+    columns = (pairs.image, pairs.channel, pairs.position)
+    batched = [column.split(settings.batch)[:batches] for column in columns]
+    for image, channel, position in zip(*batched, strict=True):
+        pixels = images[image].requires_grad_()
+        output = run_to(network, layer, pixels)
+        seed = torch.zeros_like(output)
+        components_first(seed)[torch.arange(len(image)), channel, position] = 1
+        yield pixels, output, seed
+
+
 def _noise_images(count: int, size: int) -> Tensor:
     rng = np.random.default_rng(0)
     rows, columns = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]

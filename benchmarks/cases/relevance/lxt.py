@@ -21,12 +21,11 @@ from zennit.rules import Gamma
 
 from benchmarks.cases.relevance.inputs import (
     Inputs,
-    components_first,
     configure_torch,
     load_images,
     load_network,
     load_pairs,
-    run_to,
+    seeded_outputs,
 )
 from benchmarks.harness import Meter, serve
 
@@ -52,21 +51,14 @@ class Lxt:
         """Compute the heatmaps of all pairs."""
         meter = Meter(self.settings.device)
         with meter.clock:
-            count = self._heatmaps(layer, None)
-        return meter.read(count)
+            self._heatmaps(layer)
+        return meter.read(len(load_pairs(self.settings, layer)))
 
-    def _heatmaps(self, layer: str, batches: int | None) -> int:
-        pairs = load_pairs(self.settings, layer)
-        columns = (pairs.image, pairs.channel, pairs.position)
-        batched = [column.split(self.settings.batch)[:batches] for column in columns]
-        for image, channel, position in zip(*batched, strict=True):
-            pixels = self.images[image].requires_grad_()
-            output = run_to(self.network, layer, pixels)
-            seed = torch.zeros_like(output)
-            components_first(seed)[torch.arange(len(image)), channel, position] = 1
+    def _heatmaps(self, layer: str, batches: int | None = None) -> None:
+        outputs = seeded_outputs(self.settings, self.network, self.images, layer, batches)
+        for pixels, output, seed in outputs:
             (gradient,) = torch.autograd.grad(output, pixels, seed)
             (pixels * gradient).sum(1)
-        return len(pairs)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,12 @@ from benchmarks.cases.relevance.inputs import (
     THRESHOLD,
     Inputs,
     Pairs,
-    components_first,
     configure_torch,
     fold_batch_norms,
     load_images,
     load_network,
     load_pairs,
-    run_to,
+    seeded_outputs,
 )
 from benchmarks.harness import Meter, serve
 
@@ -205,26 +204,20 @@ class Gradient:
 
     def load(self, layer: str) -> dict[str, Any]:
         """Warm up on one batch."""
-        self._gradients(layer, 1, Meter(self.settings.device))
+        self._gradients(layer, Meter(self.settings.device), 1)
         return {}
 
     def run(self, layer: str) -> dict[str, Any]:
         """Compute one gradient per pair; forward passes are not timed."""
         meter = Meter(self.settings.device)
-        return meter.read(self._gradients(layer, None, meter))
+        self._gradients(layer, meter)
+        return meter.read(len(load_pairs(self.settings, layer)))
 
-    def _gradients(self, layer: str, batches: int | None, meter: Meter) -> int:
-        pairs = load_pairs(self.settings, layer)
-        columns = (pairs.image, pairs.channel, pairs.position)
-        batched = [column.split(self.settings.batch)[:batches] for column in columns]
-        for image, channel, position in zip(*batched, strict=True):
-            pixels = self.images[image].requires_grad_()
-            output = run_to(self.network, layer, pixels)
-            seed = torch.zeros_like(output)
-            components_first(seed)[torch.arange(len(image)), channel, position] = 1
+    def _gradients(self, layer: str, meter: Meter, batches: int | None = None) -> None:
+        outputs = seeded_outputs(self.settings, self.network, self.images, layer, batches)
+        for pixels, output, seed in outputs:
             with meter.clock:
                 torch.autograd.grad(output, pixels, seed)
-        return len(pairs)
 
     def targets(self) -> dict[str, Any]:
         """Return the predicted class of each image."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases.web.browser import browser_problem, paint, pan
-from benchmarks.cases.web.parts import clients, memory, page_size, search_latency
+from benchmarks.cases.web.parts import clients, empty_page, memory, page_size, search_latency
 from benchmarks.harness import benchmark, log
 from semlens.web.page_build import STATIC
 
@@ -66,9 +66,7 @@ def measure_part(part: str, options: argparse.Namespace, work: Path, page: Path)
 @benchmark(minutes=10, options=OPTIONS)
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure the parts in sequence."""
-    page = work / "page"  # only the browser parts need the built page
-    page.mkdir(exist_ok=True)
-    (page / "index.html").write_text("<!doctype html><title>semlens</title>", "utf-8")
+    page = empty_page(work)  # only browsers need the built page
     result: dict[str, Any] = {"goals": GOALS}
     for part in options.parts:
         result[part] = measure_part(part, options, work, page)

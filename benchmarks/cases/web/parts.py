@@ -256,6 +256,14 @@ def _hits(content: bytes) -> list[dict[str, Any]]:
     return json.loads(content).get("hits", [])
 
 
+def empty_page(work: Path) -> Path:
+    """Write a page of which only the server is measured, in the place of the built one."""
+    page = work / "page"
+    page.mkdir(exist_ok=True)
+    (page / "index.html").write_text("<!doctype html><title>semlens</title>", "utf-8")
+    return page
+
+
 def page_size(static: Path) -> dict[str, Any]:
     """Return the compressed size of the files that the page loads."""
     files = sorted(static.glob("*.js")) + sorted(static.glob("*.css"))

@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from benchmarks.cases.web.parts import Client, RunningServer, crowd, serving
+from benchmarks.cases.web.parts import Client, RunningServer, crowd, empty_page, serving
 from benchmarks.cases.web_load.requests import PNG, Asker, get, load_tables, picture, post, requests
 from benchmarks.harness import benchmark, log
 from benchmarks.harness.results import PartResults, together
@@ -262,9 +262,7 @@ PARTS = {"mixed": mixed, "clients": clients, "uploads": uploads, "replaced": rep
 )
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure the parts that were not measured at this commit, in sequence."""
-    page = work / "page"
-    page.mkdir(exist_ok=True)
-    (page / "index.html").write_text("<!doctype html><title>semlens</title>", "utf-8")
+    page = empty_page(work)
     chosen = options.parts or list(PARTS)
     settings = {name: getattr(options, name) for name in ("quick", "minutes", "requests")}
     results = PartResults(work / "results", settings, CODE)

@@ -82,8 +82,8 @@ def extend(
 
     semlens db extend r18.semlens --data photos-of-may/ --executor processes --json
     """
-    from semlens.api import extend as extend_database
     from semlens.data.class_mapping import read_targets
+    from semlens.run.extend import extend as extend_database
     from semlens.run.plan import Execution, parse_executor
 
     images = load_sources(data)

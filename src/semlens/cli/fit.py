@@ -59,7 +59,7 @@ def fit(
     import torch
 
     from semlens.models.load import load_model
-    from semlens.run.fit_file import fit as fit_file
+    from semlens.run.dictionaries import fit as fit_file
     from semlens.run.plan import Execution
 
     given = {name: value for name, value in options.items() if value is not None}

@@ -134,7 +134,7 @@ def layers(
 
     semlens layers timm/vit_small_patch16_224 --random-weights 0
     """
-    from semlens.models.list_layers import layers as layers_of
+    from semlens.models.inspection import layers as layers_of
     from semlens.models.load import load_model
 
     with err.status("loading the model"):

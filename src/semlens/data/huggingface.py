@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,42 @@ from semlens.errors import DataError, ImageError
 from semlens.regular_files import is_file, is_folder
 
 
-class HuggingFaceImages(Images):
+class _ImageColumn(Images):
+    """An image column of a data set that Hugging Face's library reads, and its classes."""
+
+    def _choose(
+        self, dataset: Any, column: str | None, target_column: str | None
+    ) -> tuple[Any, str | None]:
+        """Set the image column; return the data set with images as bytes, and the class column."""
+        import datasets
+
+        self._column, target = hugging_face_columns(
+            dataset.features, self.spec, column, target_column
+        )
+        return dataset.cast_column(self._column, datasets.Image(decode=False)), target
+
+    def _label(self, count: int, feature: Any, labels: Iterable[Any]) -> None:
+        """Set ids and classes of so many rows; without a ``feature`` there are no classes."""
+        if count == 0:
+            raise DataError(
+                f"'{self.spec}' has no rows.",
+                "Expected at least one image.",
+                "Choose another split.",
+            )
+        self.ids = numbered_ids(count)
+        if feature is not None:
+            self.targets = name_targets(labels, getattr(feature, "names", None), self.spec)
+
+    def _check_row(self, sample: int) -> None:
+        if not 0 <= sample < len(self):
+            raise ImageError(
+                f"'{self.spec}' has no row {sample}.",
+                f"It has {len(self)} rows.",
+                "Pass the data set that the row number belongs to.",
+            )
+
+
+class HuggingFaceImages(_ImageColumn):
     """The image column of one split of a Hugging Face dataset.
 
     Parameters
@@ -43,25 +78,11 @@ class HuggingFaceImages(Images):
         column: str | None = None,
         target_column: str | None = None,
     ) -> None:
-        import datasets
-
-        features = dataset.features
-        column, target_column = hugging_face_columns(features, spec, column, target_column)
-        if len(dataset) == 0:
-            raise DataError(
-                f"'{spec}' has no rows.", "Expected at least one image.", "Choose another split."
-            )
         self.spec = spec
-        self._rows = dataset.cast_column(column, datasets.Image(decode=False)).select_columns(
-            [column]
-        )
-        self._column = column
-        self.ids = numbered_ids(len(dataset))
-        if target_column is not None:
-            feature = features[target_column]
-            values = dataset[target_column]
-            names = feature.names if isinstance(feature, datasets.ClassLabel) else None
-            self.targets = name_targets(values, names, spec)
+        raw, target = self._choose(dataset, column, target_column)
+        labels = dataset[target] if target is not None else ()
+        self._label(len(dataset), target and dataset.features[target], labels)
+        self._rows = raw.select_columns([self._column])
 
     @classmethod
     def load(
@@ -89,12 +110,7 @@ class HuggingFaceImages(Images):
         ImageError
             If the row has no image.
         """
-        if not 0 <= sample < len(self):
-            raise ImageError(
-                f"'{self.spec}' has no row {sample}.",
-                f"It has {len(self)} rows.",
-                "Pass the dataset that the row number belongs to.",
-            )
+        self._check_row(sample)
         return cell_bytes(self._rows[sample][self._column], sample)
 
 
@@ -196,7 +212,7 @@ _WINDOW = 512
 """Rows that stay in memory: threads read ahead, and a few rows may be asked for again."""
 
 
-class StreamedImages(Images):
+class StreamedImages(_ImageColumn):
     """The image column of a ``datasets.IterableDataset``; thread-safe.
 
     The data set is read once to count its rows and to list its classes. A build then reads it
@@ -223,26 +239,14 @@ class StreamedImages(Images):
         column: str | None = None,
         target_column: str | None = None,
     ) -> None:
-        import datasets
-
         self.spec = spec
         if dataset.features is None:
             dataset = self._try(dataset._resolve_features)
-        columns = hugging_face_columns(dataset.features, spec, column, target_column)
-        self._column, target = columns
-        raw = dataset.cast_column(self._column, datasets.Image(decode=False))
+        raw, target = self._choose(dataset, column, target_column)
         # counted without the images, where the format allows it
         listed = raw.select_columns([target or self._column])
         labels = self._try(lambda: [row[target] if target else None for row in listed])
-        if not labels:
-            raise DataError(
-                f"'{spec}' has no rows.", "Expected at least one image.", "Choose another split."
-            )
-        self.ids = numbered_ids(len(labels))
-        if target is not None:
-            feature = dataset.features[target]
-            names = feature.names if isinstance(feature, datasets.ClassLabel) else None
-            self.targets = name_targets(labels, names, spec)
+        self._label(len(labels), target and dataset.features[target], labels)
         self._rows = raw.select_columns([self._column])
         self._prepare()
 
@@ -284,12 +288,7 @@ class StreamedImages(Images):
         DataError
             If the stream breaks off, or has become shorter.
         """
-        if not 0 <= sample < len(self):
-            raise ImageError(
-                f"'{self.spec}' has no row {sample}.",
-                f"It has {len(self)} rows.",
-                "Pass the data set that the row number belongs to.",
-            )
+        self._check_row(sample)
         with self._lock:
             if sample not in self._window:
                 self._advance(sample)

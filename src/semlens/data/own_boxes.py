@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int32
 from pyarrow import csv
 
-from semlens.errors import DataError, SemlensError, nearest, shortened
+from semlens.errors import DataError, SemlensError, nearest, reason_of, shortened
 from semlens.recipe import fingerprint
 from semlens.regular_files import open_file, user_path
 from semlens.types import Box
@@ -253,9 +253,8 @@ def _read(file: Path) -> pa.Table:
                 options = csv.ConvertOptions(column_types=types)
                 return csv.read_csv(opened, convert_options=options)
     except Exception as error:  # the readers raise many types for damaged bytes
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"The boxes '{file}' cannot be read ({shortened(reason)}).",
+            f"The boxes '{file}' cannot be read ({reason_of(error, whole=True)}).",
             "Expected a CSV file with commas and a header, or a Parquet file.",
             "Check the path, or write the file again.",
         ) from error
@@ -273,7 +272,7 @@ def _columns(table: pa.Table, file: str) -> tuple[list[str], np.ndarray]:
         values = [table[edge].cast(pa.float64()).to_numpy() for edge in EDGES]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
-            f"'{file}' has values of other types ({shortened(' '.join(str(error).split()))}).",
+            f"'{file}' has values of other types ({reason_of(error, whole=True)}).",
             f"Expected numbers in {', '.join(EDGES)}.",
             "Convert the columns.",
         ) from error

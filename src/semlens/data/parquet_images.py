@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from semlens.data.class_mapping import name_targets
-from semlens.data.image_folder import PARALLEL_READS, folder_classes
-from semlens.data.images import Images, numbered_ids
-from semlens.data.prefetch import default_workers, prefetch
-from semlens.data.source_files import LocalFile, SourceFile, absolute_pattern, find_files
-from semlens.errors import DataError, ImageError, SemlensError
+from semlens.data.image_folder import folder_classes
+from semlens.data.images import numbered_ids
+from semlens.data.source_files import ImagesInFiles, SourceFile
+from semlens.errors import DataError, ImageError, SemlensError, reason_of
 
 PREFIX = "parquet:"
 _BYTES, _PATH = "bytes", "path"
@@ -27,7 +26,7 @@ _MAX_GROUPS = 4
 """Row groups that stay in memory: images are read nearly in order, by several threads."""
 
 
-class ParquetImages(Images):
+class ParquetImages(ImagesInFiles):
     """The images of a column of encoded bytes, or of ``{bytes, path}`` as Hugging Face writes it.
 
     The samples are the rows, in order. Their ids are the paths, in the column itself or in a
@@ -50,13 +49,8 @@ class ParquetImages(Images):
     """
 
     def __init__(self, pattern: str, column: str | None = None) -> None:
-        pattern = pattern.removeprefix(PREFIX)
-        self.spec = PREFIX + absolute_pattern(pattern)
-        files = find_files(pattern)
-        is_remote = not all(isinstance(file, LocalFile) for file in files)
-        self.parallel_reads = PARALLEL_READS if is_remote else 0
-        workers = max(default_workers(), self.parallel_reads)
-        self._files = list(prefetch(_File, files, workers))
+        files = self._find(PREFIX, pattern)
+        self._files = list(self._of_each(_File, files))
         first = self._files[0].schema
         for file in self._files:
             if not file.schema.equals(first):
@@ -96,9 +90,8 @@ class ParquetImages(Images):
         except SemlensError:
             raise
         except Exception as error:  # the reader raises many types of errors for damaged bytes
-            reason = " ".join(str(error).split())
             raise ImageError(
-                f"Row {sample} of '{self.spec}' cannot be read ({reason}).",
+                f"Row {sample} of '{self.spec}' cannot be read ({reason_of(error, whole=True)}).",
                 "Expected intact Parquet files.",
                 f"Restore '{file.name}'.",
             ) from error
@@ -127,8 +120,7 @@ class ParquetImages(Images):
         def read(file: _File) -> list[Any]:
             return file.call(lambda parquet: _plain(parquet.read([column]).column(0)))
 
-        workers = max(default_workers(), self.parallel_reads)
-        return [value for values in prefetch(read, self._files, workers) for value in values]
+        return [value for values in self._of_each(read, self._files) for value in values]
 
 
 def _plain(column: pa.ChunkedArray) -> list[Any]:
@@ -172,9 +164,8 @@ class _File:
             except SemlensError:
                 raise
             except Exception as error:  # the reader raises many types for damaged bytes
-                reason = " ".join(str(error).split())
                 raise DataError(
-                    f"'{self.name}' cannot be read ({reason}).",
+                    f"'{self.name}' cannot be read ({reason_of(error, whole=True)}).",
                     "Expected an intact Parquet file.",
                     "Restore it, or leave it out.",
                 ) from error

@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from semlens.data.image_folder import PARALLEL_READS
+from semlens.data.images import Images
+from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import DataError, shortened
 from semlens.regular_files import is_file, is_folder, open_file, user_path
 from semlens.remote_files import RemoteFolder, remote_url
 
+T = TypeVar("T")
+R = TypeVar("R")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAX_FILES = 1_000_000
@@ -104,6 +109,23 @@ def find_files(pattern: str) -> list[SourceFile]:
     if not found:
         raise _missing(pattern)
     return found
+
+
+class ImagesInFiles(Images):
+    """Images of files that hold many each."""
+
+    def _find(self, prefix: str, pattern: str) -> list[SourceFile]:
+        """Return the files of a pattern, and set what follows from them."""
+        pattern = pattern.removeprefix(prefix)
+        self.spec = prefix + absolute_pattern(pattern)
+        files = find_files(pattern)
+        is_remote = not all(isinstance(file, LocalFile) for file in files)
+        self.parallel_reads = PARALLEL_READS if is_remote else 0
+        return files
+
+    def _of_each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield what a function reads of each, ahead in threads."""
+        return prefetch(function, items, max(default_workers(), self.parallel_reads))
 
 
 def absolute_pattern(pattern: str) -> str:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from semlens.data.image_folder import PARALLEL_READS, folder_classes, is_image_name
-from semlens.data.images import Images
-from semlens.data.prefetch import default_workers, prefetch
-from semlens.data.source_files import LocalFile, SourceFile, absolute_pattern, find_files
+from semlens.data.image_folder import folder_classes, is_image_name
+from semlens.data.source_files import ImagesInFiles, SourceFile
 from semlens.errors import DataError, ImageError, SemlensError, shortened
 
 PREFIX = "wds:"
@@ -37,7 +35,7 @@ class Member:
     """Why it has no content, if it has none."""
 
 
-class TarImages(Images):
+class TarImages(ImagesInFiles):
     """The images of tar archives, in the order of their names.
 
     The archives are read once, to index them; images are then read at random. The id of a sample
@@ -60,13 +58,8 @@ class TarImages(Images):
     """
 
     def __init__(self, pattern: str) -> None:
-        pattern = pattern.removeprefix(PREFIX)
-        self.spec = PREFIX + absolute_pattern(pattern)
-        files = find_files(pattern)
-        is_remote = not all(isinstance(file, LocalFile) for file in files)
-        self.parallel_reads = PARALLEL_READS if is_remote else 0
-        workers = max(default_workers(), self.parallel_reads)
-        members = [member for found in prefetch(_index, files, workers) for member in found]
+        files = self._find(PREFIX, pattern)
+        members = [member for found in self._of_each(_index, files) for member in found]
         if not members:
             raise DataError(
                 f"'{self.spec}' contains no images.",

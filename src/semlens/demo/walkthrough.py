@@ -15,9 +15,9 @@ from semlens.demo.bundled_images import DemoWorld, MarkedWorld, Version
 from semlens.draw.html import component_card, render
 from semlens.embedders.load import load_embedder
 from semlens.lenses.accuracy import evaluate_model
-from semlens.lenses.auroc import auroc
 from semlens.lenses.class_relevance import RelevantComponents
 from semlens.lenses.search.search import Hits
+from semlens.lenses.statistics.intervals import auroc
 from semlens.models.ablation import pruned
 from semlens.models.forward import readouts
 from semlens.models.load import load_model

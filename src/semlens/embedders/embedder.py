@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.backends.mha import get_fastpath_enabled, set_fastpath_enabled
 from torch.nn import functional
 
-from semlens.errors import EmbedderError
+from semlens.errors import EmbedderError, reason_of
 from semlens.models.model_libraries import brings_code
 from semlens.types import Box, Precision
 
@@ -34,9 +34,8 @@ def unavailable_error(spec: str, error: Exception) -> EmbedderError:
             "If you have read and trust the code, load the model in Python with "
             "trust_remote_code=True, and pass an Embedder that calls it.",
         )
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return EmbedderError(
-        f"Cannot load the embedder '{spec}' ({reason}).",
+        f"Cannot load the embedder '{spec}' ({reason_of(error)}).",
         f"Expected {EMBEDDER_FORMS}, with weights on this machine or a reachable hub.",
         "Use a local checkpoint, or semlens/photo, which needs no hub.",
     )

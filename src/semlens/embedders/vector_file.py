@@ -15,7 +15,7 @@ from jaxtyping import Float16, Float32, Float64
 from torch import Tensor
 
 from semlens.data.own_boxes import EDGES, IMAGE, image_ids, whole_pixels
-from semlens.errors import EmbedderError, SemlensError, shortened
+from semlens.errors import EmbedderError, SemlensError, reason_of, shortened
 from semlens.regular_files import open_file
 from semlens.types import Box
 
@@ -72,9 +72,8 @@ def read_vector_file(path: Path) -> VectorFile:
     except SemlensError:
         raise
     except Exception as error:  # the reader raises many types for damaged bytes
-        reason = " ".join(str(error).split())
         raise EmbedderError(
-            f"The file of vectors '{name}' cannot be read ({shortened(reason)}).",
+            f"The file of vectors '{name}' cannot be read ({reason_of(error, whole=True)}).",
             "Expected an intact Parquet file.",
             "Check the path, or write the file again.",
         ) from error

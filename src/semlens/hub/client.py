@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from semlens.errors import SemlensError, StoreError, shortened
+from semlens.errors import SemlensError, StoreError, reason_of, shortened
 
 _NAME = re.compile(r"(?:hf://)?(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([^\s@]+))?")
 LOG_IN = "Run 'hf auth login', or set HF_TOKEN to a token that may write there."
@@ -70,11 +70,13 @@ def hub_errors(repository: Repository) -> Iterator[None]:
         if isinstance(error, BadRequestError):
             remedy = "Check the name of the licence and of the branch, then run it again."
         raise StoreError(
-            f"The hub refused '{repository.name}' ({_reason(error)}).", expected, remedy
+            f"The hub refused '{repository.name}' ({reason_of(error)}).",
+            expected,
+            remedy,
         ) from error
     except Exception as error:  # those of whatever transport the client uses
         raise StoreError(
-            f"The hub cannot be reached ({_reason(error)}).",
+            f"The hub cannot be reached ({reason_of(error)}).",
             "Expected a connection to it, or to the server that HF_ENDPOINT names.",
             "Check the network and HF_HUB_OFFLINE, then run the same command again.",
         ) from error
@@ -82,12 +84,7 @@ def hub_errors(repository: Repository) -> Iterator[None]:
 
 def _not_allowed(repository: Repository, error: Exception) -> StoreError:
     return StoreError(
-        f"'{repository.url}' does not exist, or you may not write there ({_reason(error)}).",
+        f"'{repository.url}' does not exist, or you may not write there ({reason_of(error)}).",
         "Expected a repository of yours, or of an organisation that you may write to.",
         LOG_IN,
     )
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shortened(lines[0].rstrip(".") if lines else type(error).__name__)

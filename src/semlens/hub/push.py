@@ -50,10 +50,10 @@ def dataset_card(
         _metadata(manifest, title, license),
         f"# {title}\n",
         f"Concept database of the vision model `{manifest.model.spec}`: {manifest.rows:,} "
-        f"components of {_count(len(manifest.layers), 'layer')}, each with its strongest examples "
-        f"among {manifest.samples:,} images and a vector in the space of the foundation model "
-        f"`{manifest.embedder.spec}`. It can be searched, labelled, audited and compared with "
-        f"[semlens](https://pypi.org/project/semlens/).\n",
+        f"components of {len(manifest.layers)} layer{'s' * (len(manifest.layers) != 1)}, each with "
+        f"its strongest examples among {manifest.samples:,} images and a vector in the space of "
+        f"the foundation model `{manifest.embedder.spec}`. It can be searched, labelled, audited "
+        f"and compared with [semlens](https://pypi.org/project/semlens/).\n",
         *([f"![Map of the components]({MAP})\n"] if with_map else []),
         _usage(repository),
         "## What it was built from\n",
@@ -148,10 +148,6 @@ def _value(value: object) -> str:
     return (
         f"{value:.4g}" if isinstance(value, float) else "default" if value is None else f"{value}"
     )
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
 
 
 CARD = "README.md"

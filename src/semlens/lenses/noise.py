@@ -128,10 +128,10 @@ def mixtures(database: Database, layer: str, count: int) -> Float16[np.ndarray, 
         flat = table["vector"].to_numpy(np.int16).copy().view(np.float16)
         return flat.reshape(-1, database.manifest.dim)
 
-    return remembered(database, ("mixtures", layer, count), load)
+    return cached_on_database(database, ("mixtures", layer, count), load)
 
 
-def remembered(database: Database, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+def cached_on_database(database: Database, key: tuple[object, ...], compute: Callable[[], T]) -> T:
     """Return what was computed for an opened database, or compute it."""
     saved = _SAVED.setdefault(database, {})
     if key not in saved:

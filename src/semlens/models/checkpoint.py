@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from semlens.errors import ModelError, SemlensError
+from semlens.errors import ModelError, SemlensError, reason_of
 from semlens.models.hooks import FAILURES
 from semlens.regular_files import is_file
 
@@ -37,9 +37,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"'{path}' cannot be read as weights ({reason}).",
+            f"'{path}' cannot be read as weights ({reason_of(error)}).",
             "Expected safetensors or a state dict that loads with weights_only=True.",
             remedy,
         ) from error

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from semlens.errors import ModelError, nearest
+from semlens.errors import ModelError, nearest, reason_of
 from semlens.models.checkpoint import check_missing_weights, classes_in, load_state, read_state
 from semlens.models.preprocess_geometry import Preprocess
 from semlens.models.subject import SubjectModel
@@ -60,9 +60,8 @@ def _hub_error(spec: str, error: Exception) -> ModelError:
             "If you have read and trust the code, load the model in a Python file of yours with "
             "trust_remote_code=True, and name that: FILE.py:FUNCTION.",
         )
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ModelError(
-        f"'{spec}' cannot be downloaded ({reason}).",
+        f"'{spec}' cannot be downloaded ({reason_of(error)}).",
         "Expected a reachable hub, or weights on this machine.",
         "Use a local checkpoint instead: the same SPEC with :PATH, or a folder.",
     )

@@ -1,13 +1,14 @@
-"""The subject model: a module with its preprocessing and identity, and pictures of its inputs."""
+"""The subject model: a module with its preprocessing and identity, and batches of its inputs."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -16,8 +17,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from semlens.data.prefetch import prefetch
 from semlens.dictionaries.dictionary import Dictionary
-from semlens.errors import ModelError
+from semlens.errors import ImageError, ModelError
 from semlens.models.activations import Axes, first_tensor
 from semlens.models.axes import find_axes
 from semlens.models.hooks import call_model, evaluating
@@ -263,3 +265,43 @@ def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b 3 h w"]) -> lis
     scaled = ((values - low) / (high - low).where(high != low, torch.ones_like(high))).clamp(0, 1)
     pixels = (255 * scaled).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
     return [Image.fromarray(one) for one in pixels]
+
+
+@dataclass(frozen=True)
+class PreparedSample:
+    """A preprocessed sample, or the reason why it cannot be read."""
+
+    sample: int
+    inputs: Tensor | None
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the original."""
+    reason: str = ""
+
+
+def prepared_batches(
+    model: SubjectModel,
+    read: Callable[[int], Image.Image],
+    samples: Iterable[int],
+    batch_size: int,
+    workers: int,
+) -> Iterator[list[PreparedSample]]:
+    """Yield preprocessed samples in order, ``batch_size`` at a time."""
+
+    def prepare(sample: int) -> PreparedSample:
+        try:
+            image = read(sample)
+            return PreparedSample(sample, model.prepare(image), image.size)
+        except ImageError as error:
+            return PreparedSample(sample, None, reason=str(error))
+
+    stream = prefetch(prepare, samples, workers, ahead=2 * batch_size)
+    while batch := list(islice(stream, batch_size)):
+        yield batch
+
+
+def batch_inputs(model: SubjectModel, batch: Iterable[PreparedSample]) -> Tensor:
+    """Stack the readable samples to one batch on the model's device, in its fastest format."""
+    inputs = model.batch([item.inputs for item in batch if item.inputs is not None])
+    if not model.takes_channels_last:
+        return inputs
+    return inputs.contiguous(memory_format=torch.channels_last)

@@ -1,9 +1,9 @@
 """Checking conservation: how much relevance reaches the pixels, and what absorbs the rest.
 
 Biases and the shifts of normalisations absorb relevance, so that less, or more, than the logit may
-reach the pixels. :func:`check` accounts for all of it. What an operation absorbs is derived here
-from the equation of its rule and its inputs alone, independently of the code that propagates, so
-that the residual tests that code.
+reach the pixels. :func:`check_conservation` accounts for all of it. What an operation absorbs is
+derived here from the equation of its rule and its inputs alone, independently of the code that
+propagates, so that the residual tests that code.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Conservation:
         return f"Conservation of '{self.rules}' on {images}"
 
 
-def check(
+def check_conservation(
     engine: RelevanceEngine,
     inputs: Float[Tensor, "u 3 h w"],
     targets: Int[Tensor, " u"] | None = None,

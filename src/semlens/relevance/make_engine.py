@@ -249,7 +249,8 @@ def make_engine(
     if not _conserves(share):
         warnings.warn(
             f"With rules '{engine.rules.name}' {share:.2f} of a logit reaches the pixels; 1 "
-            "is expected. Heatmaps and relevance may mislead; semlens.check shows what absorbs it.",
+            "is expected. Heatmaps and relevance may mislead; semlens.check_conservation shows "
+            "what absorbs it.",
             ConservationWarning,
             stacklevel=2,
         )

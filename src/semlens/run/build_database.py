@@ -16,7 +16,7 @@ from semlens.embedders.precomputed import PrecomputedVectors
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_classes, check_logits
-from semlens.models.reproducibility import check_reproducible
+from semlens.models.inspection import check_reproducible
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import (
     CroppedPairs,
@@ -37,7 +37,6 @@ from semlens.run.layer_stages import (
 from semlens.run.plan import Plan
 from semlens.run.relevance import add_relevance, relabel
 from semlens.run.shards import Complete, Shards, Stage, hash_images
-from semlens.run.state import write_layer_state
 from semlens.stages.collect import layer_layouts
 from semlens.stages.embed import check_known_vectors
 from semlens.stages.own_boxes import check_same_boxes, count_without_box
@@ -230,7 +229,7 @@ def write_layers(
         crop = new.crops[layer_index]
         entry = layer_entry(layer, crop, first_row, collected, plan.rank_rules)
         if reference_count:
-            rows = collected.reference[entry.name]
+            rows = collected.layers[entry.name].reference
             entry = write_layer_reference(writer, entry, rows, reference)
         if plan.boxes is not None:
             mine = selected.pairs.layer == layer_index
@@ -240,7 +239,8 @@ def write_layers(
         if entry.name in plan.model.dictionaries:
             entry = write_layer_dictionary(writer, entry, plan.model.dictionaries[entry.name])
         if plan.extendable and selected.of_whole_batches is not None:
-            write_layer_state(writer, entry.name, selected.of_whole_batches)
+            state = selected.of_whole_batches.layers[entry.name].tensors()
+            writer.tensors(file_names.state_file(entry.name), state)
         entries.append(entry)
     dictionaries = plan.model.dictionaries
     tables = [components_table(one, dictionaries.get(one.layout.name)) for one in selected.layers]

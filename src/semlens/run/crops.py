@@ -247,7 +247,7 @@ def layer_entry(
         first=first_row,
         rows=len(layer.index),
         lowest=layer.lowest,
-        not_finite=len(collected.not_finite[layout.name]),
+        not_finite=len(collected.layers[layout.name].not_finite),
         crop=crop,
         rank_rules=rank_rules,
     )

@@ -8,25 +8,34 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from semlens.data.class_mapping import UNLABELLED, TargetMap, UnmappedWarning, map_targets
+from semlens.data.class_mapping import (
+    UNLABELLED,
+    TargetMap,
+    UnmappedWarning,
+    map_targets,
+    read_classes,
+)
 from semlens.data.images import Images, JoinedImages
-from semlens.data.load import check_server, load_images
-from semlens.data.own_boxes import load_boxes
-from semlens.embedders.load import Embedder
+from semlens.data.load import as_images, check_server, load_images
+from semlens.data.own_boxes import OwnBoxes, load_boxes
+from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError
-from semlens.models.reproducibility import check_reproducible
+from semlens.models.inspection import check_reproducible
 from semlens.models.subject import SubjectModel
+from semlens.progress import Progress, progress_bars, progress_listener
+from semlens.regular_files import user_path
 from semlens.run.build_database import completion, write_layers
+from semlens.run.executors.executor import Executor
 from semlens.run.layer_stages import NewLayers
 from semlens.run.plan import Execution, Plan
 from semlens.run.relevance import write_relevance
-from semlens.run.reuse_crops import CropUse, crops_of_extension
+from semlens.run.reuse import CropUse, continue_collect, continue_relevance, crops_of_extension
 from semlens.run.shards import Complete, Shards, hash_images
 from semlens.run.stale_images import check_contents, check_names
-from semlens.run.state import continue_collect, continue_relevance
 from semlens.stages.collect import layer_layouts
 from semlens.stages.embed import check_known_vectors
 from semlens.stages.own_boxes import check_boxes, check_same_boxes
@@ -34,42 +43,6 @@ from semlens.store import file_names
 from semlens.store.manifest import Extendable, Manifest
 from semlens.store.reader import Database
 from semlens.store.writer import BuildWriter, move_staged, remove_unlisted, write_lock
-
-
-@dataclass(frozen=True)
-class Addition:
-    """What is added to a database, and with what.
-
-    Parameters
-    ----------
-    images
-        The new images.
-    model, data, embedder
-        Objects, or SPECs of their current locations, in place of those of the build.
-    classes
-        Logit of class names of the new images.
-    targets
-        Class name of each new image, which replaces that of the data.
-    device
-        By default that of the build.
-    execution
-        How it is executed; the batch size is that of the build.
-    recompute_crops
-        Whether to compute all crops.
-    boxes
-        File of the boxes of all images, if not that of the build.
-    """
-
-    images: Images
-    model: SubjectModel | str | None = None
-    data: Images | str | Path | None = None
-    embedder: Embedder | str | None = None
-    classes: Mapping[str, int] | None = None
-    targets: Sequence[str] | None = None
-    device: str | None = None
-    execution: Execution = Execution()
-    recompute_crops: bool = False
-    boxes: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,56 +72,110 @@ class Extension:
     seconds: float
 
 
-def extend_database(path: Path, addition: Addition) -> Extension:
-    """Add images to a database, in place.
+def extend(
+    path: str | Path,
+    images: Images | str | Path | Sequence[Any],
+    *,
+    model: SubjectModel | str | None = None,
+    data: Images | str | Path | None = None,
+    embedder: Embedder | str | None = None,
+    classes: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    device: str | None = None,
+    execution: Execution | None = None,
+    executor: Executor | str | None = None,
+    recompute_crops: bool = False,
+    boxes: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Extension:
+    """Add images to a database that was built with ``extendable=True``, in place.
 
-    The manifest is written last: after an interruption the database is the old or the new one, and
-    the same call continues.
+    The result has the same bytes as a build over all the images, as :class:`semlens.JoinedImages`,
+    with the batch size of the database. If it is interrupted, the same call continues.
+
+    Parameters
+    ----------
+    path
+        The database's folder.
+    images
+        The new images: an object, a SPEC or a list.
+    model, data, embedder
+        Objects or SPECs that replace those recorded in the database; ``data`` are its images.
+    classes, targets
+        Classes of the new images, as for :func:`build`; those of the others stay.
+    device
+        By default that of the build; another type is refused.
+    execution, executor, progress
+        See :func:`build`.
+    recompute_crops
+        Compute all crops, rather than check a few and take over the others.
+    boxes
+        File of boxes for ``crop="boxes"``, of old and new images; by default that of the build,
+        read again. Images of the database must have the same boxes as before.
 
     Raises
     ------
     RecipeError
-        If the database does not have the state, the device is of another type, or the database
-        has all the images already.
+        If it was not built with ``extendable=True``, the device is of another type, or it has
+        these images already.
     StaleError
         If images of the database are missing or have changed.
+
+    Examples
+    --------
+    >>> import semlens as sl
+    >>> sl.extend("photos.semlens", "photos-of-may/").samples      # doctest: +SKIP
     """
     started = time.monotonic()
+    path, more = user_path(path), as_images(images)
+    mapping = read_classes(Path(classes)) if classes is not None else None
+    execution = (execution or Execution()).computed_by(executor)
     kept = _extendable(path, Manifest.load(path))
-    device = addition.device or kept.device
+    device = device or kept.device
     _check_device(device.partition(":")[0], kept, path)
-    with write_lock(path):
+    with progress_listener(progress) if progress else progress_bars(), write_lock(path):
         manifest = Manifest.load(path)
         move_staged(path, manifest.files)
         remove_unlisted(path, manifest.files)
-        database = Database(path, model=addition.model, embedder=addition.embedder, device=device)
+        database = Database(path, model=model, embedder=embedder, device=device)
         _check_device(database.model.device.type, kept, path)
-        old = _images_of(database, addition.data)
-        check_names(database, old, addition.images)
-        if _has(old, addition.images):
+        old = _images_of(database, data)
+        check_names(database, old, more)
+        if _has(old, more):
             shutil.rmtree(path / file_names.PARTIAL, ignore_errors=True)
             nothing = CropUse(sum(manifest.crops), 0, 0, 0, 0)
             count, batches = manifest.samples, _batches(manifest.samples, kept)
             return Extension(
                 count, count, batches, batches, nothing, "none", time.monotonic() - started
             )
-        plan = _plan(database, old, addition, kept)
+        joined = JoinedImages([old, more])
+        plan = Plan(
+            database.model,
+            joined,
+            database.embedder,
+            tuple(database.layers),
+            manifest.recipe,
+            replace(execution, batch_size=kept.batch_size).for_source(joined),
+            _targets(database, more, targets, mapping),
+            relevance=manifest.relevance is not None,
+            boxes=_boxes(manifest, boxes, old, joined),
+            extendable=True,
+        )
         check_known_vectors(plan.embedder, plan.images)
         with plan.execution.executor.start(plan.inputs) as workers:
             digests = hash_images(plan, workers)
-            check_contents(database, old, addition.images, digests)
+            check_contents(database, old, more, digests)
             shards = Shards(path / file_names.PARTIAL)
             complete = completion(plan, shards, workers, digests)
-            recompute = addition.recompute_crops
             is_continued, crops, relevance = _extend(
-                database, kept, plan, digests, shards, complete, recompute=recompute
+                database, kept, plan, digests, shards, complete, recompute=recompute_crops
             )
     whole = kept.whole(manifest.samples) if is_continued else range(0)
     return Extension(
         manifest.samples,
-        len(plan.images),
+        len(joined),
         len(whole) // kept.batch_size,
-        _batches(len(plan.images), kept),
+        _batches(len(joined), kept),
         crops,
         relevance,
         time.monotonic() - started,
@@ -215,37 +242,29 @@ def _has(old: Images, more: Images) -> bool:
     return bool(known)
 
 
-def _plan(database: Database, old: Images, addition: Addition, kept: Extendable) -> Plan:
-    """Return the plan of a build over all the data."""
-    images = JoinedImages([old, addition.images])
-    recipe = database.manifest.recipe
-    execution = replace(addition.execution, batch_size=kept.batch_size).for_source(images)
-    entry = database.manifest.boxes
-    check_boxes(recipe, given=entry is not None or addition.boxes is not None)
-    boxes = load_boxes(addition.boxes or entry.spec, images.ids) if entry is not None else None
-    check_same_boxes(database.manifest, boxes, old.ids)
-    return Plan(
-        database.model,
-        images,
-        database.embedder,
-        tuple(database.layers),
-        recipe,
-        execution,
-        _targets(database, addition),
-        relevance=database.manifest.relevance is not None,
-        boxes=boxes,
-        extendable=True,
-    )
+def _boxes(
+    manifest: Manifest, boxes: str | Path | None, old: Images, joined: Images
+) -> OwnBoxes | None:
+    """Return the boxes of all images, if examples are cropped to boxes."""
+    entry = manifest.boxes
+    check_boxes(manifest.recipe, given=entry is not None or boxes is not None)
+    loaded = load_boxes(boxes or entry.spec, joined.ids) if entry is not None else None
+    check_same_boxes(manifest, loaded, old.ids)
+    return loaded
 
 
-def _targets(database: Database, addition: Addition) -> TargetMap:
+def _targets(
+    database: Database,
+    images: Images,
+    targets: Sequence[str] | None,
+    mapping: Mapping[str, int] | None,
+) -> TargetMap:
     """Return the classes of the database and those of the new images."""
-    table, images = database.files.table(file_names.SAMPLES), addition.images
-    names = images.targets if addition.targets is None else addition.targets
-    model = database.model
-    new = map_targets(names, len(images), model.classes, model.synsets, addition.classes)
+    table, model = database.files.table(file_names.SAMPLES), database.model
+    names = images.targets if targets is None else targets
+    new = map_targets(names, len(images), model.classes, model.synsets, mapping)
     if new.notice:
-        warnings.warn(new.notice, UnmappedWarning, stacklevel=4)
+        warnings.warn(new.notice, UnmappedWarning, stacklevel=3)
     logits = (*table["logit"].to_pylist(), *new.logits)
     old_names = table["target"].to_pylist()
     if new.names is None and not any(name is not None for name in old_names):

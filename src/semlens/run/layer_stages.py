@@ -18,7 +18,7 @@ from semlens.run.crop_tasks import crop_refs
 from semlens.run.crops import crop_stage, list_pairs
 from semlens.run.executors.executor import Advance, Inputs
 from semlens.run.plan import Plan
-from semlens.run.shards import Shards, Stage, merge_all
+from semlens.run.shards import Shards, Stage
 from semlens.stages.collect import Collected, collect, reads_by_direction
 from semlens.stages.crop_regions import ExamplePairs
 from semlens.stages.embed import CropRef, check_whole_vectors
@@ -149,13 +149,9 @@ def load_collected(plan: Plan, stage: Stage, shards: Shards) -> tuple[Collected,
     DataError
         If no image can be read.
     """
-    loaded = (
-        (Collected.from_tensors(tensors, plan.layers) for tensors in shards.load(stage, samples))
-        for samples in (stage.whole, range(stage.whole.stop, stage.total))
+    collected, whole = shards.merged(
+        stage, lambda tensors: Collected.from_tensors(tensors, plan.layers), Collected.merge
     )
-    whole, rest = (merge_all(parts, Collected.merge) for parts in loaded)
-    collected = merge_all([part for part in (whole, rest) if part is not None], Collected.merge)
-    assert collected is not None  # noqa: S101  # a stage has samples
     if len(collected.unreadable) == stage.total:
         raise DataError(
             f"None of the {stage.total} images of '{plan.images.spec}' can be read. "

@@ -63,6 +63,12 @@ class Execution:
         """Number of decoding threads."""
         return default_workers() if self.workers < 0 else self.workers
 
+    def computed_by(self, executor: Executor | str | None) -> Execution:
+        """Return this execution with another executor, given as an object or a text, if any."""
+        if isinstance(executor, str):
+            executor = parse_executor(executor)
+        return self if executor is None else replace(self, executor=executor)
+
     def for_source(self, images: Images) -> Execution:
         """Return this execution with the threads that a remote source needs to be read ahead."""
         return replace(

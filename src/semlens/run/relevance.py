@@ -14,14 +14,13 @@ from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
 from semlens.data.verified_images import VerifiedImages
 from semlens.errors import RelevanceError
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, batch_inputs, prepared_batches
 from semlens.recipe import FORMAT, fingerprint
 from semlens.relevance.class_relevance import explain_batch, images_per_pass, shares
 from semlens.relevance.make_engine import EngineCache
 from semlens.run.executors.executor import Advance, Inputs
 from semlens.run.plan import Plan
-from semlens.run.shards import Shards, Stage, merge_all
-from semlens.stages.batches import batch_inputs, prepared_batches
+from semlens.run.shards import Shards, Stage
 from semlens.store import file_names
 from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry
 from semlens.store.reader import Database, data_fingerprint
@@ -277,14 +276,11 @@ def write_relevance(
 ) -> RelevanceEntry:
     """Write the class relevance of some layers from the shards of a complete stage."""
     names = [layer.name for layer in layers]
-    loaded = (
-        (ClassRelevanceTotals.from_tensors(tensors, names) for tensors in shards.load(stage, part))
-        for part in (stage.whole, range(stage.whole.stop, stage.total))
+    totals, whole = shards.merged(
+        stage,
+        lambda tensors: ClassRelevanceTotals.from_tensors(tensors, names),
+        ClassRelevanceTotals.merge,
     )
-    merge = ClassRelevanceTotals.merge
-    whole, rest = (merge_all(parts, merge) for parts in loaded)
-    totals = merge_all([part for part in (whole, rest) if part is not None], merge)
-    assert totals is not None  # noqa: S101  # a stage has samples
     for layer in layers:
         table = relevance_table(totals.layers[layer.name], layer)
         writer.table(file_names.relevance_file(layer.name), table)

@@ -167,6 +167,24 @@ class Shards:
             if within.start <= samples.start and samples.stop <= within.stop:
                 yield load_tensors(self.folder / stage.file_name(samples))
 
+    def merged(
+        self, stage: Stage, read: Callable[[dict[str, Tensor]], T], merge: Callable[[T, T], T]
+    ) -> tuple[T, T | None]:
+        """Merge the shards of a complete stage.
+
+        Returns
+        -------
+        tuple
+            The result of all samples, and that of all whole units, or None if there is none.
+        """
+        whole, rest = (
+            merge_all(map(read, self.load(stage, samples)), merge)
+            for samples in (stage.whole, range(stage.whole.stop, stage.total))
+        )
+        merged = merge_all([part for part in (whole, rest) if part is not None], merge)
+        assert merged is not None  # noqa: S101  # a stage has samples
+        return merged, whole
+
     def save(self, stage: Stage, samples: range, tensors: Mapping[str, Tensor]) -> None:
         """Save a shard."""
         name = stage.file_name(samples)

@@ -7,7 +7,7 @@ is always in the same batch, whatever the shards.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,9 @@ from semlens.models.activations import (
     layout_of_image,
 )
 from semlens.models.hooks import FittingBatches, run_layers
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, batch_inputs, prepared_batches
 from semlens.relevance.class_relevance import explain_batch, images_per_pass
 from semlens.relevance.make_engine import EngineCache
-from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.streaming.statistics import (
     Moments,
     ReadoutBlock,
@@ -70,97 +69,121 @@ def predicted_relevance(
 
 
 @dataclass(frozen=True)
+class LayerStatistics:
+    """Examples and statistics of a layer; merging is associative and commutative.
+
+    Parameters
+    ----------
+    top
+        Examples of 2 K rows: sign +1 of every channel, then sign -1.
+    moments
+        Statistics of the K raw readouts.
+    not_finite
+        The samples with a readout that is NaN or infinite, ascending.
+    reference
+        What ranks the reference samples: K raw readouts, or where the signs differ
+        (:func:`reads_by_direction`) 2 K in the order of ``top``.
+    """
+
+    top: TopExamples
+    moments: Moments
+    not_finite: tuple[int, ...]
+    reference: SampleReadouts
+
+    def merge(self, other: LayerStatistics) -> LayerStatistics:
+        """Merge the results of two disjoint sets of batches."""
+        return LayerStatistics(
+            self.top.merge(other.top),
+            self.moments.merge(other.moments),
+            tuple(sorted({*self.not_finite, *other.not_finite})),
+            self.reference.merge(other.reference),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all values as named tensors, for a file."""
+        samples = list(self.reference.rows)
+        return {
+            "key": self.top.key,
+            "position": self.top.position,
+            "not_finite": torch.tensor(self.not_finite, dtype=torch.int64),
+            "reference/sample": torch.tensor(samples, dtype=torch.int64),
+            "reference/readout": self.reference.stack(samples),
+            **{
+                f"block/{level}/{number}/{field}": value
+                for (level, number), block in self.moments.blocks.items()
+                for field, value in vars(block).items()
+            },
+        }
+
+    @classmethod
+    def from_tensors(cls, flat: Mapping[str, Tensor]) -> LayerStatistics:
+        """Return the result from the tensors of :meth:`tensors`."""
+        blocks: dict[tuple[int, int], dict[str, Tensor]] = {}
+        for key, value in flat.items():
+            if key.startswith("block/"):
+                _, level, number, field = key.split("/")
+                blocks.setdefault((int(level), int(number)), {})[field] = value
+        readout, samples = flat["reference/readout"], flat["reference/sample"]
+        return cls(
+            TopExamples(flat["key"], flat["position"]),
+            Moments({key: ReadoutBlock(**values) for key, values in blocks.items()}),
+            tuple(flat["not_finite"].tolist()),
+            SampleReadouts.empty(readout.shape[1]).update(readout, samples),
+        )
+
+
+@dataclass(frozen=True)
 class Collected:
     """Examples and statistics of a pass; merging is associative and commutative.
 
     Parameters
     ----------
-    top
-        By layer, examples of 2 K rows: sign +1 of every channel, then sign -1.
-    moments
-        By layer, statistics of the K raw readouts.
-    not_finite
-        By layer, the samples with a readout that is NaN or infinite.
+    layers
+        Those of each layer, by name.
     unreadable
         Samples that could not be decoded, with the reason.
-    reference
-        By layer, what ranks the reference samples: K raw readouts, or where the signs differ
-        (:func:`reads_by_direction`) 2 K in the order of ``top``.
     """
 
-    top: dict[str, TopExamples]
-    moments: dict[str, Moments]
-    not_finite: dict[str, tuple[int, ...]]
+    layers: dict[str, LayerStatistics]
     unreadable: dict[int, str]
-    reference: dict[str, SampleReadouts]
 
     def merge(self, other: Collected) -> Collected:
         """Merge the results of two disjoint sets of batches."""
         return Collected(
-            {name: top.merge(other.top[name]) for name, top in self.top.items()},
-            {name: moments.merge(other.moments[name]) for name, moments in self.moments.items()},
-            {
-                name: tuple(sorted({*samples, *other.not_finite[name]}))
-                for name, samples in self.not_finite.items()
-            },
+            {name: layer.merge(other.layers[name]) for name, layer in self.layers.items()},
             dict(sorted({**self.unreadable, **other.unreadable}.items())),
-            {name: rows.merge(other.reference[name]) for name, rows in self.reference.items()},
-        )
-
-    def of_layer(self, name: str) -> Collected:
-        """Return the results of one layer."""
-        return Collected(
-            {name: self.top[name]},
-            {name: self.moments[name]},
-            {name: self.not_finite[name]},
-            self.unreadable,
-            {name: self.reference[name]},
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all values as named tensors, for a file."""
-        flat: dict[str, Tensor] = {}
-        for name, top in self.top.items():
-            flat[f"{name}/key"], flat[f"{name}/position"] = top.key, top.position
-            not_finite = self.not_finite[name]
-            flat[f"{name}/not_finite"] = torch.tensor(not_finite, dtype=torch.int64)
-            reference = self.reference[name]
-            samples = list(reference.rows)
-            flat[f"{name}/reference/sample"] = torch.tensor(samples, dtype=torch.int64)
-            flat[f"{name}/reference/readout"] = reference.stack(samples)
-            for (level, number), block in self.moments[name].blocks.items():
-                for field, value in vars(block).items():
-                    flat[f"{name}/block/{level}/{number}/{field}"] = value
-        for sample, reason in self.unreadable.items():
-            text = np.frombuffer(reason.encode(), np.uint8).copy()
-            flat[f"/unreadable/{sample}"] = torch.from_numpy(text)
-        return flat
+        reasons = {
+            f"{_UNREADABLE}{sample}": torch.from_numpy(
+                np.frombuffer(text.encode(), np.uint8).copy()
+            )
+            for sample, text in self.unreadable.items()
+        }
+        return reasons | {
+            f"{name}/{key}": value
+            for name, layer in self.layers.items()
+            for key, value in layer.tensors().items()
+        }
 
     @classmethod
-    def from_tensors(cls, flat: dict[str, Tensor], names: Sequence[str]) -> Collected:
+    def from_tensors(cls, flat: Mapping[str, Tensor], names: Sequence[str]) -> Collected:
         """Return the result from the tensors of :meth:`tensors`."""
-        top: dict[str, TopExamples] = {}
-        moments: dict[str, Moments] = {}
-        reference: dict[str, SampleReadouts] = {}
-        for name in names:
-            readout, sample = (flat[f"{name}/reference/{key}"] for key in ("readout", "sample"))
-            reference[name] = SampleReadouts.empty(readout.shape[1]).update(readout, sample)
-            top[name] = TopExamples(flat[f"{name}/key"], flat[f"{name}/position"])
-            block_fields: dict[tuple[int, int], dict[str, Tensor]] = {}
-            for key, value in flat.items():
-                if key.startswith(f"{name}/block/"):
-                    level, number, field = key.removeprefix(f"{name}/block/").split("/")
-                    block_fields.setdefault((int(level), int(number)), {})[field] = value
-            moments[name] = Moments(
-                {key: ReadoutBlock(**values) for key, values in block_fields.items()}
-            )
-        not_finite = {name: tuple(flat[f"{name}/not_finite"].tolist()) for name in names}
-        unreadable = {
-            int(key.removeprefix("/unreadable/")): bytes(value.tolist()).decode()
-            for key, value in flat.items()
-            if key.startswith("/unreadable/")
-        }
-        return cls(top, moments, not_finite, unreadable, reference)
+        reasons = _below(_UNREADABLE, flat)
+        return cls(
+            {name: LayerStatistics.from_tensors(_below(f"{name}/", flat)) for name in names},
+            {int(sample): bytes(text.tolist()).decode() for sample, text in reasons.items()},
+        )
+
+
+_UNREADABLE = "/unreadable/"
+
+
+def _below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {key.removeprefix(prefix): v for key, v in flat.items() if key.startswith(prefix)}
 
 
 def layer_layouts(model: SubjectModel, names: Sequence[str], readout: Readout) -> list[LayerLayout]:
@@ -218,18 +241,17 @@ def collect(
     """
     device = model.device
     by_name = {layout.name: layout for layout in layouts}
-    top = {
-        layout.name: TopExamples.empty(2 * layout.components, examples, device)
-        for layout in layouts
-    }
-    moments = {layout.name: Moments() for layout in layouts}
-    not_finite: dict[str, set[int]] = {layout.name: set() for layout in layouts}
     unreadable: dict[int, str] = {}
     rank: Rank = "relevance" if engines else "activation"
     by_direction = reads_by_direction(readout, signs, rank)
-    kept = {
-        layout.name: SampleReadouts.empty(layout.components * (1 + by_direction))
-        for layout in layouts
+    layers = {
+        name: LayerStatistics(
+            TopExamples.empty(2 * layout.components, examples, device),
+            Moments(),
+            (),
+            SampleReadouts.empty(layout.components * (1 + by_direction)),
+        )
+        for name, layout in by_name.items()
     }
 
     def read(inputs: Tensor) -> dict[str, LayerReadouts]:
@@ -265,23 +287,23 @@ def collect(
                 negative = torch.full_like(negative, torch.nan)
             by_sign = torch.cat([positive, negative], dim=1)
             position = torch.cat([*reading.position], dim=1)
-            top[name] = top[name].update(by_sign, device_samples, position)
             value, raw_negative, peak = on_cpu[name]
-            moments[name] = moments[name].update(batch_index, batch_statistics(value, peak))
             finite = torch.isfinite(peak).all(dim=0).all(dim=1)
-            not_finite[name].update(samples[~finite].tolist())
+            before = layers[name]
+            reference_readouts = before.reference
             if rows:
                 both = [value, -raw_negative] if relevance is None else relevance[name]
                 raw = [one[rows] for one in both[: 1 + by_direction]]
-                kept[name] = kept[name].update(torch.cat(raw, dim=1), samples[rows])
+                reference_readouts = before.reference.update(torch.cat(raw, dim=1), samples[rows])
+            layers[name] = LayerStatistics(
+                before.top.update(by_sign, device_samples, position),
+                before.moments.update(batch_index, batch_statistics(value, peak)),
+                (*before.not_finite, *samples[~finite].tolist()),
+                reference_readouts,
+            )
         progress(len(batch))
-    return Collected(
-        {name: value.to("cpu") for name, value in top.items()},
-        moments,
-        {name: tuple(sorted(values)) for name, values in not_finite.items()},
-        unreadable,
-        kept,
-    )
+    on_host = {name: replace(layer, top=layer.top.to("cpu")) for name, layer in layers.items()}
+    return Collected(on_host, unreadable)
 
 
 def reads_by_direction(readout: Readout, signs: Signs, rank: Rank) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 from semlens.data.prefetch import prefetch
 from semlens.models.activations import LayerLayout, spatial_map
 from semlens.models.hooks import run_layers
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, batch_inputs, prepared_batches
 from semlens.relevance.conditional_heatmaps import (
     backward_heatmaps,
     conditional_heatmaps,
@@ -36,7 +36,6 @@ from semlens.relevance.heatmap_boxes import (
 )
 from semlens.relevance.make_engine import EngineCache
 from semlens.relevance.protocols import RelevanceEngine
-from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.types import Box, Readout
 
 _BLUR_BATCH = 256
@@ -277,6 +276,15 @@ class RegionRequest:
     size: Callable[[int], tuple[int, int]]
     progress: Callable[[int], None]
 
+    def sizes(self, workers: int) -> dict[int, tuple[int, int]]:
+        """Return width and height of each sample, read in threads, as all that has to be done."""
+        found: dict[int, tuple[int, int]] = {}
+        sizes = prefetch(self.size, self.samples, workers)
+        for sample, size in zip(self.samples, sizes, strict=True):
+            found[sample] = size
+            self.progress(1)
+        return found
+
 
 RegionFinder = Callable[[RegionRequest], list[CropRegion]]
 """One way to find the regions of all pairs of the requested samples, in the pairs' order."""
@@ -290,11 +298,7 @@ class WholeImage:
 
     def __call__(self, request: RegionRequest) -> list[CropRegion]:
         """Return the whole image for each pair."""
-        sizes: dict[int, tuple[int, int]] = {}
-        found = prefetch(request.size, request.samples, self.workers)
-        for sample, size in zip(request.samples, found, strict=True):
-            sizes[sample] = size
-            request.progress(1)
+        sizes = request.sizes(self.workers)
         return [
             CropRegion(Box(0, 0, *sizes[int(pair_sample)]))
             for pair_sample in request.pairs.for_samples(request.samples).sample

@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 
 from semlens.data.own_boxes import OwnBoxes
-from semlens.data.prefetch import prefetch
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
 from semlens.models.preprocess_geometry import Geometry
@@ -57,11 +56,7 @@ class OwnBoxRegions:
     def __call__(self, request: RegionRequest) -> list[CropRegion]:
         """Return each pair's region; its mask is that of a whole image."""
         height, width = self._input_size
-        sizes: dict[int, tuple[int, int]] = {}
-        found = prefetch(request.size, request.samples, self.workers)
-        for sample, size in zip(request.samples, found, strict=True):
-            sizes[sample] = size
-            request.progress(1)
+        sizes = request.sizes(self.workers)
         pairs = request.pairs.for_samples(request.samples)
         regions: list[CropRegion] = []
         for layer, sample, position in zip(

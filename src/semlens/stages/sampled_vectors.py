@@ -14,9 +14,8 @@ from semlens.data.images import Images
 from semlens.errors import DataError
 from semlens.models.activations import LayerLayout, flatten
 from semlens.models.hooks import run_layers
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, batch_inputs, prepared_batches
 from semlens.progress import report_progress
-from semlens.stages.batches import batch_inputs, prepared_batches
 
 
 def layer_vectors(

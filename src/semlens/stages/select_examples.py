@@ -61,13 +61,12 @@ def select_examples(
 
     With ``auto``, a layer with any activation below zero gets both signs.
     """
-    block = collected.moments[layout.name].total()
-    top = collected.top[layout.name]
-    channels = layout.components
+    statistics = collected.layers[layout.name]
+    block, channels = statistics.moments.total(), layout.components
     lowest = -float(block.peak[1].max())
     measured = np.isfinite(lowest)
     sign_count = 2 if signs == "both" or (signs == "auto" and measured and lowest < 0) else 1
-    examples = top.select(torch.arange(2 * channels) < sign_count * channels)
+    examples = statistics.top.select(torch.arange(2 * channels) < sign_count * channels)
     positive_only = rank == "relevance" or (measured and lowest >= 0)
     active = (examples.strength > 0) if positive_only else torch.tensor(True)
     return LayerExamples(

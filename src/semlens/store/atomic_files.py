@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
-from semlens.errors import StoreError
+from semlens.errors import StoreError, reason_of
 from semlens.regular_files import read_bytes
 
 _DISK_FULL_REASONS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
@@ -171,9 +171,8 @@ def load_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def damaged(path: Path, error: Exception) -> StoreError:
     """Return the error for a file that cannot be read back."""
-    reason = " ".join(str(error).split())  # readers put line ends into theirs
     return StoreError(
-        f"'{path}' cannot be read ({reason}).",
+        f"'{path}' cannot be read ({reason_of(error, whole=True)}).",
         "Expected a file that semlens wrote.",
         "Restore it, or remove the database and build it again.",
     )

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from semlens.dictionaries.dictionary import Code, Dictionary, DictionaryInfo
-from semlens.errors import RecipeError, shortened
+from semlens.errors import RecipeError, reason_of, shortened
 from semlens.regular_files import is_file, is_folder, user_path
 from semlens.store.atomic_files import save_tensors
 
@@ -89,7 +89,7 @@ def _code(settings: dict[str, Any], folder: Path) -> Code:
             f"The autoencoder '{folder}' has the architecture '{architecture}' and normalises "
             f"activations by '{normalised}'.",
             f"Expected one of {', '.join(CODES)}, without normalisation.",
-            "Fold the normalisation into its weights, or train one with 'semlens fit'.",
+            "Fold the normalisation into its weights, or train one with 'semlens db fit'.",
         )
     if architecture == "topk" and _active(settings) < 1:
         raise RecipeError(
@@ -145,7 +145,7 @@ def load_overcomplete(path: Path) -> Dictionary:
         raise RecipeError(
             f"'{path}' is a {saved['sae']} of overcomplete.",
             f"Expected one of {', '.join(LATENTS)}.",
-            "Train one of these, or use 'semlens fit'.",
+            "Train one of these, or use 'semlens db fit'.",
         )
     decoder = saved["dictionary"].detach().float()
     encoder, bias = _encoder(saved, decoder, path)
@@ -169,7 +169,7 @@ def _encoder(saved: Mapping[str, Any], decoder: Tensor, path: Path) -> tuple[Ten
     raise RecipeError(
         f"The encoder of '{path}' has {', '.join(sorted(names)[:5]) or 'no weights'}.",
         "Expected one linear layer without normalisation.",
-        "Train one with encoder_module='linear', or use 'semlens fit'.",
+        "Train one with encoder_module='linear', or use 'semlens db fit'.",
     )
 
 
@@ -225,7 +225,7 @@ def load_dictionary(path: str | Path) -> Dictionary:
             tensors: dict[str, Any] = {name: file.get_tensor(name) for name in TENSORS} if text \
                 else {}  # fmt: skip
     except Exception as error:  # the reader raises many types of errors
-        raise _not_a_dictionary(path, str(error).splitlines()[0]) from error
+        raise _not_a_dictionary(path, reason_of(error)) from error
     if text is None:
         raise _not_a_dictionary(path, "its header does not describe one")
     try:

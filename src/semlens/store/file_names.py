@@ -82,7 +82,7 @@ RELEVANCE_STATE = f"{STATE}/relevance.safetensors"
 
 
 def state_file(layer: str) -> str:
-    """Statistics of a layer; see :class:`semlens.stages.collect.Collected`."""
+    """Statistics of a layer; see :class:`semlens.stages.collect.LayerStatistics`."""
     return f"{STATE}/collect/{_stem(layer)}.safetensors"
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from semlens.dictionaries.dictionary import DictionaryInfo
-from semlens.errors import RecipeError, StoreError, shortened
+from semlens.errors import RecipeError, StoreError, reason_of, shortened
 from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
 from semlens.regular_files import is_file, is_folder, read_text
@@ -205,7 +205,7 @@ class Manifest(_Entry):
 def _reason(error: Exception) -> str:
     """Return the first problem that pydantic lists, or what another error says."""
     if not isinstance(error, ValidationError):
-        return str(error).splitlines()[0]
+        return reason_of(error)
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else first["msg"]

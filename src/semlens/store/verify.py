@@ -358,7 +358,8 @@ def _analysis_problems(folder: Path) -> Iterator[Problem]:
         try:
             load_sealed_table(path)
         except StoreError as error:
-            yield Problem(_name(path, folder), f"it cannot be read ({error.__cause__})", DELETE)
+            name = path.relative_to(folder).as_posix()
+            yield Problem(name, f"it cannot be read ({error.__cause__})", DELETE)
     audits = JsonDocuments(folder / file_names.AUDITS, "audit", writable=False)
     for number in audits.numbers():
         name = f"{file_names.AUDITS}/{number}.json"
@@ -369,7 +370,3 @@ def _analysis_problems(folder: Path) -> Iterator[Problem]:
             continue
         if found != number:
             yield Problem(name, f"it says that it is audit {found}", UNIQUE)
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()

@@ -19,9 +19,9 @@ from semlens.errors import DataError, ModelError
 from semlens.lens import lens
 from semlens.lenses.arguments import Target
 from semlens.lenses.audit.model_test_result import ModelTest, Outputs, SpuriousSet
-from semlens.lenses.auroc import auroc, auroc_interval
 from semlens.lenses.classes import class_name, class_samples, known_classes
 from semlens.lenses.correct.corrected_model import with_weights
+from semlens.lenses.statistics.intervals import auroc, auroc_interval
 from semlens.models.forward import ImageReader, logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting

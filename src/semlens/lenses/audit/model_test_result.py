@@ -14,8 +14,8 @@ from rich.text import Text
 
 from semlens.draw.text_table import rich_table
 from semlens.figures import Distribution, Distributions, FigureSpec, Tone
-from semlens.lenses.correct.artefact_sensitivity import change_interval
 from semlens.lenses.result import Result
+from semlens.lenses.statistics.intervals import change_interval
 from semlens.wording import STRAIGHT, percent, quoted
 
 BINS = 40

@@ -22,6 +22,7 @@ from semlens.lenses.query_embedding import (
     null_vector,
     unit,
 )
+from semlens.lenses.statistics.permutation import permutation_p
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 
@@ -213,7 +214,7 @@ def compare_with_random(
     """Compare the weight that the audited concepts claim with that of random sets of their size."""
     claimed = np.any([pool.matched for pool in pools], axis=0) @ weight
     random = random_shares(pools, weight, draws, seed)
-    p_value = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + draws)
+    p_value = permutation_p((random >= claimed - 1e-12).sum(0), draws)
     return ChanceComparison(claimed, random.mean(axis=0), p_value)
 
 

@@ -17,7 +17,6 @@ from semlens.errors import RelevanceError
 from semlens.lens import lens
 from semlens.lenses.arguments import AnyTarget
 from semlens.lenses.audit.class_contrast import (
-    LEAST_CLASSES,
     ConceptContrasts,
     class_excess,
     compare_classes,
@@ -36,6 +35,7 @@ from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts
 from semlens.lenses.query_embedding import QueryEmbedding, alignment, embed_concepts
 from semlens.lenses.resolve_concepts import ClassConcepts, class_and_concepts, concepts_by_class
 from semlens.lenses.result import Result
+from semlens.lenses.statistics.outliers import LEAST_CLASSES
 from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database

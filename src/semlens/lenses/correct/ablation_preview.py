@@ -20,8 +20,9 @@ from semlens.lenses.audit.audit_records import Review
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_samples, sample_numbers, true_classes
-from semlens.lenses.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
+from semlens.lenses.correct.artefact_sensitivity import CLEAN
 from semlens.lenses.graph.relevance_trace import component_shares, make_job
+from semlens.lenses.statistics.intervals import change_interval, wilson_interval
 from semlens.models.forward import ImageReader, batches, compare_ablated
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 from rich.console import RenderableType
 
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
@@ -23,6 +22,7 @@ from semlens.lenses.accuracy import Evaluation, LabelledImages, evaluate_labelle
 from semlens.lenses.arguments import AnyComponents
 from semlens.lenses.correct.corrected_model import with_weights
 from semlens.lenses.result import Result
+from semlens.lenses.statistics.intervals import change_interval, wilson_interval
 from semlens.models.ablation import pruned
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
@@ -32,8 +32,6 @@ from semlens.types import Component, as_list
 VANILLA, CLEAN, PRUNED, ALL = "vanilla", "clean", "pruned", "all"
 MAX_PANELS = 4
 """Largest number of classes that have a panel each."""
-Z = 1.959964
-"""Standard normal quantile of a 95 % interval."""
 COLUMNS = (
     "model", "images", "class", "samples", "accuracy", "low", "high", "change", "change_low",
     "change_high", "logit", "other_logit", "removed",
@@ -291,35 +289,3 @@ def _rows(evaluation: Evaluation, clean: Evaluation) -> Iterator[dict[str, Any]]
             "other_logit": float(evaluation.best_other[mask].mean()),
             "removed": float("nan"),
         }
-
-
-def wilson_interval(hits: int | float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion (Wilson 1927).
-
-    ``hits`` may be a sum of shares, which vary less than hits: the interval is then too wide.
-    """
-    share = hits / count
-    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
-    half = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-
-
-def change_interval(
-    now: Bool[np.ndarray, " n"], before: Bool[np.ndarray, " m"], *, paired: bool
-) -> tuple[float, float, float]:
-    """Return the change of a proportion and its 95 % interval.
-
-    For the same images (``paired``), from the deviation of the differences; otherwise from both
-    Wilson intervals (Newcombe 1998, method 10). NaN if there were no images before.
-    """
-    if len(before) == 0:
-        return float("nan"), float("nan"), float("nan")
-    change = float(now.mean() - before.mean())
-    if paired:
-        half = Z * float((now.astype(float) - before).std()) / np.sqrt(len(now))
-        return change, change - half, change + half
-    low, high = wilson_interval(int(now.sum()), len(now))
-    before_low, before_high = wilson_interval(int(before.sum()), len(before))
-    below = np.hypot(now.mean() - low, before_high - before.mean())
-    above = np.hypot(high - now.mean(), before.mean() - before_low)
-    return change, change - float(below), change + float(above)

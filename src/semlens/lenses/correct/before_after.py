@@ -26,7 +26,7 @@ from semlens.lenses.correct.ablation_preview import (
     next_components,
     preview_samples,
 )
-from semlens.lenses.correct.mark import Mark, find_mark, taken_for
+from semlens.lenses.correct.mark import Mark, find_mark, misclassified_as
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -304,7 +304,7 @@ def before_after(
     )  # fmt: skip
     control = None
     if mark is not None and mark.control is not None:
-        control = taken_for(database, target, mark.control, samples, seed)
+        control = misclassified_as(database, target, mark.control, samples, seed)
     result = BeforeAfter(
         preview, class_name(database, target), mark, control, reason, (), database, seed
     )

@@ -17,8 +17,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from semlens.errors import DataError, RelevanceError
-from semlens.lenses.auroc import auroc
 from semlens.lenses.classes import sample_numbers
+from semlens.lenses.statistics.intervals import auroc
 from semlens.models.forward import readouts
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.heatmap_boxes import upsample_and_blur

@@ -44,7 +44,7 @@ CHOOSING, FEWEST = 72, 12
 
 
 @dataclass(frozen=True)
-class Way:
+class MaskMethod:
     """A way to make masks from heatmaps; see :mod:`semlens.lenses.correct.mark`.
 
     Parameters
@@ -62,17 +62,17 @@ class Way:
     wide: tuple[float, float] | None = None
 
 
-WAYS = (
-    Way("where the components respond", 41 / 224, 0.25, 0.75),
-    Way("where they respond most", 21 / 224, 0.25, 0.75),
-    Way("where they respond, in colours of its own", 41 / 224, 0.6, 0.9, (0.1, 0.35)),
-    Way("where they respond most, in colours of its own", 21 / 224, 0.6, 0.9, (0.1, 0.35)),
+MASK_METHODS = (
+    MaskMethod("where the components respond", 41 / 224, 0.25, 0.75),
+    MaskMethod("where they respond most", 21 / 224, 0.25, 0.75),
+    MaskMethod("where they respond, in colours of its own", 41 / 224, 0.6, 0.9, (0.1, 0.35)),
+    MaskMethod("where they respond most, in colours of its own", 21 / 224, 0.6, 0.9, (0.1, 0.35)),
 )
 """The ways that are tried; the first is used where there are too few images to choose on."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class MaskTrial:
     """A way, and the share of other images that the model takes for the class with its cut-outs.
 
     ``control`` is that share with the same regions of images without the mark; NaN if there are
@@ -115,7 +115,7 @@ class Mark:
     samples: tuple[int, ...]
     control: Pieces | None
     way: str
-    trials: tuple[Trial, ...]
+    trials: tuple[MaskTrial, ...]
 
 
 def find_mark(
@@ -155,25 +155,25 @@ def find_mark(
         [int(sample) for sample in segments.vector.negatives if true[sample] == target][:CUTOUTS],
         ", ".join(map(str, segments.components)),
     )
-    cuts = {way: cut for way in WAYS if (cut := sources.cut(way)) is not None}
+    cuts = {way: cut for way in MASK_METHODS if (cut := sources.cut(way)) is not None}
     others = _others(database, target, reported, seed)
-    trials: list[Trial] = []
+    trials: list[MaskTrial] = []
     if len(others) >= FEWEST:
         for number, (way, cut) in enumerate(cuts.items()):
             report_progress("choosing the cleanest cut-outs", number, len(cuts))
             shares = [
                 float("nan")
                 if one is None
-                else float(taken_for(database, target, one, others, seed).mean())
+                else float(misclassified_as(database, target, one, others, seed).mean())
                 for one in (cut.pieces, cut.control)
             ]
-            trials.append(Trial(way.name, *shares))
+            trials.append(MaskTrial(way.name, *shares))
     way = list(cuts)[_cleanest(trials, len(others))]
     cut = cuts[way]
     return Mark(segments, cut.pieces, cut.samples, cut.control, way.name, tuple(trials))
 
 
-def _cleanest(trials: Sequence[Trial], images: int) -> int:
+def _cleanest(trials: Sequence[MaskTrial], images: int) -> int:
     """Return the trial with the smallest control of those with nearly the largest difference.
 
     Nearly: less than one standard error below it (the rule of one standard error).
@@ -208,7 +208,7 @@ class _Sources:
     plain: Sequence[int]
     name: str
 
-    def cut(self, way: Way) -> _Cut | None:
+    def cut(self, way: MaskMethod) -> _Cut | None:
         """Return the cut-outs, and as a control the same regions of the plain images.
 
         None if nothing is left of the masks.
@@ -247,7 +247,7 @@ def small_picture(database: Database, sample: int) -> Picture:
     return np.asarray(image)
 
 
-def taken_for(
+def misclassified_as(
     database: Database,
     target: int,
     pieces: Pieces,

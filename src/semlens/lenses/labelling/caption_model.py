@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from semlens.errors import ConceptError
+from semlens.errors import ConceptError, reason_of
 from semlens.models.model_libraries import NO_CODE
 
 PROMPT = (
@@ -52,9 +52,8 @@ class CaptionModel:
             self._processor: Any = transformers.AutoProcessor.from_pretrained(name, **NO_CODE)
             model: Any = transformers.AutoModelForImageTextToText.from_pretrained(name, **NO_CODE)
         except Exception as error:  # hub clients and checkpoint readers raise many types
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConceptError(
-                f"Cannot load the vision-language model '{name}' ({reason}).",
+                f"Cannot load the vision-language model '{name}' ({reason_of(error)}).",
                 "Expected a checkpoint for AutoModelForImageTextToText of transformers, without "
                 "code of its own.",
                 "Use a folder on this machine, and run: pip install 'semlens[hf]'",

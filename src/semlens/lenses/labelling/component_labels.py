@@ -20,7 +20,7 @@ from semlens.lenses.concepts import Concepts, remote_concepts
 from semlens.lenses.labelling.confidence import as_shown, rival
 from semlens.lenses.labelling.label import VOCABULARY, label
 from semlens.lenses.labelling.labels import Labels
-from semlens.lenses.noise import remembered
+from semlens.lenses.noise import cached_on_database
 from semlens.settings import Remote, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
@@ -214,7 +214,7 @@ def saved_names(database: Database) -> ComponentNames | None:
     They are read again once a table was saved, changed or removed.
     """
     tables = database.list_analyses(PREFIX)
-    last: dict[str, Any] = remembered(database, ("saved-names",), dict)
+    last: dict[str, Any] = cached_on_database(database, ("saved-names",), dict)
     if last.get("tables") != tables:
         newest = label_tables(database)[:1]
         names = [ComponentNames.of_saved(database, table.name) for table in newest]

@@ -26,6 +26,7 @@ from semlens.lenses.labelling.vote import ExampleVote
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.lenses.scores import scores, two_means
+from semlens.lenses.statistics.permutation import permutation_p
 from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -111,7 +112,7 @@ def split_p_value(vectors: Float32[np.ndarray, "m d"], draws: int = DRAWS, seed:
     drawn = np.concatenate([drawn, np.full((draws, count, 1), outside)], 2).astype(np.float32)
     found = cluster_index(torch.from_numpy(vectors.astype(np.float32))[None])[0]
     null = cluster_index(torch.from_numpy(drawn))
-    return (1 + int((null <= found + 1e-7).sum())) / (1 + draws)
+    return permutation_p(int((null <= found + 1e-7).sum()), draws)
 
 
 @dataclass(frozen=True)

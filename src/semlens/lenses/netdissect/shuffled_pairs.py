@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int64
 from scipy import sparse
 
 from semlens.lenses.netdissect.overlap import CellCounts, iou_of
+from semlens.lenses.statistics.permutation import permutation_p
 from semlens.progress import report_progress
 
 BLOCK = 2**22
@@ -63,7 +64,7 @@ def shifted_p_values(
         # a tie, up to the rounding of the transform, counts as reached
         reached += (largest >= largest[right] * (1 - 1e-9) - 1e-12).sum(0) - 1
         report_progress("comparing with other images", order + 1, orders)
-    return (1 + reached) / (1 + orders * (images - 1))
+    return permutation_p(reached, orders * (images - 1))
 
 
 def _shifts(members: int, count: int, random: np.random.Generator) -> Int64[np.ndarray, " count"]:

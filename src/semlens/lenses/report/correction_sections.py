@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from semlens.draw.figures import draw_figure
 from semlens.draw.report_page import (
     Details,
     Paragraph,
@@ -89,11 +90,10 @@ def model_test_section(test: ModelTestLike) -> list[ReportBlock]:
         aurocs = "; ".join(f"{tested['set']}: AUROC {_number(tested['auroc'])}" for tested in sets)
         blocks.append(
             figure_picture(
-                test.plot(),
+                draw_figure(test.figure(), None),
                 f"Logits of '{values['class']}' on real images and on spurious ones. {aurocs}.",
-                "Each dot is an image. Where the distributions overlap, the model mistakes "
-                "spurious features for the class.",
-                points=real["images"] + sum(tested["images"] for tested in sets),
+                "Where the distributions overlap, the model mistakes spurious features for the "
+                "class.",
             )
         )
     rows = [
@@ -195,7 +195,7 @@ def correction_section(sensitivity: Sensitivity) -> list[ReportBlock]:
     return [
         Paragraph(correction_sentence(sensitivity)),
         figure_picture(
-            sensitivity.plot(),
+            draw_figure(sensitivity.figure(), None),
             f"Accuracy by model and set of images: {accuracies}.",
             "Accuracy on clean images and with the artefact in all of them, and the change.",
         ),

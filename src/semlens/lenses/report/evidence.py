@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import pandas as pd
-from rich.console import RenderableType
+from typing import Annotated, Any
 
 from semlens.lens import lens
 from semlens.lenses.audit.audit import (
@@ -24,30 +21,24 @@ from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile, dat
 from semlens.lenses.report.model_card import model_card
 from semlens.lenses.report.section_parts import parse_date
 from semlens.lenses.resolve_concepts import ClassConcepts, OwnTarget
-from semlens.lenses.result import RESULT_SUFFIXES, Result
+from semlens.lenses.result import RESULT_SUFFIXES
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 from semlens.version import __version__
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclass(frozen=True, repr=False)
-class Evidence(Result):
+class Evidence(ClassAudits):
     """Audits with what identifies everything that they depend on.
 
     Parameters
     ----------
-    sweep
-        The audits.
     content
         What is saved as JSON.
     """
 
     suffixes = (*RESULT_SUFFIXES, ".md")
-    sweep: ClassAudits
     content: EvidenceFile
 
     @property
@@ -55,21 +46,9 @@ class Evidence(Result):
         """The sections "Bias, Risks, and Limitations" and "Evaluation" of a model card."""
         return model_card(self.content)
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per class."""
-        return self.sweep.to_pandas()
-
     def to_json(self) -> dict[str, Any]:
         """Return the content of the evidence file."""
         return self.content.to_json()
-
-    def plot(self) -> Figure:
-        """Draw each class's components by valid alignment, and the shares."""
-        return self.sweep.plot()
-
-    def __rich__(self) -> RenderableType:
-        """Return the table of classes for a terminal."""
-        return self.sweep.__rich__()
 
     def _file_text(self, suffix: str) -> str | None:
         """Return the sections of a model card for ``.md``."""
@@ -138,4 +117,4 @@ def evidence(
         classes=[ClassEvidence.of(one, name) for name, one in sweep.audits.items()],
         skipped=dict(sweep.skipped),
     )
-    return Evidence(sweep, content)
+    return Evidence(sweep.audits, sweep.skipped, sweep.level, content)

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from semlens.embedders.embedder import Embedder
-from semlens.lenses.noise import LEVEL, SEED, remembered
+from semlens.lenses.noise import LEVEL, SEED, cached_on_database
 from semlens.lenses.query_embedding import (
     QueryEmbedding,
     directions,
@@ -146,7 +146,7 @@ def measured_reach(
     remembered, and the vectors of the words are kept in the database.
     """
     last: OrderedDict[object, tuple[Reach | None]]
-    last = remembered(database, ("made-up",), OrderedDict)
+    last = cached_on_database(database, ("made-up",), OrderedDict)
     key = terms, templates
     found = last.get(key)
     if found is None:

@@ -27,10 +27,10 @@ from semlens.lenses.noise import (
     LEVEL,
     POOL,
     SEED,
+    cached_on_database,
     component_groups,
     mixtures,
     random_crops,
-    remembered,
     strengths,
 )
 from semlens.store.examples import in_32_bits
@@ -173,7 +173,9 @@ def drawn_crops(database: Database, layer: str, count: int) -> Drawn | None:
     if database.manifest.recipe.aggregate == "median":
         mixtures(database, layer, count)
         return None
-    return remembered(database, ("drawn", layer, count), lambda: _draw(database, layer, count))
+    return cached_on_database(
+        database, ("drawn", layer, count), lambda: _draw(database, layer, count)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +191,7 @@ class Drawn:
 
 def _draw(database: Database, layer: str, count: int) -> Drawn:
     rng = np.random.default_rng((SEED, DRAWN))
-    crops = remembered(
+    crops = cached_on_database(
         database, ("crops", layer), lambda: random_crops(database, layer, rng).astype(np.float16)
     )
     rng = np.random.default_rng((SEED, DRAWN, count))

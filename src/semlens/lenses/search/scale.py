@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from semlens.lenses.concepts import ConceptSet
-from semlens.lenses.noise import remembered
+from semlens.lenses.noise import cached_on_database
 from semlens.lenses.query_embedding import (
     SEARCH_TEMPLATES,
     QueryEmbedding,
@@ -48,7 +48,7 @@ def words_scale(database: Database) -> float:
         key = [database.manifest.embedder.fingerprint, words, list(SEARCH_TEMPLATES), digests]
         return float(database.cached("search-scale", key, compute)["largest"].iloc[0])
 
-    return plain_number(remembered(database, ("search-scale",), largest))
+    return plain_number(cached_on_database(database, ("search-scale",), largest))
 
 
 def plain_number(value: float) -> float:

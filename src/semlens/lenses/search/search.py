@@ -18,7 +18,7 @@ from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table, text_bar
 from semlens.lens import lens
 from semlens.lenses.labelling.component_labels import saved_names
-from semlens.lenses.noise import remembered
+from semlens.lenses.noise import cached_on_database
 from semlens.lenses.query_embedding import SEARCH_TEMPLATES, ImageLike, unit
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.lenses.search.made_up import made_up_thresholds
@@ -267,7 +267,7 @@ def _searched(database: Database, layers: Layers) -> Int64[np.ndarray, " n"]:
         rows = database.rows(layers)
         return np.sort(rows[database.has_examples[rows]])
 
-    return remembered(database, ("searched",), find) if layers is None else find()
+    return cached_on_database(database, ("searched",), find) if layers is None else find()
 
 
 def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.stats import pearsonr, rankdata
 
+from semlens.lenses.statistics.permutation import permutation_p
+
 PERMUTATIONS = 9999
 FEWEST = 4
 """Pairs of values; Fisher's interval needs as many."""
@@ -56,4 +58,4 @@ def _permutation_test(
     permuted = rng.permuted(np.tile(y, (PERMUTATIONS, 1)), axis=1) @ x
     # a permutation that gives the same pairs may differ by rounding
     as_far = np.count_nonzero(np.abs(permuted) >= abs(value) - 1e-12)
-    return value, (1 + as_far) / (1 + PERMUTATIONS)
+    return value, permutation_p(as_far, PERMUTATIONS)

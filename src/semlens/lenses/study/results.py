@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.draw.text_table import titled_table
-from semlens.lenses.auroc import auroc, auroc_interval
 from semlens.lenses.result import Result
+from semlens.lenses.statistics.intervals import auroc, auroc_interval
 from semlens.lenses.study.answers import Key, read_answers, read_key
 from semlens.lenses.study.correlation import correlate
 from semlens.lenses.study.raters import mean_ratings, rate_raters, share_right

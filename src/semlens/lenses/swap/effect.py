@@ -16,7 +16,7 @@ from semlens.errors import ModelError
 from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import by_component
-from semlens.lenses.statistics import leave_one_out
+from semlens.lenses.statistics.outliers import leave_one_out
 from semlens.lenses.swap.pairs import Pairs, SwapPlan
 from semlens.lenses.swap.parts import Part, Transfer, model_inputs
 from semlens.models.forward import NO_LOGITS, readouts_and_logits_of

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from semlens.lenses.correct.cav import fit_boundary
+from semlens.lenses.statistics.permutation import permutation_p
 
 FOLDS = 5
 """Each fit leaves out a fifth of the concept's images, and of the random ones, as a test set."""
@@ -137,17 +138,16 @@ class ConceptTest:
     def p_value(self, index: int) -> float:
         """Return the two-sided p-value of a class's score: twice that of the nearer tail."""
         compared = np.array([one.compare(self.sensitivities[index]) for one in self.random[index]])
-        return min(1.0, 2 * min(_share(compared >= 0), _share(compared <= 0)))
+        return min(1.0, 2 * min(_p(compared >= 0), _p(compared <= 0)))
 
     @property
     def accuracy_p_value(self) -> float:
         """How often random images are separated from others as well as the concept's."""
-        return _share(self.random_accuracies >= self.vectors.accuracy - 1e-12)
+        return _p(self.random_accuracies >= self.vectors.accuracy - 1e-12)
 
 
-def _share(reached: np.ndarray) -> float:
-    """Return the p-value of a permutation test: the observed value counts as one of the draws."""
-    return float(1 + np.count_nonzero(reached)) / (1 + len(reached))
+def _p(reached: np.ndarray) -> float:
+    return permutation_p(np.count_nonzero(reached), len(reached))
 
 
 def concept_test(

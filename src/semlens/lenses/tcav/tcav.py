@@ -28,9 +28,10 @@ from semlens.lenses.contrast.image_groups import (
     image_group,
     readable_samples,
 )
-from semlens.lenses.correct.artefact_sensitivity import by_name, wilson_interval
+from semlens.lenses.correct.artefact_sensitivity import by_name
 from semlens.lenses.graph.relevance_trace import make_job
 from semlens.lenses.result import Result
+from semlens.lenses.statistics.intervals import wilson_interval
 from semlens.lenses.tcav.concept_test import FOLDS, ConceptTest, concept_test
 from semlens.models.activations import CHANNELS_FIRST, flatten
 from semlens.models.forward import readouts

@@ -57,7 +57,11 @@ def read_graph(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf raises its own types
-        raise _unreadable(path, error) from error
+        raise ModelError(
+            f"'{path}' cannot be read as ONNX ({_first_line(error)}).",
+            "Expected a complete ONNX file.",
+            _FAILURE_REMEDY,
+        ) from error
     if not model.graph.node:  # protobuf reads almost any file as a message without fields
         raise ModelError(f"'{path}' contains no graph.", "Expected an ONNX file.", _FAILURE_REMEDY)
     try:
@@ -182,14 +186,6 @@ class Runtime:
             raise _rejected(self._path, error) from error
         computed = zip(names, values, strict=True)
         return given | {name: v for name, v in computed if isinstance(v, np.ndarray)}
-
-
-def _unreadable(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"'{path}' cannot be read as ONNX ({_first_line(error)}).",
-        "Expected a complete ONNX file.",
-        _FAILURE_REMEDY,
-    )
 
 
 def _rejected(path: Path, error: Exception) -> ModelError:

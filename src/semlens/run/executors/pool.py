@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from semlens.errors import SemlensError, WorkerError
+from semlens.errors import SemlensError, WorkerError, reason_of
 from semlens.models.load import USER_MODULE
 from semlens.run.executors.executor import Advance, Inputs, Running, Task, keep_freed_memory
 
@@ -273,7 +273,7 @@ class Pool:
 def _lost_too_often(step: str, samples: range, error: Exception) -> WorkerError:
     return WorkerError(
         f"The workers that computed samples {samples.start} to {samples.stop - 1} of the step "
-        f"'{step}' were lost {ATTEMPTS} times ({' '.join(str(error).split())[:300]}).",
+        f"'{step}' were lost {ATTEMPTS} times ({reason_of(error, whole=True)}).",
         "Expected workers that do not end during a task; often memory runs out.",
         "Use fewer workers or a smaller batch size, then run the same build again: it resumes.",
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from semlens.errors import WorkerError
+from semlens.errors import WorkerError, reason_of
 from semlens.run.executors.executor import Advance, Inputs, Task, Workers
 from semlens.run.executors.pool import Computed, Pool, Worker, compute, pack, start_error, unpack
 
@@ -92,7 +92,7 @@ def _connect(ray: Any, address: str | None) -> None:
     except Exception as error:  # the client raises many types
         raise WorkerError(
             f"The Ray cluster '{address or 'auto'}' cannot be reached "
-            f"({' '.join(str(error).split())[:300]}).",
+            f"({reason_of(error, whole=True)}).",
             "Expected the address of a running cluster with the same versions of Python and Ray.",
             "Check it with 'ray status', or start one with 'ray start --head'. If the cluster asks "
             "for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN on other machines.",
@@ -104,7 +104,10 @@ class _Actors:
 
     def __init__(self, ray: Any, inputs: Inputs, needs: Mapping[str, int]) -> None:
         self._ray, self._needs = ray, {name: n for name, n in needs.items() if n}
-        self.lost = _losses(ray)
+        errors = ray.exceptions  # what it raises if a worker or a node is lost
+        self.lost: tuple[type[Exception], ...] = (
+            errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError,
+        )  # fmt: skip
         self._payload = ray.put(pack(inputs))
         self._actor_class = ray.remote(Actor).options(
             num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_concurrency=2, max_restarts=0
@@ -159,12 +162,6 @@ class _Actors:
         """End all actors."""
         for actor in [*self._ready, *self._starting.values()]:
             actor.close()
-
-
-def _losses(ray: Any) -> tuple[type[Exception], ...]:
-    """Return what Ray raises if a worker or a node is lost."""
-    errors = ray.exceptions
-    return errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError
 
 
 class _ActorWorker:

@@ -62,23 +62,22 @@ class NewAudit(RequestModel):
     spurious: Terms = ()
     settings: AuditSettings = AuditSettings()
 
-    def concepts(self, db: ConceptDatabase) -> ConceptSet:
-        """Join the concept sets and the listed concepts.
+    def read(self, db: ConceptDatabase) -> tuple[int, ConceptSet, list[str]]:
+        """Return the class, its joined concepts, and the names of the concept sets among them.
 
         Raises
         ------
+        RelevanceError
+            If there is no such class.
         ConceptError
-            If a concept set is unknown.
+            If a concept set is unknown; file paths are refused.
         """
+        target = find_class(db, self.target)
+        sets = sets_for(db, self.from_sets, target, files=False)
         listed = [sanitized(concept).concept("valid") for concept in self.valid]
         listed += [sanitized(concept).concept("spurious") for concept in self.spurious]
-        return ConceptSet.join(
-            [*self.sets(db), ConceptSet(tuple(listed), self.name or "your concepts")]
-        )
-
-    def sets(self, db: ConceptDatabase) -> list[ConceptSet]:
-        """Return the concept sets for the class; file paths are refused."""
-        return sets_for(db, self.from_sets, find_class(db, self.target), files=False)
+        own = ConceptSet(tuple(listed), self.name or "your concepts")
+        return target, ConceptSet.join([*sets, own]), list(dict.fromkeys(s.name for s in sets))
 
 
 class AuditEdit(WholeText, AuditChanges):
@@ -163,12 +162,9 @@ def list_audits(context: Context) -> SavedAuditsResponse:
 @router.post("/audits", status_code=201)
 def save_audit(context: Context, request: NewAudit) -> SavedAuditResponse:
     """Save a new audit."""
+    target, concepts, sources = request.read(context.db)
     record = context.db.audits.add(
-        request.target,
-        request.concepts(context.db),
-        name=request.name,
-        sources=list(dict.fromkeys(concepts.name for concepts in request.sets(context.db))),
-        settings=request.settings,
+        target, concepts, name=request.name, sources=sources, settings=request.settings
     )
     return saved_audit_response(context.db, record)
 
@@ -176,8 +172,8 @@ def save_audit(context: Context, request: NewAudit) -> SavedAuditResponse:
 @router.post("/audits/preview")
 def preview_audit(context: Context, state: State, request: NewAudit) -> AuditResponse:
     """Run an audit without saving it."""
-    number = find_class(context.db, request.target)
-    concepts, settings = request.concepts(context.db), request.settings
+    number, concepts, _ = request.read(context.db)
+    settings = request.settings
     check_lists(concepts)
     inputs = (list_key(concepts), settings.model_dump(mode="json"))
     key = fingerprint(number, inputs, context.db.fingerprint)

@@ -1,15 +1,17 @@
-"""AUROC of a readout between two sets of images, and its confidence interval."""
+"""AUROC and proportions, with confidence intervals that also hold near 0 and 1."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from scipy.stats import norm, rankdata
 
 from semlens.errors import DataError
 
 STEPS = 60
 """Bisections of an interval's limits; the last is far below float64's resolution."""
+Z = 1.959964
+"""Standard normal quantile of a 95 % interval."""
 
 
 def auroc(
@@ -81,3 +83,35 @@ def _lower(
         too_low = values - true > quantile * np.sqrt(variance)
         low, high = np.where(too_low, true, low), np.where(too_low, high, true)
     return np.where(np.isnan(values), np.nan, np.where(values > 0, low, 0.0))
+
+
+def wilson_interval(hits: int | float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion (Wilson 1927).
+
+    ``hits`` may be a sum of shares, which vary less than hits: the interval is then too wide.
+    """
+    share = hits / count
+    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    half = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def change_interval(
+    now: Bool[np.ndarray, " n"], before: Bool[np.ndarray, " m"], *, paired: bool
+) -> tuple[float, float, float]:
+    """Return the change of a proportion and its 95 % interval.
+
+    For the same images (``paired``), from the deviation of the differences; otherwise from both
+    Wilson intervals (Newcombe 1998, method 10). NaN if there were no images before.
+    """
+    if len(before) == 0:
+        return float("nan"), float("nan"), float("nan")
+    change = float(now.mean() - before.mean())
+    if paired:
+        half = Z * float((now.astype(float) - before).std()) / np.sqrt(len(now))
+        return change, change - half, change + half
+    low, high = wilson_interval(int(now.sum()), len(now))
+    before_low, before_high = wilson_interval(int(before.sum()), len(before))
+    below = np.hypot(now.mean() - low, before_high - before.mean())
+    above = np.hypot(high - now.mean(), before.mean() - before_low)
+    return change, change - float(below), change + float(above)

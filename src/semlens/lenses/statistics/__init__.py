@@ -1,0 +1,1 @@
+"""Tests and intervals that lenses share, each with its source."""
