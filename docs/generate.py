@@ -3,8 +3,8 @@
     python docs/generate.py
 
 For every public ``@lens`` of ``semlens.lenses``: its entry point in ``pyproject.toml``, its
-method in ``semlens/lenses/questions.py``, its entry in ``docs/reference-questions.md`` and, if it
-has none yet, its row in ``docs/python.md``.
+method in ``semlens/lenses/questions.py`` and its types in ``questions.pyi``,
+its entry in ``docs/reference-questions.md`` and, if it has none yet, its row in ``docs/python.md``.
 For every command: its outline for the shell's completion in ``semlens/cli/outline.json``, its
 table of options in ``docs/cli.md`` and, if it has none yet, its section there.  For every tool of
 agents: its section in ``docs/agents.md``; for every page: its line in ``docs/llms.txt``.  And the
@@ -26,10 +26,12 @@ from typing import Any
 
 import agent_pages
 import cli_reference
+import method_stubs
 import python_reference
 
 import semlens.lens
 import semlens.lenses
+import semlens.mcp.tools
 from semlens.cli import app, outline
 from semlens.cli.command import question_command
 from semlens.lens import lens_of
@@ -41,6 +43,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/semlens"
 PROJECT = ROOT / "pyproject.toml"
 METHODS = PACKAGE / "lenses/questions.py"
+STUBS = METHODS.with_suffix(".pyi")
 OUTLINES = PACKAGE / "cli/outline.json"
 PYTHON = ROOT / "docs/python.md"
 COMMANDS = ROOT / "docs/cli.md"
@@ -51,21 +54,13 @@ METHODS_TEXT = '''\
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from semlens.lenses.lazy_method import LazyMethod
 from semlens.store.reader import Database
 
-if TYPE_CHECKING:
-{imports}
-
 
 class Questions(Database):
-    """The methods of a database: its questions, as ``semlens`` has them as functions."""
+    """The methods of a database: its questions; ``questions.pyi`` has their types."""
 
-    if TYPE_CHECKING:
-{typed}
-    else:
 {methods}
 '''
 
@@ -93,14 +88,8 @@ def entry_points(text: str) -> str:
 
 def methods() -> str:
     """Return the module of methods."""
-    known = questions()
-    imports = [f"    from {q.__module__} import {name}" for name, q in known.items()]
-    methods = [f'        {name} = LazyMethod("{known[name].__module__}")' for name in sorted(known)]
-    return METHODS_TEXT.format(
-        imports="\n".join(sorted(imports)),
-        typed="\n".join(f"        {name} = {name}" for name in sorted(known)),
-        methods="\n".join(methods),
-    )
+    lines = [f'    {k} = LazyMethod("{q.__module__}")' for k, q in sorted(questions().items())]
+    return METHODS_TEXT.format(methods="\n".join(lines))
 
 
 def python_page(text: str) -> str:
@@ -196,6 +185,7 @@ def files() -> dict[Path, str]:
     """Return the text of each file."""
     return {
         METHODS: methods(),
+        STUBS: method_stubs.page(questions()),
         PROJECT: entry_points(PROJECT.read_text("utf-8")),
         OUTLINES: outlines(),
         PYTHON: python_page(PYTHON.read_text("utf-8")),
@@ -210,7 +200,8 @@ def main() -> None:
     """Write all files."""
     # a new lens is not installed yet
     points = {k: EntryPoint(k, f"{v.__module__}:{k}", LENSES) for k, v in questions().items()}
-    semlens.lens.registered = lambda: points
+    for module in (semlens.lens, semlens.mcp.tools):
+        module.registered = lambda: points
     OUTLINES.write_text(outlines(), "utf-8")
     # the commands of new questions are read from there
     outline.outlines.cache_clear()

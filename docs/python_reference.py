@@ -22,8 +22,8 @@ overview.
 """
 
 ENTRY = """
-::: semlens.ConceptDatabase.{name}
-    options: {{heading_level: 2}}
+::: {lens}.{name}
+    options: {{heading_level: 2, show_root_full_path: false}}
 
 ::: {module}.{result}
     options: {{show_root_full_path: false}}
@@ -33,7 +33,12 @@ ENTRY = """
 def page(questions: Mapping[str, Callable[..., Any]]) -> str:
     """Return the page."""
     return HEAD + "".join(
-        ENTRY.format(name=name, module=result.__module__, result=result.__qualname__)
+        ENTRY.format(
+            name=name,
+            lens=questions[name].__module__,
+            module=result.__module__,
+            result=result.__qualname__,
+        )
         for name, result in ((name, _result(questions[name])) for name in sorted(questions))
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
@@ -109,7 +110,11 @@ def run(name: str, *options: str):
     """Return what a benchmark's smoke run prints as JSON, run in this process."""
     found = load_benchmark(name)
     parsed = found.parser().parse_args(["--quick", "--json", *options])
-    return json.loads(json.dumps(found.run(parsed)))
+    threads = torch.get_num_threads()
+    try:
+        return json.loads(json.dumps(found.run(parsed)))
+    finally:
+        torch.set_num_threads(threads)  # some take one
 
 
 @pytest.mark.slow

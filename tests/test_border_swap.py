@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
-from semlens.errors import DataError, ModelError, RelevanceError
+from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
 from semlens.lenses.statistics.outliers import leave_one_out
 from semlens.lenses.swap.pairs import draw_pairs, plan_swap
 from semlens.lenses.swap.parts import border_region
@@ -265,3 +265,33 @@ def test_the_command_prints_and_draws(worlds, tmp_path):
     table.save(tmp_path / "b.csv")
     assert pd.read_csv(tmp_path / "b.csv")["class"].tolist() == table.frame["class"].tolist()
     assert "class0" in repr(table)
+
+
+@pytest.mark.slow
+def test_all_parts_are_those_by_themselves_corrected_together(worlds):
+    db = worlds["planted"]
+    together = db.swap("class0", count=8)
+    assert together.parts == ["border", "region", "colour"]
+    assert together.images == dict.fromkeys(together.parts, 8)
+    for part in together.parts:
+        alone = db.swap("class0", part=part, count=8)
+        rows = together.rows(part)
+        for column in ("size", "gain", "p_value"):
+            assert rows[column].tolist() == alone.frame[column].tolist()
+        assert together.section("class0").figure is not None
+        assert len(together.pasted[part]) == len(alone.pasted[part]) == 6
+    expected = np.minimum(1, 4 * together.frame["p_value"])  # two borders, a region, colours
+    assert together.frame["adjusted"].tolist() == pytest.approx(expected.tolist())
+    assert len(together.section("class0").sentences) == 3
+
+
+@pytest.mark.parametrize(
+    ("part", "size", "bound"),
+    [("border", 0.5, "below 0.5"), ("region", 0.6, "at most 0.5"), (None, 0.2, "each part has")],
+)
+def test_a_size_that_the_part_cannot_have_is_refused(worlds, part, size, bound):
+    with pytest.raises(RecipeError) as error:
+        worlds["clean"].swap(part=part, size=size)
+    assert_says(error.value, f"{size:g}", bound, "size")
+    with pytest.raises(RecipeError, match="above 0 to 1"):
+        worlds["clean"].swap(part=part, size=1.2)

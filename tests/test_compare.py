@@ -331,7 +331,8 @@ def test_sets_without_any_label_are_drawn(databases):
     found = compare(two, concepts=WORDS, label_threshold=9.0)
     assert found.labels is not None
     assert found.labels.empty
-    assert len(found.plot().axes) == 2  # the matrix and the scores
+    assert len(found.figure().panels) == 2  # the matrix and the scores
+    assert len(found.plot().axes) == 3  # and the colours of the matrix
 
 
 def test_a_concept_of_two_categories_is_one_label(databases):
@@ -439,7 +440,8 @@ def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
     values = json.loads(json.dumps(found.to_json(), default=float))
     assert len(values["matrix"]) == 4
     assert len(values["pairs"]) <= 2
-    assert len(found.plot().axes) == 4
+    assert len(found.figure().panels) == 4
+    assert len(found.plot().axes) == 6  # two with their colours
     for name in ("c.png", "c.csv", "c.json"):
         found.save(tmp_path / name)
     assert len(pd.read_csv(tmp_path / "c.csv")) == 4
@@ -618,9 +620,10 @@ def test_drift_is_text_values_plot_and_files(checkpoints, tmp_path):
     found = drift(checkpoints, steps=["0", "40", "100"], concepts=WORDS)
     for part in ("set similarity", "movement", "moved farthest", "relabelled"):
         assert part in repr(found)
-    assert len(found.plot().axes) == 4
+    assert len(found.figure().panels) == 4
+    assert len(found.plot().axes) == 6  # two with their colours
     plain = drift(*checkpoints, concepts=None, scores=False)
-    assert len([a for a in plain.plot().axes if a.axison]) == 2
+    assert len(plain.figure().panels) == 2
     found.save(tmp_path / "drift.json")
     values = json.loads((tmp_path / "drift.json").read_text())
     assert [row["step"] for row in values["series"]] == ["0", "40", "100"]

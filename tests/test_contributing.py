@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "static")
     shutil.copytree(ROOT / "src", tree / "src", ignore=ignored)
     shutil.copytree(ROOT / "docs", tree / "docs", ignore=shutil.ignore_patterns("images"))
-    shutil.copy(ROOT / "mkdocs.yml", tree)
+    for name in ("mkdocs.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, tree)
     (tree / "tests").mkdir()
     for path in (ROOT / "tests").glob("[!t]*.py"):  # conftest and what it imports
         shutil.copy(path, tree / "tests")
@@ -32,7 +34,22 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, body in files:
         (tree / path).write_text(body, "utf-8")
     run(tree, "docs/generate.py")
+    install(tree)
     return tree
+
+
+def install(tree: Path) -> None:
+    """Write the metadata of ``pip install -e .``, without building the page."""
+    project = tomllib.loads((tree / "pyproject.toml").read_text("utf-8"))["project"]
+    for old in (tree / "src").glob("semlens-*.dist-info"):
+        shutil.rmtree(old)
+    folder = tree / "src/semlens-0.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: semlens\nVersion: 0.1.0\n")
+    lines: list[str] = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
 
 
 def run(tree: Path, *words: str) -> str:
@@ -55,6 +72,17 @@ def test_it_is_a_command_with_options(tree):
     assert "rarely-active" in run(tree, "-m", "semlens.cli", "--help")
 
 
+def test_it_is_a_tool_for_agents_and_a_page(tree):
+    program = """
+import semlens.mcp.tools, semlens.web.routes.lenses as web
+print(semlens.mcp.tools.tools()["rarely_active"].schema["properties"].keys())
+print([one.title for one in web.list_lenses().lenses])
+"""
+    said = run(tree, "-c", program)
+    assert "'at_most'" in said and "'layers'" in said and "'Rarely active'" in said
+    assert "### rarely_active" in (tree / "docs/agents.md").read_text("utf-8")
+
+
 def test_it_is_documented(tree):
     assert "\n## semlens rarely-active\n" in (tree / "docs/cli.md").read_text("utf-8")
     assert "| `rarely_active(db)` |" in (tree / "docs/python.md").read_text("utf-8")
@@ -64,12 +92,12 @@ def test_only_generated_files_differ(tree):
     files = [
         path.relative_to(tree)
         for path in (tree / "src").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "semlens-0.1.0.dist-info"} & {*path.parts}
     ]
     differ = {
         path.relative_to("src/semlens").as_posix()
         for path in files
         if not (ROOT / path).is_file() or (ROOT / path).read_bytes() != (tree / path).read_bytes()
     }
-    generated = {"__init__.pyi", "lenses/questions.py", "cli/outline.json"}
+    generated = {"lenses/questions.py", "cli/outline.json"}
     assert differ == {"lenses/describe/rarely_active.py", *generated}

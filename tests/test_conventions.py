@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -269,3 +271,31 @@ def test_long_work_shows_its_progress_in_python(capsys):
         assert count(3) == 3
     assert "counting: 3" in capsys.readouterr().err
     assert lens_of(count).needs == ()
+
+
+CALLS = """
+import semlens as sl
+
+db = sl.open("demo.semlens")
+reveal_type(db.audit("ox"))
+reveal_type(db.prune("layer4:3"))
+reveal_type(db.search("dog", top=3))
+db.audit(target=1.5)
+db.search("dog", tops=3)
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_sees_what_callers_may_give(tmp_path):
+    pytest.importorskip("pyright")
+    file = tmp_path / "calls.py"
+    file.write_text(CALLS)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", file],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    found = json.loads(ran.stdout)["generalDiagnostics"]
+    types = [one["message"] for one in found if one["severity"] == "information"]
+    assert [text.rpartition(" is ")[2] for text in types] == ['"Audit"', '"PrunedModel"', '"Hits"']
+    errors = [(one["range"]["start"]["line"], one["rule"]) for one in found if "rule" in one]
+    assert errors == [(7, "reportArgumentType"), (8, "reportCallIssue")]

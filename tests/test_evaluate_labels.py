@@ -75,7 +75,10 @@ def test_methods_are_compared_with_the_ceiling(database, colours, tmp_path):
     assert [one["method"] for one in values["methods"]] == names
     assert values["searched"] >= len(values["components"]) > 1
     assert {"component", "folder", "auroc", *names} <= set(values["components"][0])
-    assert len(found.plot().axes[0].patches) == 2 * len(names)
+    (panel,) = found.figure().panels
+    assert panel.names == names
+    assert [len(series.values) for series in panel.series] == 2 * [len(names)]
+    assert len(found.plot().axes) == 1
     assert "ceiling" in str(found) and f"{found.words} words" in str(found)
     simulation = found.to_pandas()["simulation"]
     assert simulation.between(-1, 1).all()

@@ -7,8 +7,9 @@ import json
 import shlex
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from importlib.metadata import EntryPoint
 
 import pandas as pd
 import pytest
@@ -29,10 +30,14 @@ from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder
 from semlens.draw.graph_layout import verdicts_text
 from semlens.errors import ConceptError, DataError, RecipeError, RelevanceError, StoreError
+from semlens.figures import FigureSpec, Series, Values
+from semlens.lens import lens
 from semlens.lenses.accuracy import LabelledImages
+from semlens.lenses.arguments import Target
 from semlens.lenses.audit.audit_records import AuditSettings
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.correct.artefact_sensitivity import accuracies, with_artefacts
+from semlens.lenses.report import lens_sections as lens_sections_module
 from semlens.lenses.report.closing_sections import reproduce
 from semlens.lenses.report.correction_sections import (
     read_model_test,
@@ -40,9 +45,12 @@ from semlens.lenses.report.correction_sections import (
 )
 from semlens.lenses.report.lens_sections import lens_sections
 from semlens.lenses.report.section_parts import SkippedSection
+from semlens.lenses.result import Result
+from semlens.lenses.result import Section as ResultSection
 from semlens.lenses.swap.swap_result import Swap
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
+from semlens.store.reader import Database
 
 LAYERS = ["first", "second"]
 DATE = datetime.date(2026, 1, 31)
@@ -486,6 +494,46 @@ def test_borders_of_the_class_are_told_in_a_sentence_and_a_table(db, audit):
     assert "images of 3 classes" in missing.set_index("section")["reason"]["swap"]
 
 
+def test_a_lens_of_another_package_has_a_section(db, monkeypatch):
+    """The report knows no lens by name: a declared title is enough."""
+
+    @lens(group="Describe", report="How many components are there?")
+    def counted(database: Database, target: Target) -> Counted:
+        """Count."""
+        return Counted(database, target)
+
+    point = EntryPoint("counted", "test_report:counted", "semlens.lenses")
+    monkeypatch.setitem(globals(), "counted", counted)
+    monkeypatch.setattr(lens_sections_module, "registered", lambda: {"counted": point})
+    monkeypatch.setattr(lens_sections_module, "load_lens", lambda name: globals()[name])
+    found = report(db, "b", CONCEPTS)
+    text = " ".join(check_page(found.html).text["counted"].split())
+    for part in ("How many components are there?", "For class 1 there are 26", "A count", "0.125"):
+        assert part in text
+    assert "For class 1 there are 26" in found.page.more[0]
+    picture = next(i for i in check_page(found.html).all("img") if "Counted" in i["alt"])
+    assert "Counted. first 6.00, second 20.00." in picture["alt"]
+
+
+@dataclass(frozen=True, repr=False)
+class Counted(Result):
+    database: Database
+    target: int
+
+    def to_json(self):
+        return {"count": self.database.manifest.rows}
+
+    def section(self, target=None):
+        series = Series(self.database.components["layer"].value_counts()[LAYERS].tolist())
+        figure = FigureSpec("Counted", [Values("", LAYERS, [series], "components")])
+        table = pd.DataFrame({"layer": LAYERS, "share": [0.125, 0.5]})
+        sentence = f"For class {self.target} there are {self.database.manifest.rows} in '{target}'."
+        return ResultSection([sentence], figure, table, "A count is no measure.")
+
+    def __rich__(self):
+        return "counted"
+
+
 @pytest.mark.slow
 def test_a_contrast_lists_components_and_logits(db, audit):
     contrast = db.contrast(range(6), range(6, 14), draws=100)
@@ -590,7 +638,8 @@ def test_the_command(built):
 def test_the_command_says_what_it_lacks(built):
     file = built / "r.html"
     ended = run(
-        built / "db", "--concepts", built / "set.toml", "--save", file, "--no-graph", "--no-map",
+        built / "db", "--concepts", built / "set.toml", "--save", file, "--no-graph",
+        "--no-concept-map",
         "--artefact", "hue", "--data", built / "nowhere", "--model", f"{built / 'model.py'}:make",
     )  # fmt: skip
     assert "Missing sections" in ended.stdout

@@ -292,9 +292,9 @@ def test_a_component_that_recurs_is_counted(db):
 
 def test_a_study_and_the_accuracy_are_drawn_and_saved(db, tmp_path):
     study, odd = db.study("clarity", tasks=4, shown=4), db.odd_one_out(shown=4)
-    titles = [axes.get_title(loc="left") for axes in study.plot().axes]
-    assert titles == ["clarity"]
-    assert [text.get_text() for text in odd.plot().axes[0].get_yticklabels()] == db.layers
+    assert [axes.get_xlabel() for axes in study.plot().axes] == ["clarity"]
+    shown = [text.get_text() for text in odd.plot().axes[0].get_yticklabels()]
+    assert [text.split("\n")[0] for text in shown] == db.layers
     study.save(tmp_path / "key.csv")
     assert len(pd.read_csv(tmp_path / "key.csv")) == 12
     assert len(odd.to_json()["components"]) == len(db.components)

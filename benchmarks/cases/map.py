@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -37,9 +38,14 @@ SAMPLED = 2000
 @benchmark(minutes=4, quoted=("docs/map.md",), options=OPTIONS)
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Lay out both sizes."""
-    many, beside, dim = options.components, options.beside, 512
     if options.quick:
-        many, beside, dim, clusters.MANY = 400, 300, 32, 200
+        with patch.object(clusters, "MANY", 200):
+            return lay_out(400, 300, 32)
+    return lay_out(options.components, options.beside, 512)
+
+
+def lay_out(many: int, beside: int, dim: int) -> dict[str, Any]:
+    """Lay out a small map by both, and a large one."""
     torch.manual_seed(0)
     units = functional.normalize(random_vectors(max(many, beside), dim), dim=1).numpy()
     compute_layout(units[:100], 0)  # compiles UMAP

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from PIL import Image
 from pydantic import ConfigDict, Field, PlainSerializer, TypeAdapter
 
@@ -136,6 +137,13 @@ class Matrix:
     form: Literal["matrix"] = "matrix"
 
 
+def colour_limits(values: Sequence[Sequence[float | None]]) -> tuple[float, float]:
+    """Return limits of a matrix that show its differences, however small its range is."""
+    known = [value for row in values for value in row if value is not None] or [0.0]
+    margin = max((max(known) - min(known)) * 0.05, 1e-3)
+    return min(known) - margin, max(known) + margin
+
+
 @dataclass(frozen=True)
 class Distribution:
     """A histogram of a group's values."""
@@ -158,6 +166,25 @@ class Distributions:
     axis: str
     reference: float | None = None
     form: Literal["distributions"] = "distributions"
+
+
+def histograms(
+    title: str, groups: Mapping[str, np.ndarray], axis: str, bins: int | Sequence[float] = 30
+) -> Distributions:
+    """Return the histograms and medians of groups of values, with the same bins or edges."""
+    finite = {name: values[np.isfinite(values)] for name, values in groups.items()}
+    every = np.concatenate([*finite.values(), np.zeros(0)])
+    edges = np.histogram_bin_edges(every, bins if isinstance(bins, int) else [*bins])
+    rows = [
+        Distribution(
+            name,
+            edges.tolist(),
+            np.histogram(values, edges)[0].tolist(),
+            float(np.median(values)) if len(values) else None,
+        )
+        for name, values in finite.items()
+    ]
+    return Distributions(title, rows, axis)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 
 STRAIGHT, CURLY = "''", "\u201c\u201d"
 """Quotes around names: of the command line, and of the page."""
@@ -36,6 +37,12 @@ def percent(share: float) -> str:
 def precise(share: float | None) -> str:
     """Return a share as text with one decimal; a dash if it is missing."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, without a line break at its end."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def count(number: int, noun: str) -> str:

@@ -81,7 +81,7 @@ def draw_figure(spec: FigureSpec, database: Database | None) -> Figure:
         grid = figure.add_gridspec(len(rows), columns, height_ratios=heights, width_ratios=widths)
     for place, panel in enumerate(spec.panels):
         axes = figure.add_subplot(grid[place // columns, place % columns])  # pyright: ignore[reportPossiblyUnboundVariable]
-        axes.set_title("\n".join(textwrap.wrap(panel.title, 56)))
+        axes.set_title("\n".join(textwrap.wrap(panel.title, 64, break_on_hyphens=False)))
         _draw(axes, panel, database)
         if isinstance(panel, Components | Values | Distributions):  # rows as high as elsewhere
             stretch = (heights[place // columns] - AROUND) / (_size(panel)[1] - AROUND)
@@ -143,7 +143,7 @@ def _components(axes: Axes, panel: Components, database: Database | None) -> Non
             start = panel.reference or 0.0
             axes.plot([start, row.value], [place, place], color=colour, lw=2, alpha=0.45)
         if row.value is not None:
-            axes.plot(row.value, place, "o", color=colour, ms=5)
+            axes.plot(row.value, place, "o", color=colour, ms=5, clip_on=False)
         _note(axes, place, row.note)
         if database is not None:
             (number,) = database.rows_of(row.component)
@@ -181,7 +181,7 @@ def _values(axes: Axes, panel: Values) -> None:
                 low, high = (ends[place] if ends else None for ends in (series.low, series.high))
                 if value is not None and low is not None and high is not None:
                     axes.plot([low, high], [y, y], color=colour, lw=2)
-                    axes.plot(value, y, "o", color=colour, ms=5)
+                    axes.plot(value, y, "o", color=colour, ms=5, clip_on=False)
                 elif value is not None:
                     axes.barh(y, value, 0.92 * thickness, color=colour)
                 _note(axes, y, series.notes[place] if series.notes else "")

@@ -11,14 +11,10 @@ from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from semlens.draw.figure import INK, PAPER, SERIES
-
-_PLATE = "#eef1f5"
-"""Background of a picture that does not fill its square."""
 
 
 def ink_on(colour: Any) -> str:
@@ -106,14 +102,6 @@ def colour_bar(axes: Axes, picture: ScalarMappable, **settings: Any) -> None:
     bar = axes.figure.colorbar(picture, ax=axes, **settings)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(length=0, labelsize=8)
-
-
-def show_square(axes: Axes, picture: Image.Image, left: int | float) -> None:
-    """Show a picture centred in the unit square that begins at ``left``."""
-    axes.add_patch(Rectangle((left + 0.02, 0.02), 0.96, 0.96, color=_PLATE, lw=0, zorder=-1))
-    width, height = (0.96 * side / max(picture.size) for side in picture.size)
-    x, y = left + (1 - width) / 2, (1 - height) / 2
-    axes.imshow(np.asarray(picture), extent=(x, x + width, y, y + height))
 
 
 def show_in_cell(axes: Axes, picture: Image.Image, column: int | float, row: int | float) -> None:

@@ -23,6 +23,7 @@ from semlens.store import file_names
 from semlens.store.manifest import MANIFEST_NAME, LayerEntry, Manifest
 from semlens.store.reader import Database
 from semlens.version import __version__
+from semlens.wording import markdown_table
 
 MAP = "map.webp"
 """The picture of the map in the repository."""
@@ -57,21 +58,23 @@ def dataset_card(
         *([f"![Map of the components]({MAP})\n"] if with_map else []),
         _usage(repository),
         "## What it was built from\n",
-        _table(("", "SPEC", "fingerprint (SHA-256)"), _sources(published)),
+        markdown_table(("", "SPEC", "fingerprint (SHA-256)"), _sources(published)) + "\n",
         "The model, the images and the embedder are not part of this repository. Searching by "
         "words loads the embedder; its fingerprint is verified.\n",
         "## Layers\n",
-        _table(
+        markdown_table(
             ("layer", "components", "kind", "readout", "crops"),
             (_layer_row(layer, manifest.recipe) for layer in manifest.layers),
-        ),
+        )
+        + "\n",
         "## Images\n",
         _images(published),
         "## Settings\n",
-        _table(
+        markdown_table(
             ("setting", "value"),
             ((f"`{name}`", _value(v)) for name, v in manifest.recipe.model_dump().items()),
-        ),
+        )
+        + "\n",
         _relevance(manifest),
         f"Written by semlens {__version__}; format {manifest.format} of databases. "
         "`manifest.json` has the SHA-256 of every file; `semlens db verify` compares them.\n",
@@ -137,11 +140,6 @@ def _relevance(manifest: Manifest) -> str:
         return "Class relevance is not included.\n"
     relevance = manifest.relevance
     return f"Class relevance: by the rules `{relevance.rules}`, for {relevance.targets}.\n"
-
-
-def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _value(value: object) -> str:

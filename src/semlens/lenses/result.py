@@ -19,6 +19,7 @@ from semlens.errors import DataError, StoreError
 from semlens.figures import FigureSpec
 from semlens.regular_files import read_text
 from semlens.store.atomic_files import save_csv, save_table, save_text
+from semlens.store.reader import Database
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +97,8 @@ class Result(ABC):
         figure = self.figure()
         if figure is None:
             raise NotImplementedError(f"{type(self).__name__} has neither figure() nor plot()")
-        return draw_figure(figure, getattr(self, "database", None))
+        database = getattr(self, "database", None)  # some results have the name of one
+        return draw_figure(figure, database if isinstance(database, Database) else None)
 
     @abstractmethod
     def __rich__(self) -> RenderableType:

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from semlens.draw.text_table import rich_table
+from semlens.figures import FigureSpec, histograms
 from semlens.lens import lens
-from semlens.lenses.result import Result
+from semlens.lenses.result import Result, Section
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 MEASURES = ("clarity", "redundancy", "polysemanticity")
 SPLIT = "exchange"
@@ -186,19 +187,33 @@ class Scores(Result):
             "components": self.frame.to_dict("records"),
         }
 
-    def plot(self) -> Figure:
-        """Draw the distribution of each measure in each layer (paper, Fig. 5b)."""
-        from semlens.draw.component_plots import scores_plot
-
-        return scores_plot(
-            {
-                measure: {
-                    str(name): group[measure].dropna().to_numpy(float)
+    def figure(self) -> FigureSpec:
+        """Return the distribution of each measure in each layer (paper, Fig. 5b)."""
+        panels = [
+            histograms(
+                "",
+                {
+                    str(name): group[measure].to_numpy(float)
                     for name, group in self.frame.groupby("layer", sort=False)
-                }
-                for measure in MEASURES
-            }
-        )
+                },
+                measure,
+            )
+            for measure in MEASURES
+        ]
+        return FigureSpec("How interpretable the components of each layer are", panels)
+
+    def section(self, target: str | None = None) -> Section:
+        """Return the means of each layer, in sentences."""
+        sentences = [
+            f"{row['layer']}: clarity {row['clarity']:.3f}, redundancy {row['redundancy']:.3f}, "
+            f"polysemanticity {row['polysemanticity']:.3f} on average over "
+            f"{row['components'] - row['without_examples']} components."
+            for row in self.per_layer().to_dict("records")
+        ]
+        return Section(
+            sentences, self.figure(), self.to_pandas(),
+            "A polysemantic component need not have several senses: its examples may only vary.",
+        )  # fmt: skip
 
     def __rich__(self) -> RenderableType:
         """Return the means per layer, and the clearest and least clear components."""

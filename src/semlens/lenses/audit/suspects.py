@@ -34,7 +34,7 @@ from semlens.lenses.describe.concept_map import assign_clusters
 from semlens.lenses.labelling.label import VOCABULARY, LabelConcepts
 from semlens.lenses.query_embedding import QueryEmbedding, alignment, embed_concepts
 from semlens.lenses.resolve_concepts import ClassConcepts, class_and_concepts, concepts_by_class
-from semlens.lenses.result import Result
+from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.lenses.statistics.outliers import LEAST_CLASSES
 from semlens.progress import report_progress
 from semlens.settings import setting
@@ -173,6 +173,7 @@ class Suspects(Result):
     frame: pd.DataFrame
     tested: int
     database: Database
+    suffixes = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
 
     @property
     def detected(self) -> pd.DataFrame:
@@ -224,7 +225,7 @@ class Suspects(Result):
             next_class=self.frame["share_others"].map("{:.1%}".format),
             contrast=self.frame["contrast"].map("{:.1f}".format),
             p_value=self.frame["p_value"].map("{:.4f}".format),
-            strongest=self.frame["components"].str[0],
+            strongest=[names[0] for names in self.frame["components"].head(SHOWN)],
         )
         columns = "class kind suspect share next_class contrast p_value strongest".split()
         several = len(set(self.frame["class"])) > 1

@@ -14,16 +14,20 @@ from rich.text import Text
 
 from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
+from semlens.figures import FigureSpec, Matrix, Panel, Series, Values, colour_limits
 from semlens.lenses.compare.component_sets import ComponentSet
 from semlens.lenses.compare.nearest_components import Nearest
-from semlens.lenses.result import Result
+from semlens.lenses.result import Result, Section
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from PIL import Image
 
     from semlens.draw.example_sheet import PairRow
 
+LABELS = 14
+"""Labels in the figure: the most frequent ones."""
+SAID = 6
+"""Pairs of sets in sentences: the most similar ones."""
 WIDE = 8
 """Largest number of sets whose matrix is printed as a table; for more, a list is printed."""
 
@@ -171,13 +175,56 @@ class Comparison(Result):
         """Return the first ``top`` rows of pairs or unique components per pair of sets."""
         return frame.groupby(["from", "to"], sort=False).head(self.top) if self.top else frame
 
-    def plot(self) -> Figure:
-        """Draw the matrix and, for two sets, their labels and scores."""
-        from semlens.draw.compare_plots import compare_figure
+    def figure(self) -> FigureSpec:
+        """Return the matrix and, for two sets, their labels and scores."""
+        panels: list[Panel] = [_matrix("Set similarity, from row to column", self.square())]
+        if self.has_centred:
+            panels.append(_matrix("Centred set similarity", self.square("centred")))
+        if len(self.sets) == 2 and self.scores is not None:
+            panels.append(self._quartiles(self.scores))
+        if len(self.sets) == 2 and self.labels is not None and len(self.labels):
+            panels.append(self._label_shares(self.labels))
+        title = f"How similar {len(self.sets)} sets of components are"
+        return FigureSpec(title, panels, columns=2 if len(self.sets) < 8 else 1)
 
-        centred = self.square("centred") if self.has_centred else None
-        labels = None if self.labels is None or self.labels.empty else self.labels
-        return compare_figure(self.square(), centred, labels, self.scores)
+    def _label_shares(self, labels: pd.DataFrame) -> Values:
+        """Return the shares of the most frequent labels, with the number of components."""
+        names = [component_set.name for component_set in self.sets]
+        share, count = (
+            labels.pivot(index="label", columns="set", values=column)[names]
+            for column in ("share", "count")
+        )
+        order = share.sum(axis=1).sort_values(ascending=False, kind="stable").index[:LABELS]
+        series = [
+            Series((100 * share.loc[order, name]).tolist(), name,
+                   notes=[str(n) for n in count.loc[order, name]])
+            for name in names
+        ]  # fmt: skip
+        axis = "% of the set's components (number)"
+        return Values("Most frequent labels", list(order), series, axis)
+
+    def _quartiles(self, scores: pd.DataFrame) -> Values:
+        """Return median and quartiles of each measure of each set."""
+        measures = list(dict.fromkeys(scores["measure"]))
+        series: list[Series] = []
+        for component_set in self.sets:
+            rows = scores[scores["set"] == component_set.name].set_index("measure").loc[measures]
+            median, low, high = (
+                rows[name].tolist() for name in ("median", "lower_quartile", "upper_quartile")
+            )
+            series.append(Series(median, component_set.name, low, high))
+        return Values("Scores", measures, series, "median, quartiles")
+
+    def section(self, target: str | None = None) -> Section:
+        """Return in sentences how similar the sets are, and what only one of them has."""
+        pairs: Any = self.matrix[self.matrix["from"] != self.matrix["to"]]
+        sentences = [
+            f"A component of '{row['from']}' has a cosine of {row['similarity']:.3f} on average "
+            f"with its nearest in '{row['to']}', and of {row['mean_pair']:.3f} with any; "
+            f"{row['unique']} of {row['components']} have no counterpart."
+            for row in pairs.nlargest(SAID, "similarity").to_dict("records")
+        ]
+        return Section(sentences, self.figure(), self.to_pandas(), " ".join(self.notes))
 
     def pairs_picture(
         self, first: str | None = None, second: str | None = None, columns: int = 6
@@ -248,6 +295,17 @@ class Comparison(Result):
             columns = ["set", "measure", "mean", "lower_quartile", "median", "upper_quartile"]
             parts += titled_table("scores", self.scores, columns)
         return Group(*parts, *(Text(f"Notice: {note}") for note in self.notes))
+
+
+def _matrix(title: str, square: pd.DataFrame) -> Matrix:
+    """Return a table of cosines as a panel; the diagonal is 1 by definition, and left out."""
+    cells = square.to_numpy(float)
+    values = [
+        [None if i == j or np.isnan(v) else float(v) for j, v in enumerate(row)]
+        for i, row in enumerate(cells)
+    ]
+    names = [str(name) for name in square.index]
+    return Matrix(title, names, names, values, "cosine", colour_limits(values))
 
 
 def _matrix_text(comparison: Comparison) -> list[RenderableType]:

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 from semlens.embedders.load import needs_model
 from semlens.errors import LayerError, RecipeError, StaleError
 from semlens.lenses.class_relevance import MINIMUM, relevant_rows
+from semlens.lenses.classes import find_class
 from semlens.lenses.query_embedding import unit
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
@@ -186,7 +187,7 @@ def component_sets(
             rows = database.rows(group)
             rows = rows[database.has_examples[rows]]
             if target is not None:
-                relevant = relevant_rows(database, target, group, minimum)
+                relevant = relevant_rows(database, find_class(database, target), group, minimum)
                 rows = rows[np.isin(rows, relevant["component"])]
             if len(rows) == 0:
                 raise RecipeError(

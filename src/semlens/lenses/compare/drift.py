@@ -13,6 +13,7 @@ from rich.text import Text
 
 from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
+from semlens.figures import FigureSpec, Matrix, Panel, Series, Values, colour_limits, histograms
 from semlens.lens import lens
 from semlens.lenses.arguments import OptionalConcepts
 from semlens.lenses.compare.component_sets import (
@@ -24,14 +25,14 @@ from semlens.lenses.compare.component_sets import (
 from semlens.lenses.compare.labels_and_scores import label_sets, set_scores
 from semlens.lenses.compare.nearest_components import PairProgress, nearest_between_sets
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
-from semlens.lenses.result import Result
+from semlens.lenses.result import Result, Section
 from semlens.lenses.scores import MEASURES
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 
 StepLabels = Sequence[list[str | None]] | None
@@ -131,7 +132,12 @@ def label_summary(changes: pd.DataFrame, names: Sequence[str], labels: StepLabel
     return table.assign(**changed)
 
 
-_SIMILAR = ("previous_in_this", "this_in_previous", "this_in_last", "last_in_this")
+_DIRECTIONS = {
+    "previous_in_this": "from previous to this step",
+    "this_in_previous": "from this to previous step",
+    "this_in_last": "from this to last step",
+    "last_in_this": "from last to this step",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -178,16 +184,53 @@ class Drift(Result):
             "notes": self._notices(),
         }
 
-    def plot(self) -> Figure:
-        """Draw the series over the steps."""
-        from semlens.draw.compare_plots import drift_figure
+    def figure(self) -> FigureSpec:
+        """Return the series over the steps."""
+        series: Any = self.series
+        steps = [str(step) for step in series["step"]]
+        directions = series[list(_DIRECTIONS)].rename(columns=_DIRECTIONS)
+        panels: list[Panel] = [_over_steps("Set similarity", steps, directions, "cosine")]
+        components: Any = self.components
+        moved = {
+            str(step): rows["moved"].to_numpy(float)
+            for step, rows in components.groupby("step", sort=False)
+            if rows["moved"].notna().any()
+        }
+        if moved:
+            axis = "1 - cosine with the previous step"
+            panels.append(histograms("Movement of the components", moved, axis))
+        if series["labels"].notna().any():
+            signs = {"labels": ("different labels", 1), "gained": ("gained", 1)}
+            counts = [
+                Series([None if np.isnan(v) else sign * float(v) for v in series[column]], name)
+                for column, (name, sign) in {**signs, "lost": ("lost", -1)}.items()
+            ]
+            panels.append(Values("Labels", steps, counts, "labels"))
+        measured = [name for name in MEASURES if series[name].notna().any()]
+        if measured:
+            panels.append(_over_steps("Scores", steps, series[measured], "mean"))
+        return FigureSpec(f"Drift over {len(steps)} steps", panels, columns=min(len(panels), 2))
 
-        return drift_figure(self.series, self.components)
+    def section(self, target: str | None = None) -> Section:
+        """Return in sentences what changed from the first to the last step."""
+        sentences = [
+            f"{row['step']}: a component has a cosine of {row['this_in_previous']:.3f} on average "
+            f"with its nearest in the previous step."
+            for row in self.series.iloc[1:].to_dict("records")
+        ]
+        moved = self.most_moved(1)
+        if len(moved) and not np.isnan(moved["moved"].iat[0]):
+            farthest = moved.iloc[0]
+            sentences.append(
+                f"{farthest['component']} moved farthest in one step, by {farthest['moved']:.3f} "
+                f"(1 - cosine) to {farthest['step']}."
+            )
+        return Section(sentences, self.figure(), self.to_pandas(), " ".join(self._notices()))
 
     def __rich__(self) -> RenderableType:
         """Return the tables for a terminal."""
         groups = {
-            "set similarity (Eq. 5)": ["components", *_SIMILAR],
+            "set similarity (Eq. 5)": ["components", *_DIRECTIONS],
             "movement of a component (1 - cosine, mean)": ["moved", "moved_from_last"],
             "labels": ["labelled", "labels", "gained", "lost", "relabelled"],
             "scores (means)": list(MEASURES),
@@ -277,6 +320,12 @@ def drift(
     ):
         series = series.join(table, on="step")
     return Drift(series, movement, changes, mismatch, (*difference_notes(checkpoints), *unreadable))
+
+
+def _over_steps(title: str, steps: Sequence[str], table: pd.DataFrame, axis: str) -> Matrix:
+    """Return some columns of the series as rows of a matrix; NaN is left out."""
+    values = [[None if np.isnan(v) else float(v) for v in table[name]] for name in table]
+    return Matrix(title, [str(name) for name in table], steps, values, axis, colour_limits(values))
 
 
 def _names(sets: Sequence[ComponentSet], steps: Sequence[str] | None) -> list[str]:

@@ -15,7 +15,7 @@ from semlens.draw.text_table import rich_table
 from semlens.lens import lens
 from semlens.lenses.describe import component_card
 from semlens.lenses.labelling.component_labels import saved_names
-from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
+from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result, Section
 from semlens.lenses.scores import scores
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -54,6 +54,14 @@ class Card(Result):
             "values": self.frame.to_dict("records"),
             "classes": self.classes.to_dict("records"),
         }
+
+    def section(self, target: str | None = None) -> Section:
+        """Return the label, and the classes that the component is relevant for."""
+        sentences = [f"{self.component} is called '{self.label}'." if self.label else
+                     f"{self.component} has no label."]  # fmt: skip
+        shares = [f"{row['class']} ({row['mean']:.1%})" for row in self.classes.to_dict("records")]
+        sentences += [f"Most relevant for {', '.join(shares)}."] if shares else []
+        return Section(sentences, None, self.to_pandas())
 
     def plot(self, columns: int = 10) -> Image.Image:
         """Draw the examples, strongest first."""

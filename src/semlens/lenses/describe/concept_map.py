@@ -38,7 +38,7 @@ from semlens.lenses.describe.map_colouring import ColourValue, colour, colour_co
 from semlens.lenses.labelling.chosen_method import LabelMethod
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.labelling.labeller import Labeller
-from semlens.lenses.result import Result
+from semlens.lenses.result import Result, Section
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -172,6 +172,17 @@ class ConceptMap(Result):
             "clusters": self.clusters.to_dict("records"),
             "components": self.to_pandas().to_dict("records"),
         }
+
+    def section(self, target: str | None = None) -> Section:
+        """Return how many places there are, and the largest ones."""
+        largest = [
+            f"{', '.join(row['labels']) or 'no label'} ({row['size']})"
+            for row in self.places.head(5).to_dict("records")
+        ]
+        sentences = [f"{len(self)} components in {len(self.places)} places."]
+        sentences += [f"The largest: {'; '.join(largest)}."] if largest else []
+        limits = "Distances in the plane are not those of semantic space."
+        return Section(sentences, None, self.places, limits)
 
     def plot(self) -> Figure:
         """Draw the components, with crops where there is room, and the names of places."""

@@ -26,7 +26,7 @@ from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.confidence import UNSURE
 from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.lenses.result import Result
+from semlens.lenses.result import Result, Section
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -118,6 +118,21 @@ class Dissection(Result):
             "gaps": self.gaps.to_dict("records"),
             "recurring": dict(self.recurring),
         }
+
+    def section(self, target: str | None = None) -> Section:
+        """Return how many components have a label, and which concepts have none."""
+        sentences: list[str] = []
+        for name in self.databases:
+            sizes = self.sizes[self.sizes["database"] == name]
+            gaps = self.gaps["database"] == name
+            frequent = ", ".join(self.top_concepts(name)["name"].head(5))
+            sentences.append(
+                f"{name}: {sizes['labelled'].sum()} of {sizes['components'].sum()} components have "
+                f"a label from '{self.concepts}', most often {frequent or 'none'}; "
+                f"{np.count_nonzero(gaps)} concepts have no component."
+            )
+        limits = "A concept without a component may still be represented by several together."
+        return Section(sentences, None, self.to_pandas(), limits)
 
     def plot(self) -> Figure:
         """Draw the shares of the outermost categories per layer, and the most frequent concepts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.draw.text_table import rich_table
+from semlens.figures import FigureSpec, PictureRow, Pictures
 from semlens.lens import lens
 from semlens.lenses.arguments import LabelConcepts, Target
 from semlens.lenses.class_relevance import MINIMUM, Minimum, relevant_rows
@@ -29,18 +30,18 @@ from semlens.lenses.labelling.label import VOCABULARY, LabelThreshold
 from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.ranking import rank_words
 from semlens.lenses.query_embedding import embed_concepts
-from semlens.lenses.result import Result, check_suffix
+from semlens.lenses.result import Result, Section, check_suffix
 from semlens.settings import setting
 from semlens.store.atomic_files import save_csv
 from semlens.store.reader import Database
 from semlens.types import Components, Layers
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 UnexpectedMethod = Annotated[str | Labeller, setting("Labelling method.")]
 DRAWN, CROPS, BARS = 6, 6, 5
-"""Components, examples and classes in the plot."""
+"""Components, examples and classes in the figure."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -127,7 +128,7 @@ class Unexpected(Result):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component."""
-        return self.frame
+        return self.frame.copy()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
@@ -161,37 +162,35 @@ class Unexpected(Result):
         """
         save_csv(check_suffix(path, (".csv",)), self.files)
 
-    def plot(self, shown: int = DRAWN) -> Figure:
-        """Draw the most relevant components with their examples and classes, as in Fig. 2d."""
-        from semlens.draw.component_plots import draw_unexpected
+    def figure(self) -> FigureSpec:
+        """Return the most relevant components with their examples and classes, as in Fig. 2d."""
+        rows = [self._row(row) for row in self.frame.head(DRAWN).to_dict("records")]
+        title = f"What '{self.name}' relies on and no concept of '{self.concepts}' describes"
+        if self.total > len(rows):
+            title += f" ({self.total - len(rows)} more)"
+        note = "" if rows else "Every relevant component is described by a concept."
+        if rows and not any(row.pictures for row in rows):
+            note = "The database has no thumbnails."
+        return FigureSpec(title, [Pictures(note, rows)])
 
-        return draw_unexpected(
-            f"What '{self.name}' relies on and no concept of '{self.concepts}' describes",
-            [self._card(row) for row in self.frame.head(shown).to_dict("records")],
-            self.total - min(shown, len(self)),
-        )
-
-    def _card(self, row: dict[str, Any]) -> Any:
-        from semlens.draw.component_plots import UnexpectedCard
+    def _row(self, row: dict[str, Any]) -> PictureRow:
         from semlens.draw.example_sheet import example_pictures
 
         classes: Any = self.classes[self.classes["component"] == row["component"]]
-        top_classes = classes[classes["mean"] > 0].head(BARS)
-        if self.target not in set(top_classes["logit"]):
-            top_classes = pd.concat(
-                [top_classes.head(BARS - 1), classes[classes["logit"] == self.target]]
-            )
-        is_target = top_classes["logit"] == self.target
+        others = classes[(classes["mean"] > 0) & (classes["logit"] != self.target)].head(BARS - 1)
+        shares = [f"{one['class']} {one['mean']:.1%}" for one in others.to_dict("records")]
+        text = f"{row['mean']:.1%}, nearest: {row['nearest'][0]} ({row['scores'][0]:+.3f})."
+        text += f" Also for {', '.join(shares)}." if shares else ""
+        number = self.database.rows_of(row["component"])[0]
+        pictures = example_pictures(self.database, number, CROPS)
         files: Any = self.files[self.files["component"] == row["component"]]
-        return UnexpectedCard(
-            row["component"],
-            row["mean"],
-            row["nearest"][0],
-            row["scores"][0],
-            example_pictures(self.database, self.database.rows_of(row["component"])[0], CROPS),
-            files["path"].head(CROPS).tolist(),
-            [*zip(top_classes["class"], top_classes["mean"], is_target, strict=True)],
-        )
+        names = [PurePosixPath(path).name for path in files["path"].head(len(pictures))]
+        return PictureRow(pictures, row["component"], text, names)
+
+    def section(self, target: str | None = None) -> Section:
+        """Return the summary, with the figure and the table."""
+        limits = "A concept may be missing in the set although it has a word."
+        return Section([self.summary()], self.figure(), self.to_pandas(), limits)
 
     def __rich__(self) -> RenderableType:
         """Return the table and the summary for a terminal."""

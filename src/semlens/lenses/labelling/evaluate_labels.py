@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
 from semlens.errors import EmbedderError
+from semlens.figures import FigureSpec, Series, Values
 from semlens.lens import lens
 from semlens.lenses.arguments import LabelConcepts
 from semlens.lenses.concepts import ConceptSet, concept_key
@@ -32,7 +33,7 @@ from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.registry import make_labeller
 from semlens.lenses.labelling.vote import ExampleVote
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts, unit
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result, Section
 from semlens.models.forward import readouts
 from semlens.progress import report_progress
 from semlens.settings import setting
@@ -91,11 +92,30 @@ class LabelEvaluation(Result):
             "components": self.components.to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw the shares of right labels with their intervals."""
-        from semlens.draw.label_plots import share_plot
+    def figure(self) -> FigureSpec:
+        """Return the shares of right labels with their intervals."""
+        series = [
+            Series(
+                self.frame[name].tolist(), text,
+                self.frame[f"{name}_low"].tolist(), self.frame[f"{name}_high"].tolist(),
+            )
+            for name, text in (("exact", "best word"), ("top5", "five best words"))
+        ]  # fmt: skip
+        axis = "share of right labels, 95 % intervals over folders"
+        methods = self.frame["method"].tolist()
+        return FigureSpec(self.summary, [Values("", methods, series, axis, limits=(0, 1))])
 
-        return share_plot(self.frame, self.summary)
+    def section(self, target: str | None = None) -> Section:
+        """Return how often each method is right, in sentences."""
+        sentences = [f"{self.summary}."]
+        sentences += [
+            f"{row['method']}: the best word is right for {row['exact']:.0%} "
+            f"({row['exact_low']:.0%} to {row['exact_high']:.0%}), one of the five best for "
+            f"{row['top5']:.0%}."
+            for row in self.frame.to_dict("records")
+        ]
+        limits = "Only components that respond to one folder are counted; a synonym is wrong."
+        return Section(sentences, self.figure(), self.to_pandas(), limits)
 
     @property
     def summary(self) -> str:

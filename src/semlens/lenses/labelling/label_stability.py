@@ -13,13 +13,14 @@ from rich.console import Group, RenderableType
 
 from semlens.draw.text_table import rich_table
 from semlens.errors import LayerError
+from semlens.figures import FigureSpec, histograms
 from semlens.lens import lens
 from semlens.lenses.arguments import LabelConcepts
 from semlens.lenses.compare.component_sets import as_databases
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.label import VOCABULARY, label
 from semlens.lenses.labelling.stability import DRAWS
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result, Section
 from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -93,12 +94,17 @@ class LabelStability(Result):
             "labels": self.frame.to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw how many labels are the same in which share of the bootstrap samples."""
-        from semlens.draw.label_plots import stability_plot
-
+    def figure(self) -> FigureSpec:
+        """Return how many labels are the same in which share of the bootstrap samples."""
         title = f"{len(self._shares)} labels by {self.method}, {self.draws} bootstrap samples"
-        return stability_plot(self._shares, self.draws, title)
+        axis = "share of bootstrap samples with the same label"
+        edges = (np.arange(self.draws + 2) - 0.5) / max(self.draws, 1)  # around each share
+        return FigureSpec(title, [histograms("", {"labels": self._shares}, axis, edges.tolist())])
+
+    def section(self, target: str | None = None) -> Section:
+        """Return the figures in sentences."""
+        limits = "A stable label may still be wrong."
+        return Section([self.summary], self.figure(), self.to_pandas(), limits)
 
     def __rich__(self) -> RenderableType:
         """Return the least stable labels and the summary."""

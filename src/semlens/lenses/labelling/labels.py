@@ -19,7 +19,7 @@ from semlens.draw.text_table import rich_table
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.chosen_method import ChosenMethod
 from semlens.lenses.labelling.confidence import as_shown, is_calibrated, rival
-from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
+from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result, Section
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -150,6 +150,15 @@ class Labels(Result):
     def save_to_database(self, name: str = "default") -> Path:
         """Save the table in the database, as ``analysis/labels-NAME.parquet``."""
         return self.database.save_analysis(f"labels-{name}", self.to_pandas())
+
+    def section(self, target: str | None = None) -> Section:
+        """Return how many components have a label, and the most frequent ones."""
+        frame = self.to_pandas()
+        counts: Any = frame["label"].value_counts()
+        frequent = ", ".join(f"{name} ({count})" for name, count in counts.head(5).items())
+        sentences = [f"{self._title}.", *([f"Most frequent: {frequent}."] if frequent else [])]
+        limits = "A label is a word above noise; a better one may not be in the set."
+        return Section(sentences, None, frame, limits)
 
     def plot(self, shown: int = 20) -> Image.Image:
         """Draw the examples of the first components, one row each, with their labels."""

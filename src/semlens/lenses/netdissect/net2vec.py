@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError, RecipeError
+from semlens.figures import FigureSpec, Point, Scatter, Series, Values
 from semlens.lens import lens
 from semlens.lenses.netdissect.concept_probe import fit_probe
 from semlens.lenses.netdissect.input_masks import InputMasks
@@ -30,7 +31,7 @@ from semlens.lenses.netdissect.netdissect import (
 )
 from semlens.lenses.netdissect.overlap import Overlap
 from semlens.lenses.netdissect.score_thresholds import ScoreRange, UpperQuantile
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result, Section
 from semlens.progress import report_progress
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -97,13 +98,41 @@ class ConceptCombinations(Result):
             "skipped": list(self.skipped),
         }
 
-    def plot(self) -> Chart:
-        """Draw both IoU of each concept, and the IoU by number of components."""
-        from semlens.draw.netdissect_plots import combinations_plot
-
+    def figure(self) -> FigureSpec:
+        """Return both IoU of each concept, and the IoU by number of components."""
         shown = self.frame.head(SHOWN)
+        names = [f"{row['concept']} ({row['component']})" for row in shown.to_dict("records")]
+        series = [
+            Series(shown[name].tolist(), text)
+            for name, text in (("single", "best component"), ("combined", "all components"))
+        ]
         keys = ["layer", "concept"]
-        return combinations_plot(self.summary, shown, self.curves.merge(shown[keys], on=keys))
+        points = [
+            Point(
+                float(np.log2(row["components"])), row["iou"],
+                f"{row['components']} components", f"{row['layer']} {row['concept']}",
+            )
+            for row in self.curves.merge(shown[keys], on=keys).to_dict("records")
+        ]  # fmt: skip
+        curves = Scatter(
+            "IoU of the components of largest weight", points, "components, log2", "IoU",
+            joined=True,
+        )  # fmt: skip
+        panels = [Values("", names, series, "IoU on held-out images", limits=(0, 1)), curves]
+        return FigureSpec(self.summary, panels, columns=2)
+
+    def section(self, target: str | None = None) -> Section:
+        """Return what combinations add to single components, in sentences."""
+        sentences = [f"{self.summary[0].upper()}{self.summary[1:]}."]
+        if len(self.frame):
+            best = self.frame.iloc[0]
+            sentences.append(
+                f"The best combination segments {best['concept']} with an IoU of "
+                f"{best['combined']:.3f}, {best['component']} alone with {best['single']:.3f}; "
+                f"{best['needed']} components reach {ENOUGH:.0%} of it."
+            )
+        limits = f"On too few images: {', '.join(self.skipped)}." if self.skipped else ""
+        return Section(sentences, self.figure(), self.to_pandas(), limits)
 
     def __rich__(self) -> RenderableType:
         """Return the concepts, and the IoU by number of components."""

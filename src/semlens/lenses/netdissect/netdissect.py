@@ -12,20 +12,24 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
+from PIL import Image
 from rich.console import Group, RenderableType
+from scipy.ndimage import binary_erosion
 from scipy.stats import false_discovery_control
 
-from semlens.draw.netdissect_plots import DetectorImage
+from semlens.draw.heatmap_mask import resize_heatmap
+from semlens.draw.palette import AGAINST, rgb
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
+from semlens.figures import FigureSpec, PictureRow, Pictures, Series, Values
 from semlens.lens import lens
 from semlens.lenses.netdissect.labelled_images import LabelledImages, labelled_images
 from semlens.lenses.netdissect.layer_maps import layers_with_maps, stream_maps, upsampled
 from semlens.lenses.netdissect.overlap import Overlap
 from semlens.lenses.netdissect.score_thresholds import UpperQuantile
 from semlens.lenses.netdissect.shuffled_pairs import orders_for, shifted_p_values
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result, Section
 from semlens.models.subject import input_pictures
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -107,13 +111,37 @@ class NetDissection(Result):
             "components": self.frame.drop(columns="row").to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw the best detectors on the images on which they are strongest."""
-        from semlens.draw.netdissect_plots import detectors_plot
-
+    def figure(self) -> FigureSpec:
+        """Return the best detectors, on the images on which they are strongest."""
         shown = (self.detectors if len(self.detectors) else self.frame).head(SHOWN)
         strips = detector_strips(self.labelled, shown, self.names)
-        return detectors_plot(self.summary, shown, strips, self.least_iou)
+        names = [f"{row['concept']} ({row['component']})" for row in shown.to_dict("records")]
+        ious = [
+            Series(shown["iou"].tolist(), "its own masks"),
+            Series(shown["expected"].tolist(), "those of other images"),
+        ]
+        pictures = [PictureRow(strip, name) for strip, name in zip(strips, names, strict=True)]
+        return FigureSpec(
+            self.summary,
+            [
+                Pictures("Bright: on; outlined: the concept's mask", pictures),
+                Values("", names, ious, "IoU", reference=self.least_iou),
+            ],
+        )
+
+    def section(self, target: str | None = None) -> Section:
+        """Return the detectors in sentences."""
+        best = [
+            f"{row['component']} detects {row['concept']} (IoU {row['iou']:.3f})"
+            for row in self.detectors.head(3).to_dict("records")
+        ]
+        sentences = [f"{self.summary}.", *([f"{', '.join(best)}."] if best else [])]
+        table = self.frame.drop(columns=["row", "strongest"])
+        limits = (
+            f"A detector has an IoU above {self.least_iou:g} and fits its own images' masks better "
+            "than those of other images; it may respond to more than the concept."
+        )
+        return Section(sentences, self.figure(), table, limits)
 
     def __rich__(self) -> RenderableType:
         """Return the best components and the concepts."""
@@ -316,12 +344,18 @@ def _concepts(labelled: LabelledImages, overlap: Overlap, frame: pd.DataFrame) -
     return table.sort_values(order, ascending=False, kind="stable", ignore_index=True)
 
 
+OPACITY = 0.65
+"""Opacity of the black where a component is off."""
+
+
 def detector_strips(
     labelled: LabelledImages,
     frame: pd.DataFrame,
     names: Sequence[str],
-) -> list[list[DetectorImage]]:
-    """Return the images of some components, strongest first.
+) -> list[list[Image.Image]]:
+    """Return the images of some components, strongest first, as the model sees them.
+
+    They are dark where the component is off; the mask of its concept is outlined.
 
     Parameters
     ----------
@@ -346,8 +380,7 @@ def _strip(
     concept: int,
     threshold: float,
     samples: Int64[np.ndarray, " images"],
-) -> list[DetectorImage]:
-    """Return the images of one component, as the model sees them."""
+) -> list[Image.Image]:
     database = labelled.database
     model, column = database.model, database.row(component) - database.layer(component.layer).first
     inputs = model.batch([model.prepare(labelled.image(int(sample))) for sample in samples])
@@ -356,6 +389,18 @@ def _strip(
     on = upsampled(maps[component.layer][:, column], labelled.grid) > threshold
     masks = labelled.masks_of(samples)
     return [
-        DetectorImage(picture, on[i].cpu().numpy(), mask.of(concept))
+        detector_picture(picture, on[i].cpu().numpy(), mask.of(concept))
         for i, (picture, mask) in enumerate(zip(input_pictures(model, inputs), masks, strict=True))
     ]
+
+
+def detector_picture(
+    picture: Image.Image, on: Bool[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
+) -> Image.Image:
+    """Darken a picture where a component is off, and outline the mask of a concept."""
+    pixels = np.asarray(picture, np.float32)
+    shown = resize_heatmap(on, picture.size)[:, :, None] > 0.5
+    inside = resize_heatmap(mask, picture.size) > 0.5
+    pixels = np.where(shown, pixels, pixels * (1 - OPACITY))
+    pixels[inside & ~binary_erosion(inside)] = rgb(AGAINST)
+    return Image.fromarray(pixels.round().astype(np.uint8))

@@ -132,7 +132,7 @@ def described(figure: FigureSpec) -> str:
                 names = [" ".join([name, series.name]).strip() for name in panel.names]
                 values += zip(names, series.values, strict=True)
         told = ", ".join(f"{name} {value:.2f}" for name, value in values if value is not None)
-        texts.append(f"{panel.title}{': ' if told else ''}{told}")
+        texts.append(": ".join(text for text in (panel.title, told) if text))
     return ". ".join(text for text in texts if text) + "."
 
 

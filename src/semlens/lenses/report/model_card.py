@@ -12,7 +12,7 @@ from semlens.lenses.audit.audit_rows import ShareRow
 from semlens.lenses.audit.class_verdict import FLAGGED
 from semlens.lenses.audit.relevance_shares import VERDICTS
 from semlens.lenses.report.evidence_file import ClassEvidence, EvidenceFile
-from semlens.wording import p_text
+from semlens.wording import markdown_table, p_text
 
 NAMED = 4
 """Concept sets that are named."""
@@ -79,7 +79,7 @@ def _evaluation(evidence: EvidenceFile) -> Iterable[str]:
     yield _results(evidence.classes)
     yield "#### Summary"
     yield escaped(evidence.finding)
-    yield _table(
+    yield markdown_table(
         ("", "SPEC", "fingerprint (SHA-256)"),
         [
             *(
@@ -126,15 +126,10 @@ def _results(classes: Sequence[ClassEvidence]) -> str:
     head = ("class", *VERDICTS, "p", "q", "standing", "suspect")
     more = len(classes) - len(rows)
     note = f"\n{more} more classes are in the evidence file.\n" if more else ""
-    return _table(head, rows) + note
+    return markdown_table(head, rows) + note
 
 
 def _range(share: ShareRow) -> str:
     low, high = share.by_relevance_low, share.by_relevance_high
     text = f"{100 * share.by_relevance:.1f} %"
     return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

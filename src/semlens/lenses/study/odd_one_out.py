@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from rich.console import Group, RenderableType
 from torch import Tensor
 
 from semlens.draw.text_table import rich_table
+from semlens.figures import FigureSpec, histograms
 from semlens.lens import lens
-from semlens.lenses.result import Chart, Result
+from semlens.lenses.result import Result, Section
 from semlens.lenses.study.sampling import Sampler
 from semlens.lenses.study.set_measures import set_vectors
 from semlens.progress import report_progress
@@ -85,12 +86,23 @@ class OddOneOut(Result):
             "components": self.frame.to_dict("records"),
         }
 
-    def plot(self) -> Chart:
-        """Draw the accuracies of the components of each layer."""
-        from semlens.draw.component_plots import scores_plot
-
+    def figure(self) -> FigureSpec:
+        """Return the accuracies of the components of each layer."""
         by_layer = self.frame.groupby("layer", sort=False)["accuracy"]
-        return scores_plot({"odd-one-out accuracy": {str(n): v.to_numpy() for n, v in by_layer}})
+        values = {str(name): accuracy.to_numpy(float) for name, accuracy in by_layer}
+        panel = replace(histograms("", values, "odd-one-out accuracy"), reference=CHANCE)
+        return FigureSpec("How often the measure finds the odd one out", [panel])
+
+    def section(self, target: str | None = None) -> Section:
+        """Return the accuracy of each layer, in sentences."""
+        sentences = [
+            f"{row['layer']}: the odd one of three sets of {self.shown} images is found in "
+            f"{row['accuracy']:.1%} of the questions; with shuffled examples in "
+            f"{row['shuffled']:.1%}, by chance in {row['chance']:.1%}."
+            for row in self.layers.to_dict("records")
+        ]
+        limits = "No person was asked: the measure answers questions about its own vectors."
+        return Section(sentences, self.figure(), self.layers, limits)
 
     def __rich__(self) -> RenderableType:
         """Return the layers, and the components that are most often confused with others."""

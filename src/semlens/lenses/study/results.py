@@ -14,7 +14,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.draw.text_table import titled_table
-from semlens.lenses.result import Result
+from semlens.figures import FigureSpec, Point, Scatter
+from semlens.lenses.result import Result, Section
 from semlens.lenses.statistics.intervals import auroc, auroc_interval
 from semlens.lenses.study.answers import Key, read_answers, read_key
 from semlens.lenses.study.correlation import correlate
@@ -22,7 +23,7 @@ from semlens.lenses.study.raters import mean_ratings, rate_raters, share_right
 from semlens.lenses.study.tasks import Measure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 
 @dataclass(frozen=True)
@@ -130,19 +131,54 @@ class StudyResults(Result):
             "questions": self.frame.to_dict("records"),
         }
 
-    def plot(self) -> Figure:
-        """Draw the mean ratings over the measure, one panel per correlation."""
-        from semlens.draw.study_plots import ScatterPanel, study_plot
-
+    def figure(self) -> FigureSpec:
+        """Return the measures over the mean ratings, one panel per correlation."""
         panels = [
-            ScatterPanel(x, y, one.title, one.rating_title, row["pearson"], row["low"], row["high"])
-            for (one, x, y), row in zip(
-                _compared(self.measure, self.frame),
-                self.correlations.to_dict("records"),
-                strict=True,
+            Scatter(
+                text,
+                [Point(rating, value) for value, rating in zip(x, y, strict=True)],
+                f"{one.rating_title}, mean of the raters",
+                f"{one.title} as computed",
             )
+            for one, x, y, text in self._correlated()
         ]
-        return study_plot(panels, f"{self.measure}: {self._kept()}")
+        return FigureSpec(f"{self.measure}: {self._kept()}", panels, columns=3)
+
+    def section(self, target: str | None = None) -> Section:
+        """Return the accuracies and the correlations, in sentences."""
+        sentences = [f"{self._kept()}."]
+        if self.kept:
+            sentences.append(self._accuracy_text)
+            sentences += [
+                f"{one.title} as computed and {one.rating_title} as rated: {text}, on "
+                f"{len(x)} questions."
+                for one, x, _, text in self._correlated()
+            ]
+        return Section(sentences, self.figure(), self.correlations, self._recurring_text)
+
+    def _correlated(self) -> Iterator[tuple[Comparison, list[float], list[float], str]]:
+        """Yield the values of each comparison, and its correlation in words."""
+        rows = self.correlations.to_dict("records")
+        for (one, x, y), row in zip(_compared(self.measure, self.frame), rows, strict=True):
+            known = not np.isnan(row["pearson"])
+            text = f"r = {row['pearson']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+            yield one, x.tolist(), y.tolist(), text if known else "no correlation"
+
+    @property
+    def _accuracy_text(self) -> str:
+        text = f"Right answers: raters {self.accuracy:.1%}"
+        if not np.isnan(self.measure_accuracy):
+            text += f", {self.measure} as computed {self.measure_accuracy:.1%}"
+        return text + "."
+
+    @property
+    def _recurring_text(self) -> str:
+        if not self.recurring:
+            return ""
+        return (
+            f"{self.recurring} components recur in questions of one kind: intervals are "
+            "too narrow and p-values too small."
+        )
 
     def _kept(self) -> str:
         return f"{self.kept} of {len(self.raters)} raters kept"
@@ -154,10 +190,7 @@ class StudyResults(Result):
             self.raters.drop(columns="kept"),
         )
         if self.kept:
-            accuracy = f"Right answers: raters {self.accuracy:.1%}"
-            if not np.isnan(self.measure_accuracy):
-                accuracy += f", {self.measure} as computed {self.measure_accuracy:.1%}"
-            lines += [Text(accuracy + "."), Text()]
+            lines += [Text(self._accuracy_text), Text()]
             short = self.correlations.rename(columns=_SHORT)
             lines += titled_table("the measure against the mean of the raters", short)
         else:
@@ -172,12 +205,7 @@ class StudyResults(Result):
                 )
             )
         if self.recurring:
-            lines.append(
-                Text(
-                    f"{self.recurring} components recur in questions of one kind: intervals are "
-                    "too narrow and p-values too small."
-                )
-            )
+            lines.append(Text(self._recurring_text))
         return Group(*lines)
 
 

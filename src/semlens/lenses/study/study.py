@@ -17,8 +17,9 @@ from semlens.draw.encode_images import encode_webp
 from semlens.draw.example_picture import example_crop
 from semlens.draw.study_page import StudyPage, study_page
 from semlens.draw.text_table import titled_table
+from semlens.figures import FigureSpec, histograms
 from semlens.lens import lens
-from semlens.lenses.result import TABLE_SUFFIXES, Chart, Result
+from semlens.lenses.result import TABLE_SUFFIXES, Result, Section
 from semlens.lenses.study.raters import share_right
 from semlens.lenses.study.sampling import Question, Sampler, draw_questions, examples_needed
 from semlens.lenses.study.set_measures import (
@@ -93,14 +94,21 @@ class Study(Result):
     def _file_text(self, suffix: str) -> str | None:
         return study_page(self.page) if suffix == ".html" else None
 
-    def plot(self) -> Chart:
-        """Draw the values of the measure, by kind of question."""
-        from semlens.draw.study_plots import values_plot
+    def figure(self) -> FigureSpec:
+        """Return the values of the measure, by kind of question."""
+        by_kind = self.frame.groupby("kind")["value"]
+        values = {str(kind): value.to_numpy(float) for kind, value in by_kind}
+        return FigureSpec("Values of the questions", [histograms("", values, self.measure)])
 
-        return values_plot(
-            {str(kind): group["value"].to_numpy() for kind, group in self.frame.groupby("kind")},
-            self.measure,
-        )
+    def section(self, target: str | None = None) -> Section:
+        """Return what people are asked, in sentences."""
+        sentences = [
+            f"A study of {self.measure}: {len(self.frame)} questions of "
+            f"{self.frame['kind'].nunique()} kinds, with {self.shown} images in a set."
+        ]
+        if self.recurring:
+            sentences.append(f"{self.recurring} components recur in questions of one kind.")
+        return Section(sentences, self.figure(), self.to_pandas())
 
     def __rich__(self) -> RenderableType:
         """Return the kinds of questions, with the range of the measure and its right answers."""

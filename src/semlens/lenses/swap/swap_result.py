@@ -188,7 +188,9 @@ def corrected(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of all tests, smallest p-value first, corrected for all (Bonferroni)."""
     frame = frame.sort_values(["p_value", "logit"], kind="stable", ignore_index=True)
     adjusted = np.minimum(frame["p_value"].to_numpy(float) * len(frame), 1.0)
-    return frame.assign(adjusted=adjusted, detected=adjusted < ALPHA)
+    frame = frame.assign(adjusted=adjusted, detected=adjusted < ALPHA)
+    columns = sorted(frame.columns, key=lambda name: name == "overlap")  # it comes last
+    return frame.loc[:, columns]
 
 
 def _gains(rows: pd.DataFrame, names: list[str], part: Part, title: str) -> Values:
@@ -206,5 +208,5 @@ def _regions(maps: Mapping[str, Float64[np.ndarray, "h w"]]) -> Pictures:
     largest = max(float(shares.max()) for shares in maps.values()) or 1.0
     greys = [Image.fromarray((255 * shares / largest).astype(np.uint8)) for shares in maps.values()]
     pictures = [ImageOps.colorize(grey, *HEAT, mid=MIDDLE) for grey in greys]
-    title = f"Where the regions lie (brightest: {100 * largest:.0f} % of the images)"
+    title = f"Where the regions lie (darkest: {100 * largest:.0f} % of the images)"
     return Pictures(title, [PictureRow(pictures, captions=[*maps])])
