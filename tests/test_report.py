@@ -638,7 +638,8 @@ def test_the_command(built):
 def test_the_command_says_what_it_lacks(built):
     file = built / "r.html"
     ended = run(
-        built / "db", "--concepts", built / "set.toml", "--save", file, "--no-graph", "--no-map",
+        built / "db", "--concepts", built / "set.toml", "--save", file, "--no-graph",
+        "--no-concept-map",
         "--artefact", "hue", "--data", built / "nowhere", "--model", f"{built / 'model.py'}:make",
     )  # fmt: skip
     assert "Missing sections" in ended.stdout

@@ -522,7 +522,7 @@ def test_commands_use_a_saved_audit(tmp_path):
     assert [one["verdict"] for one in found["components"]] == plain.frame["verdict"].to_list()
 
     out = tmp_path / "report.html"
-    answer = run("report", db.path, "--saved", 1, "--save", out, "--no-map", "--no-graph")
+    answer = run("report", db.path, "--saved", 1, "--save", out, "--no-concept-map", "--no-graph")
     assert answer.exit_code == 0, answer.output
     page = out.read_text("utf-8")
     assert "Review by people" in page

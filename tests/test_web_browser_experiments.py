@@ -110,13 +110,15 @@ def test_borders_and_errors_without_words(page_at, served):
     expect(page.locator("[data-detected]")).to_have_attribute(
         "data-detected", "vegetable", timeout=240_000
     )
-    rows = page.get_by_label("Gains of the classes").locator("tbody tr")
+    rows = page.locator("figure[data-form=values] li:has(.value)")
     expect(rows).to_have_count(12)
     swap = db.swap(part="border")
     gains = swap.frame[swap.frame["class"] == "vegetable"].sort_values("size")["gain"]
     for place, gain in enumerate(gains):
-        expect(rows.first.locator("td.gain").nth(place)).to_contain_text(f"{gain:.2f}")
-    expect(page.locator("figure img")).to_have_count(2 * len(swap.pasted["border"]))
+        expect(rows.first.locator(".value").nth(place)).to_contain_text(f"{gain:.3g}")
+    expect(page.locator("figure[data-form=pictures] img")).to_have_count(
+        2 * len(swap.pasted["border"])
+    )
 
     page.get_by_label("Class whose errors are compared").select_option("4")
     page.get_by_role("button", name="Compare errors on “vegetable”").click()
@@ -124,10 +126,9 @@ def test_borders_and_errors_without_words(page_at, served):
     expect(page.locator("[data-different]")).to_have_attribute(
         "data-different", str(result.different), timeout=120_000
     )
-    components = page.get_by_label("Components that tell errors from correct predictions")
-    first = components.locator("tbody tr").first
-    expect(first).to_have_attribute("data-component", result.frame["component"][0])
-    expect(first).to_contain_text(f"{result.frame['auroc'][0]:.3f}")
+    first = page.locator("figure[data-form=components] li").first
+    expect(first.get_by_role("link")).to_contain_text(result.frame["component"][0])
+    expect(first).to_contain_text(f"{result.frame['auroc'][0]:.3g}")
     expect(first.locator("img")).to_be_visible()
     assert axe(page) == []
     page.set_viewport_size({"width": 360, "height": 780})

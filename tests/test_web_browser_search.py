@@ -18,8 +18,10 @@ from semlens.lenses.search.query import make_query
 from semlens.lenses.search.search import rank
 
 SIZES = [(1440, 900), (390, 844)]
-PICTURES_LOADED = """() => [...document.querySelectorAll("main img")].every(
-  (img) => img.complete || img.getBoundingClientRect().top > innerHeight)"""
+ALL_PICTURES = """() => Promise.all([...document.images].map((image) => {
+  image.loading = "eager";  // also those below the window, which are wide once they are there
+  return image.decode();
+}))"""
 BOXES = """() => [...document.querySelectorAll("main *")].map((node) => {
   const box = node.getBoundingClientRect();
   return [box.x, box.y, box.width, box.height].join();
@@ -203,7 +205,7 @@ def test_a_card_moves_nothing(page_at, width, height):
     page = page_at("#/m/demo/search?q=letter", width=width, height=height)
     link = page.locator("li[data-row] a.chip").nth(1)
     name = page.locator("li[data-row]").nth(1).get_attribute("data-component")
-    page.wait_for_function(PICTURES_LOADED)
+    page.evaluate(ALL_PICTURES)
     before = page.evaluate(BOXES)
     link.click()
     card = page.get_by_role("complementary", name="Component")

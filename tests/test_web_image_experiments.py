@@ -55,6 +55,18 @@ def fetch(client, path, status=200, **params):
     return answer
 
 
+def records(found):
+    """Return the rows of the table of a result."""
+    names = [column["name"] for column in found["table"]["columns"]]
+    return [dict(zip(names, row, strict=True)) for row in found["table"]["rows"]]
+
+
+def panel(found, form):
+    """Return the only panel of a form."""
+    (panel,) = (one for one in found["figure"]["panels"] if one["form"] == form)
+    return panel
+
+
 @pytest.fixture(scope="module")
 def mistaken(db):
     """A class of which some images are right and some are wrong."""
@@ -73,18 +85,20 @@ def test_a_border_swap_is_that_of_python(client, db):
     expected = db.swap(part="border")
     assert found["detected"] == expected.detected
     assert (found["classes"], found["images"]) == (len(CLASSES), expected.images["border"])
-    assert len(found["gains"]) == len(expected.frame)
-    for row, record in zip(found["gains"], expected.frame.to_dict("records"), strict=True):
-        assert (row["name"], row["target"]) == (record["class"], record["logit"])
+    rows = records(found)
+    assert len(rows) == len(expected.frame)
+    for row, record in zip(rows, expected.frame.to_dict("records"), strict=True):
+        assert (row["class"], row["logit"]) == (record["class"], record["logit"])
         assert row["size"] == record["size"]
         for key in ("gain", "p_value", "adjusted"):
             assert row[key] == pytest.approx(record[key]), key
         assert row["detected"] == bool(record["detected"])
-    assert len(found["pasted"]) == len(expected.pasted["border"])
-    picture = base64.b64decode(found["pasted"][0]["after"].partition(",")[2])
+    before, after = panel(found, "pictures")["rows"]
+    assert len(before["pictures"]) == len(after["pictures"]) == len(expected.pasted["border"])
+    picture = base64.b64decode(after["pictures"][0].partition(",")[2])
     assert Image.open(io.BytesIO(picture)).size == expected.pasted["border"][0][1].size
     one = fetch(client, "experiments/swaps/border", **{"class": 2}).json()
-    assert {row["target"] for row in one["gains"]} == {2}
+    assert {row["logit"] for row in records(one)} == {2}
     # it is kept: another server shows it without the model
     kept = fetch(client, "experiments/swaps").json()
     assert kept == [{"kind": "border", "targets": list(range(len(CLASSES)))}]
@@ -98,7 +112,7 @@ def test_each_experiment_counts_in_the_correction(client, db):
     assert (alone["tests"], alone["experiments"]) == (2 * len(CLASSES), 1)
     assert (both["tests"], both["experiments"]) == (3 * len(CLASSES), 2)
     assert colours["tests"] == both["tests"]
-    for row in [*both["gains"], *colours["gains"]]:
+    for row in [*records(both), *records(colours)]:
         assert row["adjusted"] == pytest.approx(min(1, row["p_value"] * both["tests"]))
         assert row["detected"] == (row["adjusted"] < 0.05)
 
@@ -109,13 +123,15 @@ def test_a_contrast_is_that_of_python_and_colours_the_map(client, db, mistaken):
     expected = db.contrast(errors=mistaken)
     assert (found["errors"], found["correct"]) == (len(expected.a), len(expected.b))
     assert (found["components"], found["different"]) == (len(expected.frame), expected.different)
-    records = expected.frame.to_dict("records")
-    for row, record in zip(found["strongest"], records, strict=False):
+    expected_rows = expected.frame.to_dict("records")
+    for row, record in zip(records(found), expected_rows, strict=True):
         assert row["component"] == record["component"]
         for key in ("auroc", "low", "high", "p_value", "relevance"):
             assert row[key] == pytest.approx(record[key]), key
-    for row, record in zip(found["logits"], expected.logits.to_dict("records"), strict=False):
-        assert (row["name"], row["shift"]) == (record["class"], pytest.approx(record["shift"]))
+    logits = panel(found, "values")
+    shifts = zip(logits["names"], logits["series"][0]["values"], strict=True)
+    for (name, shift), record in zip(shifts, expected.logits.to_dict("records"), strict=False):
+        assert (name, shift) == (record["class"], pytest.approx(record["shift"]))
 
     content = fetch(client, "colours", by="contrast", **{"class": mistaken}).content
     auroc = expected.frame.set_index("row")["auroc"]

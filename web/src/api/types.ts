@@ -341,26 +341,19 @@ export interface components {
             candidates: number;
             shown: components["schemas"]["ShownImage"][];
         };
-        /** @description How well a component separates the errors on a class from its correct predictions. */
-        ContrastComponent: {
-            component: string;
-            label: string | null;
-            auroc: number | null;
-            low: number | null;
-            high: number | null;
-            p_value: number | null;
-            relevance: number | null;
-        };
         /** @description What tells the errors on a class from its correct predictions. */
         ContrastResponse: {
+            sentences: string[];
+            figure: components["schemas"]["FigureSpec"] | null;
+            table: components["schemas"]["Table"] | null;
+            limits: string;
+            suffixes: string[];
             target: number;
             name: string;
             errors: number;
             correct: number;
             components: number;
             different: number;
-            strongest: components["schemas"]["ContrastComponent"][];
-            logits: components["schemas"]["ShiftedLogit"][];
         };
         /** @description Number of selected components with a label or in a layer, of a total on the map. */
         CountedName: {
@@ -922,11 +915,6 @@ export interface components {
             pairs: components["schemas"]["PairInfo"][];
             cursor: number | null;
         };
-        /** @description An image of another class before and after the parts were moved to it, as data URLs. */
-        PastedPair: {
-            before: string;
-            after: string;
-        };
         /** @description Images of one kind, with a text beside them. */
         PictureRow: {
             pictures: string[];
@@ -1224,16 +1212,6 @@ export interface components {
             by_relevance_low: number | null;
             by_relevance_high: number | null;
         };
-        /** @description A logit on the errors, compared with the correct predictions. */
-        ShiftedLogit: {
-            target: number;
-            name: string;
-            shift: number;
-            auroc: number | null;
-            low: number | null;
-            high: number | null;
-            p_value: number | null;
-        };
         /** @description An image and its predictions, with and without the components. */
         ShownImage: {
             sample: number;
@@ -1295,30 +1273,18 @@ export interface components {
             tested: number;
             suspects: components["schemas"]["Suspect"][];
         };
-        /** @description How much parts of a class's images raise its logit on images of other classes. */
-        SwapGain: {
-            target: number;
-            name: string;
-            size: number;
-            gain: number;
-            p_value: number;
-            adjusted: number;
-            detected: boolean;
-        };
         /** @description Which classes rely on such parts of their images; smallest p-value first. */
         SwapResponse: {
-            /** @enum {string} */
-            kind: "border" | "region" | "colour";
-            name: string;
-            parts: string;
-            size: string;
+            sentences: string[];
+            figure: components["schemas"]["FigureSpec"] | null;
+            table: components["schemas"]["Table"] | null;
+            limits: string;
+            suffixes: string[];
             detected: string[];
             classes: number;
             images: number;
             tests: number;
             experiments: number;
-            gains: components["schemas"]["SwapGain"][];
-            pasted: components["schemas"]["PastedPair"][];
         };
         /** @description Verdicts on the components of a class, as shares of its relevance. */
         SweepClass: {
@@ -1479,7 +1445,6 @@ export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetFile = components['schemas']['ConceptSetFile'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
 export type Condition = components['schemas']['Condition'];
-export type ContrastComponent = components['schemas']['ContrastComponent'];
 export type ContrastResponse = components['schemas']['ContrastResponse'];
 export type CountedName = components['schemas']['CountedName'];
 export type Counterpart = components['schemas']['Counterpart'];
@@ -1537,7 +1502,6 @@ export type NullShareRow = components['schemas']['NullShareRow'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
-export type PastedPair = components['schemas']['PastedPair'];
 export type PictureRow = components['schemas']['PictureRow'];
 export type Pictures = components['schemas']['Pictures'];
 export type Point = components['schemas']['Point'];
@@ -1563,7 +1527,6 @@ export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
 export type Series = components['schemas']['Series'];
 export type ShareRow = components['schemas']['ShareRow'];
-export type ShiftedLogit = components['schemas']['ShiftedLogit'];
 export type ShownImage = components['schemas']['ShownImage'];
 export type Source = components['schemas']['Source'];
 export type StandingResponse = components['schemas']['StandingResponse'];
@@ -1571,7 +1534,6 @@ export type Statistic = components['schemas']['Statistic'];
 export type SuggestedQuery = components['schemas']['SuggestedQuery'];
 export type Suspect = components['schemas']['Suspect'];
 export type SuspectsResponse = components['schemas']['SuspectsResponse'];
-export type SwapGain = components['schemas']['SwapGain'];
 export type SwapResponse = components['schemas']['SwapResponse'];
 export type SweepClass = components['schemas']['SweepClass'];
 export type SweepResponse = components['schemas']['SweepResponse'];

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from semlens.concept_database import ConceptDatabase
-from semlens.draw.encode_images import encode_webp
-from semlens.draw.html import webp_uri
 from semlens.lenses.classes import class_name, class_samples, true_classes
 from semlens.lenses.contrast.contrast import Contrast, contrast
 from semlens.lenses.swap.kept import kept_swap
@@ -24,51 +23,18 @@ from semlens.web.app_state import (
     ModelContext,
     OptionalClass,
     State,
-    records,
 )
+from semlens.web.routes.lenses import LensResult, json_response, lens_result
 
 router = APIRouter(prefix="/models/{m}/experiments", tags=["audit"])
-
-MAX_COMPONENTS = 50
-"""Components in a response, most separating first."""
-MAX_LOGITS = 8
-"""Logits in a response, largest shift first."""
 
 RequiredClass = Annotated[int, Query(alias="class", ge=0, le=MAX_INT)]
 """Logit of the class in ``?class=``."""
 
 
-class SwapGain(BaseModel):
-    """How much parts of a class's images raise its logit on images of other classes."""
-
-    target: int
-    name: str
-    size: float
-    """Size of the parts: of 1, all."""
-    gain: float
-    """Mean rise, in units of the logit."""
-    p_value: float
-    adjusted: float
-    """Corrected for all tests of all swaps that were run (Bonferroni)."""
-    detected: bool
-
-
-class PastedPair(BaseModel):
-    """An image of another class before and after the parts were moved to it, as data URLs."""
-
-    before: str
-    after: str
-
-
-class SwapResponse(BaseModel):
+class SwapResponse(LensResult):
     """Which classes rely on such parts of their images; smallest p-value first."""
 
-    kind: Part
-    name: str
-    parts: str
-    """What is moved to other images: "the borders of its images"."""
-    size: str
-    """What the sizes are: "width"."""
     detected: list[str]
     classes: int
     """Number of classes that were tested."""
@@ -78,9 +44,6 @@ class SwapResponse(BaseModel):
     """Number of tests that the p-values are corrected for."""
     experiments: int
     """Number of swaps that they are of."""
-    gains: list[SwapGain]
-    pasted: list[PastedPair]
-    """Examples for the first row."""
 
 
 class KeptSwap(BaseModel):
@@ -90,35 +53,7 @@ class KeptSwap(BaseModel):
     targets: list[int]
 
 
-class ContrastComponent(BaseModel):
-    """How well a component separates the errors on a class from its correct predictions."""
-
-    component: str
-    label: str | None
-    auroc: float | None
-    """Above 0.5: stronger on errors."""
-    low: float | None
-    high: float | None
-    p_value: float | None
-    """Family-wise over all components."""
-    relevance: float | None
-    """Mean share of its layer's relevance for the class."""
-
-
-class ShiftedLogit(BaseModel):
-    """A logit on the errors, compared with the correct predictions."""
-
-    target: int
-    name: str
-    shift: float
-    """Mean over the errors minus mean over the correct predictions."""
-    auroc: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-
-
-class ContrastResponse(BaseModel):
+class ContrastResponse(LensResult):
     """What tells the errors on a class from its correct predictions."""
 
     target: int
@@ -130,8 +65,6 @@ class ContrastResponse(BaseModel):
     """Number of components that were compared."""
     different: int
     """Number of them that differ at a family-wise error rate of 5 %."""
-    strongest: list[ContrastComponent]
-    logits: list[ShiftedLogit]
 
 
 @router.get("/swaps")
@@ -146,10 +79,8 @@ def list_swaps(context: Context) -> list[KeptSwap]:
     ]
 
 
-@router.get("/swaps/{kind}")
-def run_swap(
-    context: Context, state: State, kind: Part, target: OptionalClass = None
-) -> SwapResponse:
+@router.get("/swaps/{kind}", responses={200: {"model": SwapResponse}})
+def run_swap(context: Context, state: State, kind: Part, target: OptionalClass = None) -> Response:
     """Test whether a class relies on such parts of its images; without a class, all of them.
 
     What the database keeps is not run again.
@@ -170,7 +101,7 @@ def run_swap(
         key = f"{kind}-swap/{context.number}/{target}/{db.fingerprint}"
         done = state.jobs.result(key, f"Running the {question} of {about}", compute)
         found = _kept(db, kind, target, tested) or done
-    return swap_response(kind, found, target)
+    return json_response(swap_response(kind, found, target))
 
 
 def _most_tested(db: ConceptDatabase) -> int:
@@ -188,10 +119,10 @@ def _kept(db: ConceptDatabase, part: Part, target: int | None, tested: int) -> S
     return kept if (target in targets if target is not None else len(targets) >= tested) else None
 
 
-@router.get("/contrast")
-def contrast_errors(context: Context, state: State, target: RequiredClass) -> ContrastResponse:
+@router.get("/contrast", responses={200: {"model": ContrastResponse}})
+def contrast_errors(context: Context, state: State, target: RequiredClass) -> Response:
     """Compare the errors on a class with its correct predictions."""
-    return contrast_response(error_contrast(context, state, target))
+    return json_response(contrast_response(error_contrast(context, state, target)))
 
 
 def error_contrast(context: ModelContext, state: AppState, target: int) -> Contrast:
@@ -221,40 +152,31 @@ def contrast_key(context: ModelContext, target: int) -> str:
 
 def swap_response(part: Part, found: Swap, target: int | None) -> SwapResponse:
     """Return what one part does as a response: to one class, or to all that were tested."""
-    of_part = found.rows(part).reset_index(drop=True)
-    table: Any = of_part if target is None else of_part.loc[of_part["logit"] == target]
-    pasted = found.pasted.get(part, ()) if len(table) and table.index[0] == 0 else ()
-    table = table.rename(columns={"class": "name", "logit": "target"})
-    words = WORDS[part]
+    rows = found.rows(part)
+    first = rows["logit"].iloc[0]
+    shown = rows if target is None else rows.loc[rows["logit"] == target]
+    pasted = found.pasted if target in (None, first) else {}  # examples are of the first class
+    swap = replace(found, frame=shown, pasted=pasted)
+    name = None if target is None else str(shown["class"].iloc[0])
     return SwapResponse(
-        kind=part,
-        name=words.name,
-        parts=words.parts,
-        size=words.size,
-        detected=list(dict.fromkeys(table.loc[table["detected"], "name"])),
-        classes=len(set(table["target"])),
+        **vars(lens_result(swap, name)),
+        detected=swap.detected,
+        classes=len(set(shown["logit"])),
         images=found.images[part],
         tests=len(found.frame),
         experiments=len(found.parts),
-        gains=records(SwapGain, table),
-        pasted=[
-            PastedPair(before=webp_uri(encode_webp(before)), after=webp_uri(encode_webp(after)))
-            for before, after in pasted
-        ],
     )
 
 
 def contrast_response(result: Contrast) -> ContrastResponse:
     """Return a contrast of errors as a response."""
     target = result.target or 0
-    logits = result.logits.head(MAX_LOGITS)
     return ContrastResponse(
+        **vars(lens_result(result)),
         target=target,
         name=class_name(result.database, target),
         errors=len(result.a),
         correct=len(result.b),
         components=len(result.frame),
         different=result.different,
-        strongest=records(ContrastComponent, result.frame.head(MAX_COMPONENTS)),
-        logits=records(ShiftedLogit, logits.rename(columns={"class": "name", "logit": "target"})),
     )

@@ -135,8 +135,7 @@ def ask_lens(
 ) -> Response:
     """Ask a lens, with its settings as the body."""
     result = _Call.of(context, state, name, settings, others).result(state)
-    # not a model for the framework: its JSON would refuse NaN, which is null here
-    return Response(lens_result(result).model_dump_json(), media_type="application/json")
+    return json_response(lens_result(result))
 
 
 @router.post("/models/{m}/lenses/{name}/cancel", status_code=204)
@@ -177,6 +176,11 @@ def lens_file(
     content = state.jobs.result(f"{call.key}{suffix}", "Writing the file", write, large=True)
     name = f"{context.name}-{name.replace('_', '-')}{suffix}"
     return Response(content, media_type="application/octet-stream", headers=attachment(name))
+
+
+def json_response(result: LensResult) -> Response:
+    """Return a result as JSON; that of the framework would refuse NaN, which is null here."""
+    return Response(result.model_dump_json(), media_type="application/json")
 
 
 def lens_result(result: Result, target: str | None = None) -> LensResult:
