@@ -15,9 +15,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import semlens as sl
 from benchmarks.cases.build import parts as build_parts
-from benchmarks.worlds.build_inputs import CLIP, Inputs, make_embedder, make_images, make_subject
-from benchmarks.cases.build.parts import BARE, OURS, crop_boxes, ours
+from benchmarks.cases.build.parts import BARE, OURS, batches, crop_boxes, decode, ours, prefetch
 from benchmarks.harness import (
     Measurement,
     Round,
@@ -28,18 +34,8 @@ from benchmarks.harness import (
     median,
     ratio,
     reference_python,
-    table,
 )
-import semlens as sl
-from pathlib import Path
-from typing import Any
-import numpy as np
-import torch
-from benchmarks.worlds.build_inputs import Inputs
-from benchmarks.cases.build.parts import batches, decode, prefetch
-from safetensors.torch import load_file
-from torch import Tensor
-import semlens as sl
+from benchmarks.worlds.build_inputs import CLIP, Inputs, make_embedder, make_images, make_subject
 
 REFERENCE = "semanticlens==0.2.1"
 QUICK_PARTS = (*BARE, "none", "none+random-images", "activation")
@@ -145,7 +141,9 @@ def summary(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
     }
 
 
-@benchmark(minutes=30, quoted=("docs/embedders.md", "benchmarks/README.md"), options=OPTIONS, rounds=3)
+@benchmark(
+    minutes=30, quoted=("docs/embedders.md", "benchmarks/README.md"), options=OPTIONS, rounds=3
+)
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Prepare the inputs, run all parts and combine the results."""
     count, longest = (16, 160) if options.quick else (options.count, 500)

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from benchmarks.worlds.build_inputs import Inputs
-from benchmarks.harness import Clock, Measurement, StageClock, peak_mib, serve
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import semlens as sl
+from benchmarks.harness import Clock, Measurement, StageClock, peak_mib, serve
+from benchmarks.worlds.build_inputs import Inputs
 from semlens.run.plan import Execution
 from semlens.store import file_names
 

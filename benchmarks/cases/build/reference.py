@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.harness import Clock, Measurement, peak_mib, serve
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from semanticlens import Lens
 from semanticlens.component_visualization import ActivationComponentVisualizer
 from semanticlens.foundation_models import OpenClip
 from torchvision.models import get_model, get_model_weights
+
+from benchmarks.harness import Clock, Measurement, peak_mib, serve
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -401,5 +401,6 @@ def detector_picture(
     shown = resize_heatmap(on, picture.size)[:, :, None] > 0.5
     inside = resize_heatmap(mask, picture.size) > 0.5
     pixels = np.where(shown, pixels, pixels * (1 - OPACITY))
-    pixels[inside & ~binary_erosion(inside)] = rgb(AGAINST)
+    eroded = np.asarray(binary_erosion(inside), dtype=bool)
+    pixels[inside & ~eroded] = rgb(AGAINST)
     return Image.fromarray(pixels.round().astype(np.uint8))

@@ -210,7 +210,7 @@ def class_trace(
 
     def compute() -> GraphTrace:
         with context.run_model("Tracing a graph"):
-            return trace_class(db, target, samples=samples, layers=names)
+            return trace_class(db, target, samples=samples.tolist(), layers=names)
 
     description = f"Tracing '{class_name(db, target)}' through {len(samples)} images"
     return state.jobs.result(f"{context.number} graph {target} {names}", description, compute)
