@@ -12,6 +12,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -510,7 +511,8 @@ def test_the_transcript_of_the_page_is_what_the_script_writes(
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     script = importlib.import_module("agents_transcript")
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "2")
-    written = anyio.run(script.run, str(demo), tmp_path)
+    with ThreadPoolExecutor(1) as pool:  # a browser of another test may hold a loop in this thread
+        written = pool.submit(anyio.run, script.run, str(demo), tmp_path).result()
 
     def steps(text: str) -> list[str]:
         return re.findall(r"^(?:\*\*[^*]+\*\*|[a-z]+ \{.*)", text, re.M)

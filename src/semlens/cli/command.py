@@ -89,7 +89,9 @@ class QuestionContext:
         return {name: self._parse(name, value) for name, value in self.options.items()}
 
     def _parse(self, name: str, value: Any) -> Any:
-        setting = settings_of(self.question)[name]
+        setting = settings_of(self.question).get(name)
+        if setting is None:  # a class of settings, already made from its fields
+            return value
         kind = option_kind(setting)
         if kind == "names":
             return split_commas(value)

@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 from jaxtyping import Float32
 from scipy.special import logsumexp, softmax
-from scipy.stats import rankdata
 
 from semlens.errors import ConceptError
 from semlens.lenses.labelling.evidence import Evidence
@@ -249,6 +248,8 @@ def separation(method: MutualInformation, evidence: Evidence) -> float:
 
 
 def _share_below(chosen: Float32[np.ndarray, "n q"], tested: Float32[np.ndarray, "n q"]) -> float:
+    from scipy.stats import rankdata  # slow to import, and labelling does not need it
+
     words = chosen.argmax(1)
     rank = np.diagonal(rankdata(tested[:, words], axis=0))
     return float((rank.mean() - 1) / (len(words) - 1))
