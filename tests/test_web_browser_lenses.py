@@ -131,6 +131,15 @@ def test_it_is_listed_among_all_lenses(page_at):
     assert axe(page) == []
 
 
+def test_an_address_without_a_model_is_of_the_first_also_while_the_page_is_open(page_at):
+    page = page_at("#/lens/all_forms")
+    for address, heading in (("#/lens/scores", "Scores"), ("#/lens/all_forms", "All forms")):
+        page.evaluate("address => (location.hash = address)", address)
+        expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+        expect(page.locator("main")).to_have_attribute("data-model", "demo")
+        assert "/m/demo/lens/" in page.url
+
+
 def test_a_form_asks_and_the_address_holds_the_settings(page_at):
     page = page_at("#/lens/all_forms")
     expect(page.locator("main")).to_have_attribute("data-model", "demo")

@@ -17,18 +17,14 @@ class Models {
   list = $state.raw<readonly ModelInfo[]>([]);
   error = $state.raw<ApiError | null>(null);
 
-  /** Load the models; select the first if the link has none. */
+  /** Load the models. */
   async load(): Promise<void> {
     this.error = null;
     try {
       this.list = await get<ModelInfo[]>("models");
     } catch (fault) {
       this.error = asError(fault);
-      return;
     }
-    const first = this.list[0];
-    if (first && !route.model && route.unknown === null)
-      route.go({ model: first.name }, { replace: true });
   }
 
   get current(): ModelInfo | null {
