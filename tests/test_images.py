@@ -182,6 +182,13 @@ def test_a_transparent_colour_of_16_bits_is_white(level, colour):
     np.testing.assert_array_equal(found, np.repeat(right[..., None], 3, 2))
 
 
+@pytest.mark.parametrize("key", [0, (9, 9, 9)])
+def test_what_an_image_from_python_says_of_transparency_breaks_nothing(key):
+    image = Image.new("RGB", (3, 2), (10, 20, 30))
+    image.info["transparency"] = key
+    assert np.asarray(upright_rgb(image)).tolist() == [[[10, 20, 30]] * 3] * 2
+
+
 def test_truncated_empty_and_foreign_files():
     png = encoded(Image.fromarray(colours(40, 40)), "PNG")
     jpeg = encoded(Image.fromarray(colours(64, 64)), "JPEG")

@@ -92,8 +92,9 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         raise _pixel_error(name, "floating-point")
     if image.mode.startswith("I"):
         image = _eight_bits(image, tags, name)
-    if image.mode == "RGB" and max(image.info.get("transparency", (0,))) > 255:
-        return _keyed(image)
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        return _keyed(image, key)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -123,11 +124,13 @@ def _eight_bits(image: Image.Image, tags: Mapping[int, Any], name: str) -> Image
     return Image.fromarray(np.where(transparent, np.uint8(255), grey))
 
 
-def _keyed(image: Image.Image) -> Image.Image:
-    """Paint the transparent colour of a 16-bit RGB file white; Pillow has halved its pixels."""
-    key = np.array(image.info["transparency"]) >> 8
+def _keyed(image: Image.Image, key: tuple[int, ...]) -> Image.Image:
+    """Paint the transparent colour of a 16-bit RGB file white.
+
+    Pillow keeps the upper 8 bits of pixels: a colour that differs below these is painted, too.
+    """
     pixels = np.array(image)
-    pixels[(pixels == key).all(-1)] = 255
+    pixels[(pixels == np.array(key) >> 8).all(-1)] = 255
     return Image.fromarray(pixels)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,27 +11,23 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64
-from PIL import Image
+from jaxtyping import Float32, Float64, Int64
 from rich.console import Group, RenderableType
-from scipy.ndimage import binary_erosion
 from scipy.stats import false_discovery_control
 
-from semlens.draw.heatmap_mask import resize_heatmap
-from semlens.draw.palette import AGAINST, rgb
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
 from semlens.figures import FigureSpec, PictureRow, Pictures, Series, Values
 from semlens.lens import lens
+from semlens.lenses.netdissect.detector_pictures import detector_strips
 from semlens.lenses.netdissect.labelled_images import LabelledImages, labelled_images
-from semlens.lenses.netdissect.layer_maps import layers_with_maps, stream_maps, upsampled
+from semlens.lenses.netdissect.layer_maps import layers_with_maps, stream_maps
 from semlens.lenses.netdissect.overlap import Overlap, orders_for, shifted_p_values
 from semlens.lenses.netdissect.score_thresholds import UpperQuantile
 from semlens.lenses.result import Result, Section
-from semlens.models.subject import input_pictures
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Component, Layers
+from semlens.types import Layers
 
 QUANTILE, LEAST_IOU = 0.005, 0.04
 """Share of positions at which a component is on, and IoU of a detector, of the paper."""
@@ -341,66 +336,3 @@ def _concepts(labelled: LabelledImages, overlap: Overlap, frame: pd.DataFrame) -
     )
     order = ["detectors", "iou"]
     return table.sort_values(order, ascending=False, kind="stable", ignore_index=True)
-
-
-OPACITY = 0.65
-"""Opacity of the black where a component is off."""
-
-
-def detector_strips(
-    labelled: LabelledImages,
-    frame: pd.DataFrame,
-    names: Sequence[str],
-) -> list[list[Image.Image]]:
-    """Return the images of some components, strongest first, as the model sees them.
-
-    They are dark where the component is off; the mask of its concept is outlined.
-
-    Parameters
-    ----------
-    frame
-        ``component``, ``concept``, ``threshold`` and ``strongest`` (numbers of the images).
-    """
-    return [
-        _strip(
-            labelled,
-            Component.parse(record["component"]),
-            names.index(record["concept"]),
-            record["threshold"],
-            np.array(record["strongest"]),
-        )
-        for record in frame.to_dict("records")
-    ]
-
-
-def _strip(
-    labelled: LabelledImages,
-    component: Component,
-    concept: int,
-    threshold: float,
-    samples: Int64[np.ndarray, " images"],
-) -> list[Image.Image]:
-    database = labelled.database
-    model, column = database.model, database.row(component) - database.layer(component.layer).first
-    inputs = model.batch([model.prepare(labelled.image(int(sample))) for sample in samples])
-    stream = stream_maps(database, labelled.image, samples, [component.layer], len(samples), None)
-    _, maps = next(stream)
-    on = upsampled(maps[component.layer][:, column], labelled.grid) > threshold
-    masks = labelled.masks_of(samples)
-    return [
-        detector_picture(picture, on[i].cpu().numpy(), mask.of(concept))
-        for i, (picture, mask) in enumerate(zip(input_pictures(model, inputs), masks, strict=True))
-    ]
-
-
-def detector_picture(
-    picture: Image.Image, on: Bool[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
-) -> Image.Image:
-    """Darken a picture where a component is off, and outline the mask of a concept."""
-    pixels = np.asarray(picture, np.float32)
-    shown = resize_heatmap(on, picture.size)[:, :, None] > 0.5
-    inside = resize_heatmap(mask, picture.size) > 0.5
-    pixels = np.where(shown, pixels, pixels * (1 - OPACITY))
-    eroded = np.asarray(binary_erosion(inside), dtype=bool)
-    pixels[inside & ~eroded] = rgb(AGAINST)
-    return Image.fromarray(pixels.round().astype(np.uint8))
