@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
-from semlens.data.load import as_images
+from semlens.data.load import ImagesLike, as_images
 from semlens.errors import DataError, ModelError
 from semlens.lens import lens
 from semlens.lenses.arguments import Target
@@ -29,7 +29,7 @@ from semlens.store.reader import Database
 
 ALL_SETS, ALL_ARTEFACTS = "all sets", "all artefacts"
 """Names of all sets together, and of all artefacts on one image."""
-ImageSource = Images | str | Path | Sequence[Any]
+ImageSource = ImagesLike
 """Images: an object, a folder or another SPEC, or a list of images or paths."""
 Spurious = Annotated[
     ImageSource | Mapping[str, ImageSource] | None,
