@@ -171,8 +171,8 @@ class Questions(Database):
 
     def contrast(
         self,
-        a: Images | str | Path | MapStyle | Iterable[Any] | int | None = ...,
-        b: Images | str | Path | MapStyle | Iterable[Any] | int | None = ...,
+        a: Images | str | Path | Sequence[Any] | int | None = ...,
+        b: Images | str | Path | Sequence[Any] | int | None = ...,
         *,
         errors: int | str | None = ...,
         metadata: Path | str | DataFrame | None = ...,
@@ -517,10 +517,10 @@ class Questions(Database):
 
     def tcav(
         self,
-        concepts: Mapping[str, Images | str | Path | MapStyle | Iterable[Any]] | str | Path | Sequence[str | Path],
+        concepts: Mapping[str, Images | str | Path | Sequence[Any]] | str | Path | Sequence[str | Path],
         target: int | str | Sequence[int | str],
         *,
-        random: Images | str | Path | MapStyle | Iterable[Any] | None = ...,
+        random: Images | str | Path | Sequence[Any] | None = ...,
         layers: str | Sequence[str] | None = ...,
         samples: int | Sequence[int] | ndarray = ...,
         counters: int = ...,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -180,7 +180,7 @@ def _image_sets(
     spurious: ImageSource | Mapping[str, ImageSource] | None,
 ) -> list[tuple[str, Images, Int64[np.ndarray, " n"]]]:
     """Return the name, the images and the samples of each set."""
-    if not spurious:
+    if spurious is None or (isinstance(spurious, Sized) and len(spurious) == 0):
         return []
     if isinstance(spurious, Mapping):
         by_name = {name: as_images(source) for name, source in spurious.items()}

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Int64
 
 from semlens.data.images import Images
-from semlens.data.load import ImagesLike, as_images
+from semlens.data.load import as_images
 from semlens.errors import DataError, nearest
 from semlens.lenses.classes import class_name, class_samples, find_class, sample_numbers
 from semlens.models.forward import logits
@@ -28,7 +28,7 @@ PATH = "path"
 LEAST = 2
 """Images that a group must have."""
 
-GroupLike = ImagesLike
+GroupLike = Images | str | Path | Sequence[Any]
 REMOTE_SAMPLES = Remote(list[int], "image", help="Images of the database, by number.")
 """How a page or an agent gives a group of images."""
 
