@@ -139,7 +139,7 @@ def test_tables_show_gaps_brackets_and_whole_names():
 def test_a_narrow_terminal_cuts_no_number():
     from rich.console import Console
 
-    values = {f"measured {i}": [-0.123 * (i + 1), 1000.5] for i in range(5)}
+    values = {f"measured {i}": [-0.123 * (i + 1), 10.5] for i in range(5)}
     frame = pd.DataFrame(
         {"class": ["musical instrument", "b"], "detected": [True, False], **values}
     )
