@@ -28,9 +28,9 @@ from torch.nn import functional
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.assign_rules import PRODUCTS, WEIGHTED_SUMS
-from semlens.relevance.expansions import EXPANSIONS
 from semlens.relevance.class_relevance import class_relevance, class_seed
 from semlens.relevance.conservation import check_conservation, conserved_shares
+from semlens.relevance.expansions import EXPANSIONS
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import (
     ConservationWarning,

@@ -313,7 +313,7 @@ def _taylor(rule: Taylor, values: Mapping[OpNode, Any]) -> Absorbed:
     def function(value: Tensor) -> Tensor:
         return node.target(value, *node.args[1:], **node.kwargs)
 
-    y, slope = torch.func.jvp(function, (x,), (torch.where(x.isfinite(), x, 0),))
+    y, slope = torch.func.jvp(function, (x,), (torch.where(x.isfinite(), x, 0),))[:2]
     return {EXPANSION: y - slope}
 
 
