@@ -12,9 +12,10 @@ import typer
 from semlens.cli.build_inputs import BuildInputs, load_plan
 from semlens.cli.output import JsonOption, out, print_json, report_errors, table
 from semlens.cli.status import describe_reference
+from semlens.documents import read_json
 from semlens.errors import StoreError
 from semlens.recipe import Recipe
-from semlens.regular_files import read_text, user_path
+from semlens.regular_files import user_path
 
 if TYPE_CHECKING:
     from semlens.concept_database import ConceptDatabase
@@ -134,7 +135,7 @@ def _read_options(folders: list[Path], model: str | None) -> tuple[BuildInputs, 
             "Check the paths, or name the folders of the parts: semlens merge DATABASE PART ...",
         )
     try:
-        options: dict[str, Any] = json.loads(read_text(file))
+        options: dict[str, Any] = read_json(file)
         recipe = Recipe(**{name: options.pop(name) for name in Recipe.model_fields})
     except (ValueError, KeyError, AttributeError) as error:
         raise damaged(file, error) from error

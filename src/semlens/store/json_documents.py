@@ -12,8 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from semlens.documents import read_json
 from semlens.errors import BusyError, EditError, StoreError
-from semlens.regular_files import read_text
 from semlens.store.atomic_files import damaged, save_text
 
 Document = dict[str, Any]
@@ -66,9 +66,11 @@ class JsonDocuments:
             return copy.deepcopy(document)
         path = self._file(number)
         try:
-            document = json.loads(read_text(path))
-            if not isinstance(document, dict) or not {ID, REVISION} <= document.keys():
-                raise ValueError(f"it has no '{ID}' and '{REVISION}'")
+            document = read_json(path)
+            if not isinstance(document, dict) or type(document.get(REVISION)) is not int:
+                raise ValueError(f"it has no '{REVISION}'")
+            if type(document.get(ID)) is not int or document[ID] != number:
+                raise ValueError(f"its '{ID}' is not {number}")
         except FileNotFoundError as error:
             raise self._missing(number) from error
         except (OSError, ValueError) as error:

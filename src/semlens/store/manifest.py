@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from semlens.dictionaries.dictionary import DictionaryInfo
+from semlens.documents import parse_json
 from semlens.errors import RecipeError, StoreError, reason_of, shortened
 from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
@@ -186,10 +187,10 @@ class Manifest(_Entry):
             )
         try:
             text = read_text(path)
-            written = _Format.model_validate_json(text).format
+            written = _Format.model_validate(parse_json(text)).format
             if written == FORMAT:
                 return cls.model_validate_json(text)
-        except (OSError, UnicodeDecodeError, ValidationError, RecipeError) as error:
+        except (OSError, ValueError, RecipeError) as error:
             raise StoreError(
                 f"'{path}' cannot be read ({_reason(error)}).",
                 f"Expected a manifest of format {FORMAT}.",

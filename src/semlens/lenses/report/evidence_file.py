@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from semlens.documents import parse_json
 from semlens.errors import StoreError, shortened
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.audit_rows import ComponentRow, ConceptRow, NullShareRow, ShareRow
@@ -117,8 +118,10 @@ class EvidenceFile(_Part):
             If it cannot be read, or has another schema.
         """
         try:
-            return cls.model_validate_json(read_text(Path(path)))
-        except (OSError, UnicodeDecodeError, ValidationError) as error:
+            text = read_text(Path(path))
+            parse_json(text)  # pydantic accepts repeated keys, infinities and half characters
+            return cls.model_validate_json(text)
+        except (OSError, ValueError) as error:
             reason = error.errors()[0] if isinstance(error, ValidationError) else error
             what = f"{reason['loc']}: {reason['msg']}" if isinstance(reason, dict) else str(reason)
             raise StoreError(

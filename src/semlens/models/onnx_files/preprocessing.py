@@ -11,11 +11,12 @@ from typing import Any, TypeGuard, cast
 
 from PIL import Image
 
+from semlens.documents import read_json
 from semlens.errors import ModelError
 from semlens.models.onnx_files.reading import ImageInput
 from semlens.models.preprocess_geometry import Preprocess
 from semlens.recipe import fingerprint
-from semlens.regular_files import is_file, read_text
+from semlens.regular_files import is_file
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _CROP_MODES = ("center", "squash", "border")
@@ -106,7 +107,7 @@ def _of_transformers(folder: Path) -> Preprocessing:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(read_text(file))
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise _invalid(file, f"cannot be read as JSON ({error})", "Expected an object.") from error
     if not isinstance(content, dict):
