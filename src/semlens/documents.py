@@ -18,7 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from semlens.errors import shortened
+from pydantic import ValidationError
+
+from semlens.errors import reason_of, shortened
 from semlens.regular_files import as_text, open_file
 
 DEPTH = 100
@@ -62,6 +64,15 @@ def read_json(path: str | Path) -> Any:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Read a TOML file; errors as for :func:`read_json`."""
     return parse_toml(_text(path, LARGEST_TOML))
+
+
+def first_problem(error: Exception) -> str:
+    """Return the first problem that pydantic lists, or what another error says."""
+    if not isinstance(error, ValidationError):
+        return reason_of(error)
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{shortened(place)}: {first['msg']}" if place else first["msg"]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

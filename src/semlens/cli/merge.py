@@ -149,7 +149,8 @@ def _read_options(folders: list[Path], model: str | None) -> tuple[BuildInputs, 
     try:
         options: dict[str, Any] = read_json(file)
         recipe = Recipe(**{name: options.pop(name) for name in Recipe.model_fields})
-        return BuildInputs(**{**options, "model": model or options["model"]}), recipe
+        options["model"] = model or options["model"]
+        return BuildInputs(**options), recipe
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecipeError) as error:
         raise damaged(file, error) from error
 

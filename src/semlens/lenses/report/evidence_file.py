@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from semlens.documents import parse_json
+from semlens.documents import first_problem, parse_json
 from semlens.errors import StoreError, shortened
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.audit_rows import ComponentRow, ConceptRow, NullShareRow, ShareRow
@@ -122,10 +122,8 @@ class EvidenceFile(_Part):
             parse_json(text)  # pydantic accepts repeated keys, infinities and half characters
             return cls.model_validate_json(text)
         except (OSError, ValueError) as error:
-            reason = error.errors()[0] if isinstance(error, ValidationError) else error
-            what = f"{reason['loc']}: {reason['msg']}" if isinstance(reason, dict) else str(reason)
             raise StoreError(
-                f"'{shortened(path)}' is not an evidence file ({what}).",
+                f"'{shortened(path)}' is not an evidence file ({first_problem(error)}).",
                 f"Expected a file of the schema {SCHEMA}.",
                 "Write it again, or use the version of semlens that wrote it.",
             ) from error
