@@ -276,9 +276,7 @@ class Audit(Result):
                 "verdict": overall["verdict"],
                 "components": overall["components"],
                 "by_number": [share_text(r, "by_number") for r in overall.to_dict("records")],
-                "by_relevance": [
-                    share_text(r, "by_relevance") for r in overall.to_dict("records")
-                ],
+                "by_relevance": [share_text(r, "by_relevance") for r in overall.to_dict("records")],
             }
         )
         concepts = self.summary.query("components > 0").head(10)
