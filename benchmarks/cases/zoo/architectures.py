@@ -76,18 +76,20 @@ def _torchvision_small(name: str, side: int, **settings: Any) -> Architecture:
     return Architecture(f"torchvision/{name}", make, side)
 
 
-def _timm(name: str, side: int = 64, **settings: Any) -> Architecture:
+def _timm(name: str, side: int = 64, *, kind: str = "", **settings: Any) -> Architecture:
     """Return a model of timm, or a class of it with settings of its own."""
 
     def make() -> nn.Module:
         import timm
 
-        file, _, kind = name.partition(".")
-        if kind:
-            return getattr(getattr(timm.models, file), kind)(num_classes=CLASSES, **settings)
+        file, _, network = name.partition(".")
+        if network:
+            package = getattr(timm.models, file)
+            own = {"block_layer": getattr(package, kind)} if kind else {}
+            return getattr(package, network)(num_classes=CLASSES, **settings, **own)
         return timm.create_model(name, pretrained=False, num_classes=CLASSES, **settings)
 
-    return Architecture(f"timm/{name}", make, side)
+    return Architecture(f"timm/{name}{kind and f' of {kind}'}", make, side)
 
 
 def _transformers(name: str, side: int = 64, **settings: Any) -> Architecture:
@@ -111,20 +113,17 @@ _BLOCKS = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 48, 64]}
 
 TORCHVISION = (
     _torchvision("alexnet", 64),
-    _torchvision("vgg11", 64),
     _torchvision("squeezenet1_1", 64),
     _torchvision("resnet18", 64),
-    _torchvision("resnext50_32x4d", 64),
     _torchvision("googlenet", 64, aux_logits=False, init_weights=False),
-    _torchvision("inception_v3", 96, aux_logits=False, init_weights=False),
-    _torchvision_small("DenseNet", 64, growth_rate=12, block_config=(2, 2, 2), num_init_features=16),
     _torchvision("mobilenet_v2", 64),
     _torchvision("mobilenet_v3_small", 64),
     _torchvision("shufflenet_v2_x0_5", 64),
     _torchvision("mnasnet0_5", 64),
-    _torchvision("efficientnet_b0", 64),
-    _torchvision("regnet_y_400mf", 64),
     _torchvision("lraspp_mobilenet_v3_large", 64),
+    _torchvision_small(
+        "DenseNet", 64, growth_rate=12, block_config=(2, 2, 2), num_init_features=16
+    ),
     _torchvision_small(
         "SwinTransformer", 64, patch_size=[4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4],
         window_size=[4, 4],
@@ -138,45 +137,34 @@ TORCHVISION = (
         block_channels=[16, 32], block_layers=[1, 1], head_dim=8, stochastic_depth_prob=0.0,
     ),
 )  # fmt: skip
+_MIXER: Mapping[str, Any] = {"img_size": 64, "num_blocks": 2, "embed_dim": 64}
 TIMM = (
     _timm("resnet10t"),
     _timm("resnetv2_50", layers=[1, 1, 1, 1]),
     _timm("res2net50_14w_8s", layers=[1, 1, 1, 1]),
     _timm("resnest14d"),
     _timm("skresnet18", layers=[1, 1, 1, 1]),
-    _timm("dla34"),
     _timm("ese_vovnet19b_dw"),
-    _timm("nf_regnet_b0"),
     _timm("tf_efficientnet_lite0"),
-    _timm("ghostnet_050"),
-    _timm("mobileone_s0"),
     _timm("repvgg_a0"),
-    _timm("hardcorenas_a"),
     _timm("convnextv2_atto", depths=(1, 1, 1, 1)),
     _timm("inception_next_atto", depths=(1, 1, 1, 1)),
-    _timm("poolformerv2_s12"),
-    _timm("convmixer.ConvMixer", dim=64, depth=3, kernel_size=5, patch_size=4),
+    _timm("convmixer.ConvMixer", dim=32, depth=2, kernel_size=5, patch_size=4),
     _timm("mambaout_femto", depths=(1, 1, 1, 1)),
-    _timm("starnet_s1"),
-    _timm("mlp_mixer.MlpMixer", img_size=64, num_blocks=2, embed_dim=64),
-    _timm("resmlp_12_224", img_size=64),
-    _timm("gmlp_ti16_224", img_size=64),
+    _timm("starnet.StarNet", base_dim=16, depths=(1, 1, 1, 1)),
+    _timm("mlp_mixer.MlpMixer", **_MIXER),
+    _timm("mlp_mixer.MlpMixer", **_MIXER, kind="ResBlock"),
+    _timm("mlp_mixer.MlpMixer", **_MIXER, kind="SpatialGatingBlock"),
     _timm("vit_tiny_patch16_224", img_size=64, depth=2),
     _timm("deit_tiny_distilled_patch16_224", img_size=64, depth=2),
     _timm("eva02_tiny_patch14_224", 70, img_size=70, depth=2),
     _timm("cait_xxs24_224", img_size=64, depth=2),
     _timm("xcit_nano_12_p16_224", img_size=64, depth=2),
-    _timm("levit_128s", 224),
     _timm("pit_ti_224", img_size=64, depth=(1, 1, 1)),
     _timm("pvt_v2_b0", depths=(1, 1, 1, 1)),
     _timm("mobilevit_xxs"),
     _timm("edgenext_xx_small", depths=(1, 1, 2, 1)),
-    _timm("efficientformer_l1", 224, depths=(1, 1, 1, 1)),
-    _timm("efficientvit_b0"),
-    _timm("crossvit_tiny_240", 240),
-    _timm("hrnet_w18_small"),
-    _timm("lambda_resnet26t", 128),
-    _timm("halonet26t", 256),
+    _timm("efficientvit_b0", depths=(1, 1, 1, 1)),
     _timm("sequencer2d_s", layers=(1, 1, 1, 1)),
     _timm("fastvit_t8", layers=(1, 1, 1, 1)),
 )

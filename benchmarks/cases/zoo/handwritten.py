@@ -1,5 +1,7 @@
 """Networks as people write them: what the libraries of pretrained models do not have."""
 
+# ruff: noqa: D102  # each forward pass is described by its class
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -4,7 +4,8 @@ With the epsilon rule everywhere and a vanishing epsilon, LRP is gradient times 
 in which each function that is zero at zero is replaced by its chord ``x (f(x) / x)``, with the
 quotient a constant (Ancona et al. 2018; Achtibat et al. 2024), each normalisation divides by a
 constant, each gate and each attention weight is a constant, and of other products each factor gets
-half. Here the network is traced by ``make_fx``, not by ``torch.export``, and PyTorch differentiates.
+half. Here the network is traced by ``make_fx``, not by ``torch.export``, and PyTorch
+differentiates.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _GATES = {
 _MOVES = {
     getattr(aten, name)
     for name in (
-        "view _unsafe_view expand permute transpose t unsqueeze squeeze slice select clone alias cat "
-        "mul add sub div mean sum split split_with_sizes unbind upsample_nearest2d clamp_min "
+        "view _unsafe_view expand permute transpose t unsqueeze squeeze slice select clone alias "
+        "cat mul add sub div mean sum split split_with_sizes unbind upsample_nearest2d clamp_min "
         "upsample_bilinear2d detach flip index neg rsub stack repeat constant_pad_nd"
     ).split()
 }

@@ -7,7 +7,7 @@ import random
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any, cast
 
@@ -66,6 +66,9 @@ class SubjectModel:
     synsets: Sequence[str] | None = None
     layout: Layout = "auto"
     _axes: dict[str, Axes] = field(default_factory=dict[str, Axes], init=False, repr=False)
+    _geometries: dict[tuple[int, int], Geometry] = field(
+        default_factory=dict[tuple[int, int], Geometry], init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Unwrap the module, and test the preprocessing on noise."""
@@ -198,8 +201,19 @@ class SubjectModel:
         return self._axes
 
     def geometry(self) -> Callable[[int, int], Geometry]:
-        """Return a cached function from image width and height to the preprocessing's geometry."""
-        return lru_cache(maxsize=4096)(partial(measure_geometry, self.preprocess))
+        """Return a function from image width and height to the preprocessing's geometry.
+
+        The geometry of a size is measured once.
+        """
+        return self._geometry
+
+    def _geometry(self, width: int, height: int) -> Geometry:
+        known = self._geometries.get((width, height))
+        if known is None:
+            known = self._geometries[width, height] = measure_geometry(
+                self.preprocess, width, height
+            )
+        return known
 
 
 def _check_names(name: str, values: Any) -> None:
