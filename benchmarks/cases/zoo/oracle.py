@@ -44,6 +44,7 @@ _MOVES = {
 """Functions of gates that are gates."""
 _ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu
 _PRODUCTS = (aten.mul, aten.bmm, aten.mm)
+_BATCH_NORMS = (aten.native_batch_norm, aten._native_batch_norm_legit)
 _TINY = 1e-12
 
 
@@ -74,6 +75,11 @@ class _Chords(fx.Interpreter):
             return self._chord(target, args, kwargs)
         if packet in _PRODUCTS or packet == aten.div:
             return self._product(target, args, kwargs)
+        if packet == aten.glu:
+            value, gate = args[0].chunk(2, *args[1:])
+            return value * gate.sigmoid().detach()
+        if packet in _BATCH_NORMS and any(one is True for one in args):  # of its own statistics
+            return self._instance_normed(target, args)
         if packet in (aten.native_layer_norm, aten.native_group_norm):
             return self._normalised(target, packet, args)
         if packet is _ATTENTION:
@@ -107,6 +113,15 @@ class _Chords(fx.Interpreter):
         if gates[0] != gates[1]:
             return target(a.detach(), b) if gates[0] else target(a, b.detach())
         return (target(a, b.detach()) + target(a.detach(), b)) / 2
+
+    def _instance_normed(self, target: Any, args: tuple[Any, ...]) -> Any:
+        x, weight, bias = args[:3]
+        plain = target(*args)
+        axes, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+        scale = torch.rsqrt(x.var(axes, unbiased=False, keepdim=True) + args[-1]).detach()
+        y = (x - x.mean(axes, keepdim=True)) * scale
+        y = y if weight is None else y * weight.view(shape)
+        return (y if bias is None else y + bias.view(shape), *plain[1:])
 
     def _normalised(self, target: Any, packet: Any, args: tuple[Any, ...]) -> Any:
         x: Tensor = args[0]
