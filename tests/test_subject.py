@@ -368,5 +368,5 @@ def test_pictures_of_inputs_without_three_channels_are_grey(channels):
     values = np.linspace(0, 255, 24).astype(np.uint8).reshape(4, 6)
     image = Image.fromarray(values).convert("RGB").resize((60, 40), Image.Resampling.NEAREST)
     (shown,) = input_pictures(SubjectModel(nn.Identity(), preprocess, "v"), preprocess(image)[None])
-    expected = (255 * to_tensor(image)).round().permute(1, 2, 0).numpy()
+    expected = (255 * (to_tensor(image) + 1) / 2).round().permute(1, 2, 0).numpy()
     assert np.abs(np.asarray(shown, int) - expected).max() <= 1

@@ -80,8 +80,8 @@ def measure_geometry(preprocess: Preprocess, width: int, height: int) -> Geometr
         return (values - black) / usable_contrast
 
     return Geometry(
-        _measure_axis(lambda ramp: np.concatenate(normalised(ramp[None, :])), width),
-        _measure_axis(lambda ramp: np.hstack(normalised(ramp[:, None])).T, height),
+        _measure_axis(lambda ramp: np.concatenate([*normalised(ramp[None, :])]), width),
+        _measure_axis(lambda ramp: np.hstack([*normalised(ramp[:, None])]).T, height),
         width,
         height,
     )
