@@ -52,6 +52,8 @@ def describe_settings(manifest: Manifest) -> list[tuple[str, str]]:
         ("Signs", _SIGNS[recipe.signs]),
         ("Concept vector", _AGGREGATES[recipe.aggregate].format(rank=recipe.rank)),
     ]
+    if manifest.output is not None:
+        settings.append(("Output", manifest.output.summary))
     if recipe.embedder_precision != "float32":
         settings.append(("Embedding", f"in {recipe.embedder_precision}"))
     if rows := manifest.reference_rows:
