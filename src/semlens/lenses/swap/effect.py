@@ -97,8 +97,10 @@ def _run(
     readout = database.manifest.recipe.readout
     values, logits = readouts_and_logits_of(database.model, [batch], layers, readout)
     if logits is None or target >= logits.shape[1]:
-        if logits is None:
-            _ = database.model.answer  # raises the error
+        if (error := database.model.answer_error) is not None:
+            raise ModelError(
+                f"The model returns no logits: {error.value}", error.expected, error.remedy
+            )
         received = "no logits" if logits is None else f"{logits.shape[1]} logits per image"
         raise ModelError(
             f"The model returns {received}; the class has number {target}.", *NO_LOGITS
