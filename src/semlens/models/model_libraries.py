@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from semlens.errors import ModelError, nearest, reason_of
+from semlens.errors import ModelError, nearest, reason_of, shortened
 from semlens.models.checkpoint import check_missing_weights, classes_in, load_state, read_state
-from semlens.models.preprocess_geometry import Preprocess
+from semlens.models.preprocess_geometry import LARGEST_SIDE, Preprocess
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.regular_files import is_file, is_folder, user_path
@@ -225,6 +226,15 @@ def image_processor(name: str, spec: str) -> tuple[Preprocess, str]:
         return processor(images=image, return_tensors="pt")["pixel_values"][0].float()
 
     settings = json.loads(json.dumps(processor.to_dict(), default=str))
+    for key in ("size", "crop_size", "pad_size"):
+        size: Any = settings.get(key)
+        sides = list(size.values()) if isinstance(size, dict) else np.ravel(size).tolist()
+        if any(isinstance(side, int | float) and not 0 < side <= LARGEST_SIDE for side in sides):
+            raise ModelError(
+                f"The image processor of '{spec}' has {shortened(size)} as '{key}'.",
+                f"Expected 1 to {LARGEST_SIDE} pixels.",
+                "Correct its preprocessor_config.json.",
+            )
     return preprocess, fingerprint(settings)
 
 
