@@ -7,7 +7,7 @@ import random
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import ImageError, ModelError
 from semlens.models.activations import Axes, first_tensor
 from semlens.models.axes import find_axes
-from semlens.models.hooks import call_model, evaluating
+from semlens.models.hooks import call_model, evaluating, unwrapped
 from semlens.models.preprocess_geometry import Geometry, Preprocess, measure_geometry
 from semlens.models.with_dictionaries import bare_module, dictionaries_of, with_dictionaries
 from semlens.recipe import fingerprint
@@ -41,8 +41,8 @@ class SubjectModel:
         From an upright RGB image of any size to a float tensor [3 h w]; must be
         deterministic.
     version
-        A text that identifies the preprocessing, such as its ``repr`` or a file's hash. There is no
-        default, since a function cannot be hashed.
+        A text that identifies the preprocessing, such as its ``repr`` or a file's hash. By default
+        it is measured: the SHA-256 of what the preprocessing makes of two images of noise.
     spec
         SPEC from which the model can be loaded again; ``python:...`` for a Python object.
     classes
@@ -60,16 +60,19 @@ class SubjectModel:
 
     module: nn.Module
     preprocess: Preprocess
-    version: str
+    version: str = ""
     spec: str = "python:model"
     classes: Sequence[str] | None = None
     synsets: Sequence[str] | None = None
     layout: Layout = "auto"
     _axes: dict[str, Axes] = field(default_factory=dict[str, Axes], init=False, repr=False)
+    _geometries: dict[tuple[int, int], Geometry] = field(
+        default_factory=dict[tuple[int, int], Geometry], init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Unwrap the module, and test the preprocessing on noise."""
-        object.__setattr__(self, "module", _unwrap(self.module))
+        object.__setattr__(self, "module", unwrapped(self.module))
         _check_names("classes", self.classes)
         _check_names("synsets", self.synsets)
         noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
@@ -93,6 +96,9 @@ class SubjectModel:
                 "Expected a deterministic function.",
                 "Use the evaluation transform, without random crops or flips.",
             )
+        if not self.version:
+            larger = self._preprocessed(image.resize((800, 600), Image.Resampling.NEAREST))
+            object.__setattr__(self, "version", f"measured:{_digest(first, larger)}")
 
     @property
     def fingerprint(self) -> str:
@@ -195,8 +201,19 @@ class SubjectModel:
         return self._axes
 
     def geometry(self) -> Callable[[int, int], Geometry]:
-        """Return a cached function from image width and height to the preprocessing's geometry."""
-        return lru_cache(maxsize=4096)(partial(measure_geometry, self.preprocess))
+        """Return a function from image width and height to the preprocessing's geometry.
+
+        The geometry of a size is measured once.
+        """
+        return self._geometry
+
+    def _geometry(self, width: int, height: int) -> Geometry:
+        known = self._geometries.get((width, height))
+        if known is None:
+            known = self._geometries[width, height] = measure_geometry(
+                self.preprocess, width, height
+            )
+        return known
 
 
 def _check_names(name: str, values: Any) -> None:
@@ -209,23 +226,6 @@ def _check_names(name: str, values: Any) -> None:
         )
 
 
-def _unwrap(module: nn.Module) -> nn.Module:
-    """Remove torch.compile and data parallelism, which rename layers and bypass hooks."""
-    while True:
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ModelError(
-                f"The module is TorchScript ({type(module).__name__}).",
-                "Expected a plain module, whose layers can be read while it runs.",
-                "Use the module that it was scripted or traced from.",
-            )
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            module = module.module
-        elif isinstance(original := getattr(module, "_orig_mod", None), nn.Module):
-            module = original
-        else:
-            return module
-
-
 def _random_states() -> tuple[bytes, int, int]:
     """Return the states of the global random generators, to detect whether one was used."""
     _, key, position, *_ = cast("tuple[str, np.ndarray, int]", np.random.get_state(legacy=True))
@@ -234,6 +234,11 @@ def _random_states() -> tuple[bytes, int, int]:
         hash((bytes(key), position)),
         hash(random.getstate()),
     )
+
+
+def _digest(*tensors: Tensor) -> str:
+    """SHA-256 over the types, shapes and bytes of tensors."""
+    return weights_digest(nn.ParameterDict({str(i): x for i, x in enumerate(tensors)}))
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -247,8 +252,8 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b 3 h w"]) -> list[Image.Image]:
-    """Return inputs as pictures, at the size that the model sees.
+def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b c h w"]) -> list[Image.Image]:
+    """Return inputs as pictures, at the size that the model sees; grey unless they have 3 channels.
 
     The values that the preprocessing gives to black and to white tell how to scale each colour. If
     they are equal, since every image is normalised by itself, its own extremes are used.
@@ -263,6 +268,8 @@ def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b 3 h w"]) -> lis
     low = torch.where(usable, black, flat.amin(2))[..., None, None]
     high = torch.where(usable, white, flat.amax(2))[..., None, None]
     scaled = ((values - low) / (high - low).where(high != low, torch.ones_like(high))).clamp(0, 1)
+    if scaled.shape[1] != 3:
+        scaled = scaled.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     pixels = (255 * scaled).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
     return [Image.fromarray(one) for one in pixels]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated
 
 import numpy as np
@@ -51,7 +50,7 @@ DRAWS = 1000
 Background = Annotated[
     Concepts, setting("Concept set that random concepts are drawn from."), REMOTE_CONCEPTS
 ]
-Resamples = Annotated[int, setting("Bootstrap draws for the intervals; 0 for none.", ge=0)]
+Resamples = Annotated[int, setting("Bootstrap draws for the ranges of shares; 0 for none.", ge=0)]
 
 
 @lens("embedder", group="Audit", command="")
@@ -94,7 +93,7 @@ def audit(
     background
         Source of random concepts; the paper's vocabulary by default.
     resamples
-        Bootstrap draws over concept examples; 0 for no intervals.
+        Bootstrap draws over concept examples; 0 for no ranges.
 
     Raises
     ------
@@ -109,7 +108,7 @@ def audit(
     Notes
     -----
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
-    intervals and the alarm are additions of semlens.
+    ranges and the alarm are additions of semlens.
     """
     settings = AuditSettings.of(layers, minimum, level, threshold, seed)
     class_index, concept_set = class_and_concepts(database, target, concepts)
@@ -155,16 +154,14 @@ def audit_class(
         shares=share_table(weights, verdicts, resampled),
         chance=_null_comparison(weights, sides, seed),
         summary=_concept_table(weights, sides, contrasts),
-        settings=MappingProxyType(
-            {
-                "minimum": settings.minimum,
-                "level": level,
-                "threshold": settings.given_threshold,
-                "background": vocabulary.name,
-                "resamples": resamples,
-                "seed": seed,
-            }
-        ),
+        settings={
+            "minimum": settings.minimum,
+            "level": level,
+            "threshold": settings.given_threshold,
+            "background": vocabulary.name,
+            "resamples": resamples,
+            "seed": seed,
+        },
         database=database,
     )
 
