@@ -28,8 +28,17 @@ def find_class(database: Database, target: str | int) -> int:
     Raises
     ------
     RelevanceError
-        If there is no such class, or several classes have the name.
+        If there is no such class, or several classes have the name; or if the model answers with
+        an embedding, whose axes are no classes.
     """
+    output = database.manifest.output
+    if output is not None and output.task == "embedding":
+        raise RelevanceError(
+            f"There is no class '{target}'. The model: {output.summary}",
+            "Expected a model that answers with classes or values.",
+            "If these are logits of classes, pass task='multiclass' to SubjectModel (--task) and "
+            "build again.",
+        )
     matches = classes_named(database, target)
     if len(matches) == 1:
         return matches[0]
