@@ -230,7 +230,7 @@ def _call(function: Callable[[Any], Any], output: Any) -> Any:
     except Exception as error:  # the user's function may raise anything
         raise ModelError(
             f"The function output= fails ({error!r}).",
-            f"Expected a function of the model's output: {_described(output)}.",
+            f"Expected a function of the model's output: {described(output)}.",
             "Correct the function.",
         ) from error
 
@@ -238,7 +238,7 @@ def _call(function: Callable[[Any], Any], output: Any) -> Any:
 def _unusable(value: str, result: Any) -> ModelError:
     return ModelError(
         f"{value}.",
-        f"Expected one row of values per image. The output is {_described(result)}.",
+        f"Expected one row of values per image. The output is {described(result)}.",
         "Choose another tensor by " + DECLARE,
     )
 
@@ -247,7 +247,8 @@ def _received(leaf: Any) -> str:
     return f"a tensor {list(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
 
 
-def _described(result: Any) -> str:
+def described(result: Any) -> str:
+    """Return the tensors of an output with their shapes, in words."""
     tensors = tensors_of(result).items()
     listed = ", ".join(f"{path or 'a tensor'} {list(leaf.shape)}" for path, leaf in tensors)
     return listed or type(result).__name__

@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from semlens.errors import RelevanceError
+from semlens.models.target import Target
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode
-from semlens.relevance.class_relevance import class_seed
+from semlens.relevance.class_relevance import class_seed, target_seed
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.relevance.rules.affine import Affine, Epsilon, Gamma, ZPlus
@@ -35,10 +36,12 @@ STABILISER = "stabilisers"
 SHIFT = "shifts of normalisations"
 CONSTANT = "constants"
 SOFTMAX = "softmax and sigmoid"
+LINEARISED = "linearisation of the target"
 
-KINDS = (BIAS, STABILISER, SHIFT, CONSTANT, SOFTMAX)
+KINDS = (BIAS, STABILISER, SHIFT, CONSTANT, SOFTMAX, LINEARISED)
 """Kinds of absorption. Constants are values that do not depend on the image: positional
-embeddings, class tokens, the shift of a batch normalisation that stands alone."""
+embeddings, class tokens, the shift of a batch normalisation that stands alone. A target that is
+not linear in the output starts with its linearisation, gradient times output."""
 
 Absorbed = Mapping[str, Tensor]
 """Relevance that an operation absorbs per unit of the signal, by kind, in its output's shape."""
@@ -46,12 +49,12 @@ Absorbed = Mapping[str, Tensor]
 
 @dataclass(frozen=True, repr=False)
 class Conservation:
-    """Where the relevance of one logit per image ends up, in units of the logit."""
+    """Where the relevance of one logit or target per image ends up, in its units."""
 
     rules: str
     """Name of the rules."""
     start: Float64[np.ndarray, " u"]
-    """The logit of each image, with which relevance is seeded."""
+    """The logit or target of each image, with which relevance is seeded."""
     layers: Mapping[str, Float64[np.ndarray, " u"]]
     """What reached each layer; a layer parallel to a shortcut receives a part."""
     pixels: Float64[np.ndarray, " u"]
@@ -122,9 +125,9 @@ class Conservation:
 def check_conservation(
     engine: RelevanceEngine,
     inputs: Float[Tensor, "u 3 h w"],
-    targets: Int[Tensor, " u"] | None = None,
+    targets: Int[Tensor, " u"] | Target | None = None,
 ) -> Conservation:
-    """Propagate one logit per image to the pixels, and account for all of its relevance.
+    """Propagate one logit or target per image to the pixels, and account for all of its relevance.
 
     Parameters
     ----------
@@ -133,7 +136,8 @@ def check_conservation(
     inputs
         Preprocessed images. They are processed one by one, since every operation's value is kept.
     targets
-        Logit of each image; by default the largest.
+        Logit of each image, by default the largest; or one target of all, for which the engine
+        keeps the model's output (``outputs``) unless it is read off the answer.
 
     Raises
     ------
@@ -141,7 +145,11 @@ def check_conservation(
         If the model has no logits, or a target is not one of them.
     """
     accounts = [
-        _account(engine, inputs[i : i + 1], None if targets is None else targets[i : i + 1])
+        _account(
+            engine,
+            inputs[i : i + 1],
+            targets if targets is None or isinstance(targets, Target) else targets[i : i + 1],
+        )
         for i in range(len(inputs))
     ]
 
@@ -179,22 +187,29 @@ def conserved_shares(
 
 
 def _account(
-    engine: RelevanceEngine, inputs: Tensor, targets: Tensor | None
+    engine: RelevanceEngine, inputs: Tensor, targets: Tensor | Target | None
 ) -> Mapping[tuple[str, str], float]:
     """Return the rows of :class:`Conservation` for one image, by part and name."""
     account: dict[tuple[str, str], float] = {}
     trace = engine.trace(inputs, keep_all=True)
-    seed = class_seed(trace, _targets(trace, targets))
+    if isinstance(targets, Target):
+        seed = target_seed(trace, targets)
+        signals, start = seed.signals, float(seed.value.sum())
+    else:
+        signals = {OUTPUT: class_seed(trace, _targets(trace, targets))}
+        start = None
 
     def absorb(rule: Rule, signal: BackwardSignal) -> None:
         for kind, share in absorbed_relevance(rule, trace.all_values).items():
             key = ("absorbed", kind)
             account[key] = account.get(key, 0.0) + _total(signal.values[0], share)
 
-    result = trace.backward({OUTPUT: seed}, engine.layers, on_rule=absorb)
+    result = trace.backward(signals, engine.layers, on_rule=absorb)
     for name, layer_signal in result.layers.items():  # only layers that relevance reaches
         account["layer", name] = _total(trace.values[name], layer_signal[0])
-    account["start", ""] = _total(trace.values[OUTPUT], seed.values[0])
+    linear = sum(_total(trace.values[name], signal.values[0]) for name, signal in signals.items())
+    account["start", ""] = linear if start is None else start
+    account["absorbed", LINEARISED] = account["start", ""] - linear
     account["pixels", ""] = (
         0.0 if result.heatmaps is None else float(_double(result.heatmaps).sum())
     )
