@@ -46,7 +46,8 @@ class Section:
     figure
         What is seen.
     table
-        The numbers.
+        The numbers. Views link what is in its columns ``component`` and ``class``, as the
+        components of a figure, to the first database; columns of other names are for others.
     limits
         What the result does not show, in a sentence.
     """

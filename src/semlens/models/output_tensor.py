@@ -7,6 +7,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,13 +66,27 @@ def output_name(output: Output | None) -> str:
     """Return a text that identifies the user's choice of a tensor; empty without one."""
     if output is None or not callable(output):
         return "" if output is None else str(output)
-    try:
-        source = inspect.getsource(output)
-    except (OSError, TypeError):  # typed into an interpreter, or an object with __call__
-        code = getattr(output, "__code__", None)
-        source = repr(output) if code is None else f"{code.co_code.hex()} {code.co_consts}"
-    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(_identity(output).encode()).hexdigest()[:12]
     return f"function {getattr(output, '__qualname__', type(output).__name__)} {digest}"
+
+
+def _identity(value: Any) -> str:
+    """Return a text of a function's source and of the plain values that it uses."""
+    if isinstance(value, partial):
+        parts = [value.func, *value.args, *sorted(value.keywords.items())]
+        return f"partial({', '.join(map(_identity, parts))})"
+    if not inspect.isfunction(value):
+        is_plain = isinstance(value, str | int | float | tuple | None)
+        return repr(value) if is_plain else type(value).__qualname__
+    try:
+        source = inspect.getsource(value)
+    except OSError:  # typed into an interpreter
+        source = value.__code__.co_code.hex()
+    closure = [cell.cell_contents for cell in value.__closure__ or ()]
+    # several functions may be written on one line
+    used = [*value.__code__.co_consts, *value.__code__.co_names, *closure]
+    used += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).items()]
+    return f"{source} {', '.join(map(_identity, used))}"
 
 
 def check_output(output: object) -> None:

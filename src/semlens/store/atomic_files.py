@@ -5,11 +5,11 @@ Sealed files hold the digest of their own content, since no manifest lists them.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,24 @@ _DISK_FULL_REASONS[errno.EFBIG] = "the file-size limit is reached"
 def write_atomic(path: Path, write: Callable[[Path], object], writer: str = "") -> None:
     """Call ``write(temporary)`` and rename its file to ``path``.
 
+    The file is made in a folder of its own. There safetensors makes another one, of a random name:
+    whatever a killed process leaves there, the next one that writes ``path`` removes.
+
     Parameters
     ----------
     writer
-        Part of the name of the temporary file: unique, if several processes write to ``path``.
+        Part of the name of that folder: unique, if several processes write to ``path``.
 
     Raises
     ------
     StoreError
         If there is no space or no permission; an existing file is left unchanged.
     """
-    temporary = path.with_name(f".{path.name}{writer and '.'}{writer}.part")
+    folder = path.with_name(f".{path.name}{writer and '.'}{writer}.part")
+    temporary = folder / "new.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         temporary.touch()
         # permissions by the user's umask, which safetensors restricts
         mode = temporary.stat().st_mode
@@ -55,12 +60,12 @@ def write_atomic(path: Path, write: Callable[[Path], object], writer: str = "") 
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # the parent may be a file
-            temporary.unlink(missing_ok=True)
         store_error = _write_error(path, error)
         if store_error is not None:
             raise store_error from error
         raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # the parent may be a file
 
 
 def _write_error(path: Path, error: BaseException) -> StoreError | None:
