@@ -14,15 +14,24 @@ import numpy as np
 from semlens.errors import LayerError
 from semlens.lenses.classes import count_or_numbers, find_class
 from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, ConceptSet, as_concepts
-from semlens.settings import Reads, setting
+from semlens.lenses.database_targets import find_target
+from semlens.models import target as targets
+from semlens.settings import Reads, Remote, setting
 from semlens.store.reader import Database
 from semlens.types import REMOTE_COMPONENTS, Component, as_components, as_list
 from semlens.types import Components as ComponentsLike
 
 ClassLike = int | str
 """A class, by name or by logit index."""
+TargetLike = int | str | targets.Target
+"""A target, as an object or as it is written."""
 SamplesLike = int | Sequence[int] | np.ndarray
 """A largest number of samples, or the numbers of any samples."""
+
+
+def find_optional_target(database: Database, target: TargetLike | None) -> targets.Target | None:
+    """Return a target, as :func:`find_target`; None stays None."""
+    return None if target is None else find_target(database, target)
 
 
 def find_optional_class(database: Database, target: ClassLike | None) -> int | None:
@@ -81,15 +90,31 @@ def _optional_concepts(_: object, concepts: Concepts | None) -> ConceptSet | Non
     return None if concepts is None else as_concepts(concepts)
 
 
-Target = Annotated[int, Reads(ClassLike, find_class), setting("Class, by name or by logit index.")]
-"""A class; the function gets its logit index."""
+REMOTE_TARGET = Remote(int | str, "class", help="Class by name or number, or another target.")
+"""How a page or an agent gives a target."""
+Target = Annotated[
+    targets.Target,
+    Reads(TargetLike, find_target),
+    REMOTE_TARGET,
+    setting("Class by name or number, or another target, such as 'cat - dog'."),
+]
+"""What is asked about, see :class:`semlens.Target`; the function gets a target with numbers."""
 AnyTarget = Annotated[
+    targets.Target | None,
+    Reads(TargetLike | None, find_optional_target),
+    Remote(int | str | None, "class", help=REMOTE_TARGET.help),
+    setting("Class by name or number, or another target, such as 'cat - dog'."),
+]
+"""As :data:`Target`, or None; annotate it with another text where None means something else."""
+Class = Annotated[int, Reads(ClassLike, find_class), setting("Class, by name or by logit index.")]
+"""A class, for questions that compare images of classes; the function gets its logit index."""
+AnyClass = Annotated[
     int | None,
     Reads(ClassLike | None, find_optional_class),
     setting("Class, by name or logit index."),
 ]
 """A class or None; annotate it with another text where None means something else."""
-Targets = Annotated[
+Classes = Annotated[
     list[int] | None,
     Reads(ClassLike | list[ClassLike] | None, find_classes),
     setting("Classes, by name or by logit index [all]."),

@@ -19,7 +19,8 @@ Output = str | int | Callable[[Any], Tensor]
 """A key or path such as ``heads.0``, an index, or a function of the model's output."""
 NO_LOGITS = (
     "Expected a classifier, with one row of logits per image.",
-    "Use a model with a classification head. Detectors and segmenters are not supported yet.",
+    "Ask about another target of the output, such as target='region:CLASS' of a segmenter or "
+    "'box:CLASS@x0,y0,x1,y1' of a detector; questions about predictions need a classifier.",
 )
 """Expectation and remedy of the error for a model without logits."""
 DECLARE = "output= of SubjectModel (--output): a key, an index or a function."

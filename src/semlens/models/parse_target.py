@@ -10,16 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semlens.errors import RelevanceError, nearest, shortened
+from semlens.models.function_target import FunctionTarget, is_function_text
 from semlens.models.spatial_targets import BoxScore, Region
-from semlens.models.target import (
-    FORMS,
-    ClassRef,
-    FunctionTarget,
-    Logits,
-    Similar,
-    Target,
-    is_function_text,
-)
+from semlens.models.target import FORMS, ClassRef, Logits, Similar, Target
 
 _NUMBERS = r"-?\d+(?:\.\d+)?"
 _BOX = re.compile(rf"(.+)@\s*({_NUMBERS}(?:\s*,\s*{_NUMBERS}){{3}})\s*")
@@ -28,9 +21,7 @@ _QUERY = re.compile(r"(.+)@\s*(\d{1,9})\s*")
 
 def parse_target(text: str, classes: Sequence[str] | None = None) -> Target:
     """Read a target; see :meth:`Target.parse`."""
-    target = (
-        FunctionTarget.load(text) if is_function_text(text) else unnamed_target(text, classes)
-    )
+    target = FunctionTarget.load(text) if is_function_text(text) else unnamed_target(text, classes)
     return target if classes is None else target.with_names(ClassNames(classes))
 
 
@@ -66,9 +57,15 @@ def unnamed_target(text: str, classes: Sequence[str] | None = None) -> Target:
     return Logits(readings[0]) if readings else Logits(((stripped, 1.0),))
 
 
-def _sums(
-    text: str, classes: Sequence[str] | None
-) -> Iterator[tuple[tuple[ClassRef, float], ...]]:
+def is_other_target(text: str) -> bool:
+    """Whether a text is written as a target that is not one class."""
+    try:
+        return is_function_text(text) or unnamed_target(text) != Logits(((text.strip(), 1.0),))
+    except RelevanceError:
+        return False
+
+
+def _sums(text: str, classes: Sequence[str] | None) -> Iterator[tuple[tuple[ClassRef, float], ...]]:
     """Yield the readings of a text as names with signs between them.
 
     A name may itself hold a sign, such as "T - shirt": with known names all divisions are tried.

@@ -37,7 +37,7 @@ from semlens.relevance.layer_nodes import (
     same_values,
     value_mismatch,
 )
-from semlens.relevance.output_leaves import OutputLeaves, is_output
+from semlens.relevance.output_leaves import LEAF, OutputLeaves, is_output
 from semlens.relevance.presets import AUTO, Rules, preset
 from semlens.relevance.protocols import (
     NO_CHANNELS,
@@ -134,9 +134,29 @@ class LRPEngine(RelevanceEngine):
 
     def _assign_rules(self, rules: str | Rules) -> None:
         self.rules = preset(rules)
-        self.node_rules: Mapping[OpNode, Rule] = assign_rules(
-            self.graph, self.rules, self._nodes.values()
-        )
+        ruled = [node for name, node in self._nodes.items() if not name.startswith(LEAF)]
+        refused: dict[str, RelevanceError] = {}
+        for name in (name for name in self.ends if name.startswith(LEAF)):
+            try:  # a part of the output may only be looked at, such as the places of boxes
+                assign_rules(self.graph, self.rules, [self._nodes[name]])
+                ruled.append(self._nodes[name])
+            except RelevanceError as error:
+                refused[name] = error
+        if refused and len(refused) == sum(name.startswith(LEAF) for name in self.ends):
+            raise next(iter(refused.values()))
+        self._refused = refused
+        self.node_rules: Mapping[OpNode, Rule] = assign_rules(self.graph, self.rules, ruled)
+
+    def check_rules(self, end: str) -> None:
+        """Raise an error if relevance cannot start at a tensor of the output.
+
+        Raises
+        ------
+        RelevanceError
+            If it depends on operations that have no rule.
+        """
+        if end in self._refused:
+            raise self._refused[end]
 
     def with_rules(self, rules: str | Rules) -> LRPEngine:
         """Return a copy with other rules that shares the captured graph."""
@@ -169,7 +189,7 @@ class LRPEngine(RelevanceEngine):
         """
         if not is_output(layer):
             self.index(layer)
-        elif OUTPUT not in self._nodes:
+        elif layer not in self._nodes:
             required(self.answer)
         return self._nodes[layer]
 
@@ -312,6 +332,8 @@ class LRPTrace(ForwardTrace):
             Called with every rule and the signal that reaches its node.
         """
         engine = self.engine
+        for name in seeds:
+            engine.check_rules(name)
         # nodes in reverse execution order: all readers of a node come before it, so its signal is
         # complete when it is popped
         pending = {engine.node(name): signal for name, signal in seeds.items()}

@@ -241,9 +241,7 @@ def make_engine(
     if rules in (GRADIENT, Rules(GRADIENT)):
         return GradientEngine(module, example, layers, layout, answer, outputs=outputs)
     try:
-        engine = LRPEngine(
-            module, example[:2], layers, rules, layout, answer, outputs=outputs
-        )
+        engine = LRPEngine(module, example[:2], layers, rules, layout, answer, outputs=outputs)
     except RelevanceError as error:
         if rules != "auto":
             raise
@@ -314,9 +312,7 @@ def engine_for(
     if size is not None and tuple(size) != example.shape[-2:]:
         example = functional.interpolate(example, tuple(size))
     answer = model.answer if classes else model.answer_error or model.answer
-    return make_engine(
-        model.module, example, layers, rules, model.layout, answer, outputs=outputs
-    )
+    return make_engine(model.module, example, layers, rules, model.layout, answer, outputs=outputs)
 
 
 class EngineCache:
