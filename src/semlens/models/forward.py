@@ -226,13 +226,13 @@ def _readouts_and_logits(
     def run(batch: Tensor) -> dict[str, np.ndarray]:
         if answer is None:
             return run_layers(model.module, batch, layers, reduce)
+        found: list[Tensor] = []
         with answer.reading() as read:
-            return run_layers(
-                model.module, batch, layers, reduce,
-                on_output=lambda output: scores.append(
-                    answer.scores(read(output)).cpu().float().numpy()
-                ),
-            )  # fmt: skip
+            result = run_layers(
+                model.module, batch, layers, reduce, on_output=lambda out: found.append(read(out))
+            )
+        scores.append(answer.scores(found[0]).cpu().float().numpy())
+        return result
 
     batch_readouts = [run(batch) for batch in stream]
     by_layer = {

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 import pandas as pd
@@ -173,7 +174,7 @@ def _edited_weights(
     state = pruner.run()
     edited = partial(torch.func.functional_call, model.module, state)
     found = _outputs(model, edited, example)
-    if found is None or not all(map(_agree, found, expected, strict=True)):
+    if found is None or not all(starmap(_agree, zip(found, expected, strict=True))):
         raise _InexactEditError(
             new_values, "the pruned weights give different logits than the hooks"
         )
