@@ -8,16 +8,21 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from semlens.errors import ModelError, nearest, reason_of
+from semlens.errors import ModelError, nearest, reason_of, shortened
 from semlens.models.checkpoint import check_missing_weights, classes_in, load_state, read_state
-from semlens.models.preprocess_geometry import Preprocess
+from semlens.models.preprocess_geometry import LARGEST_SIDE, Preprocess
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.regular_files import is_file, is_folder, user_path
+
+
+ONE_STAGE = ("SSD", "RetinaNet", "FCOS")
+"""Detectors of torchvision that :func:`~semlens.models.detectors.before_suppression` takes."""
 
 
 def imagenet_synsets() -> list[str]:
@@ -122,7 +127,10 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
 def torchvision_subject(
     module: nn.Module, tag: Any, spec: str, classes: Sequence[str] | None
 ) -> SubjectModel:
-    """Return a model of torchvision with the preprocessing of published weights."""
+    """Return a model of torchvision with the preprocessing of published weights.
+
+    A detector of one stage returns all boxes, before suppression.
+    """
     if tag is None:
         raise ModelError(
             f"'{spec}' has no preprocessing.",
@@ -131,6 +139,10 @@ def torchvision_subject(
         )
     transform = tag.transforms()
     synsets = imagenet_synsets() if classes is not None and len(classes) == 1000 else None
+    if type(module).__name__ in ONE_STAGE:
+        from semlens.models.detectors import before_suppression
+
+        module = before_suppression(module)
     return SubjectModel(module, transform, str(transform), spec, classes, synsets)
 
 
@@ -225,6 +237,15 @@ def image_processor(name: str, spec: str) -> tuple[Preprocess, str]:
         return processor(images=image, return_tensors="pt")["pixel_values"][0].float()
 
     settings = json.loads(json.dumps(processor.to_dict(), default=str))
+    for key in ("size", "crop_size", "pad_size"):
+        size: Any = settings.get(key)
+        sides = list(size.values()) if isinstance(size, dict) else np.ravel(size).tolist()
+        if any(isinstance(side, int | float) and not 0 < side <= LARGEST_SIDE for side in sides):
+            raise ModelError(
+                f"The image processor of '{spec}' has {shortened(size)} as '{key}'.",
+                f"Expected 1 to {LARGEST_SIDE} pixels.",
+                "Correct its preprocessor_config.json.",
+            )
     return preprocess, fingerprint(settings)
 
 

@@ -178,7 +178,7 @@ class Target(ABC):
     def __get_pydantic_core_schema__(cls, *_: object) -> CoreSchema:
         """Take a target as it is; in JSON it is its text."""
         return core_schema.no_info_plain_validator_function(
-            lambda value: value,
+            _target,
             serialization=core_schema.to_string_ser_schema(),
             json_schema_input_schema=core_schema.str_schema(),
         )
@@ -186,6 +186,12 @@ class Target(ABC):
     def __str__(self) -> str:
         """Return the name."""
         return self.name
+
+
+def _target(value: object) -> Target:
+    if not isinstance(value, Target):
+        raise ValueError("Expected a target")
+    return value
 
 
 def number(target: ClassRef, count: int, what: str = "logit") -> int:
