@@ -73,8 +73,8 @@ def explain(
     """Explain one prediction by the components of a database (paper, 3.3 and H.2).
 
     One backward pass from the logit, or from another target of the output, gives every component's
-    relevance. The relevance of the ``top`` components of each layer is then propagated to the pixels, component by component
-    (CRP).
+    relevance. The relevance of the ``top`` components of each layer is then propagated to the
+    pixels, component by component (CRP).
 
     Parameters
     ----------

@@ -20,7 +20,6 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.regular_files import is_file, is_folder, user_path
 
-
 ONE_STAGE = ("SSD", "RetinaNet", "FCOS")
 """Detectors of torchvision that :func:`~semlens.models.detectors.before_suppression` takes."""
 

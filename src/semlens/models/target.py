@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ ClassRef = int | str
 """A class, by number or by name."""
 
 
+@runtime_checkable
 class Names(Protocol):
     """What names in a target stand for."""
 
@@ -68,7 +69,7 @@ class Target(ABC):
         """Number of the class whose logit it is; None for any other target."""
         return None
 
-    def with_names(self, names: Names) -> Self:
+    def with_names(self, names: Names) -> Target:
         """Return the target with numbers in place of names.
 
         Raises

@@ -38,7 +38,7 @@ CONSTANT = "constants"
 EXPANSION = "expansions"
 LINEARISED = "linearisation of the target"
 
-KINDS = (BIAS, STABILISER, SHIFT, CONSTANT, EXPANSION, LINEARISED)
+KINDS = (BIAS, STABILISER, SHIFT, CONSTANT, EXPANSION)
 """Kinds of absorption. Constants are values that do not depend on the image: positional
 embeddings, class tokens, the shift of a batch normalisation that stands alone. A target that is
 not linear in the output starts with its linearisation, gradient times output."""
@@ -156,12 +156,13 @@ def check_conservation(
     def column(part: str, name: str = "") -> Float64[np.ndarray, " u"]:
         return np.array([account.get((part, name), 0.0) for account in accounts])
 
+    kinds = (*KINDS, LINEARISED) if isinstance(targets, Target) else KINDS
     return Conservation(
         engine.rules.name,
         column("start"),
         {name: column("layer", name) for name in engine.layers},
         column("pixels"),
-        {kind: column("absorbed", kind) for kind in KINDS if isinstance(engine, LRPEngine)},
+        {kind: column("absorbed", kind) for kind in kinds if isinstance(engine, LRPEngine)},
     )
 
 
