@@ -15,7 +15,7 @@ from semlens.errors import LayerError
 from semlens.lenses.classes import count_or_numbers, find_class
 from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, ConceptSet, as_concepts
 from semlens.lenses.database_targets import find_target
-from semlens.models import target as targets
+from semlens.models.target import Target as TargetObject
 from semlens.settings import Reads, Remote, setting
 from semlens.store.reader import Database
 from semlens.types import REMOTE_COMPONENTS, Component, as_components, as_list
@@ -23,29 +23,29 @@ from semlens.types import Components as ComponentsLike
 
 ClassLike = int | str
 """A class, by name or by logit index."""
-TargetLike = int | str | targets.Target
+TargetLike = int | str | TargetObject
 """A target, as an object or as it is written."""
 SamplesLike = int | Sequence[int] | np.ndarray
 """A largest number of samples, or the numbers of any samples."""
 
 
-def find_optional_target(database: Database, target: TargetLike | None) -> targets.Target | None:
+def find_optional_target(database: Database, target: TargetLike | None) -> TargetObject | None:
     """Return a target, as :func:`find_target`; None stays None."""
     return None if target is None else find_target(database, target)
 
 
-def find_optional_class(database: Database, target: ClassLike | None) -> int | None:
+def find_optional_class(database: Database, target: ClassLike | TargetObject | None) -> int | None:
     """Return the logit index of a class, as :func:`find_class`; None stays None."""
     return None if target is None else find_class(database, target)
 
 
 def find_classes(
-    database: Database, targets: ClassLike | Sequence[ClassLike] | None
+    database: Database, names: ClassLike | TargetObject | Sequence[ClassLike | TargetObject] | None
 ) -> list[int] | None:
     """Return the logit indices of classes, each once; None stays None."""
-    if targets is None:
+    if names is None:
         return None
-    return list(dict.fromkeys(find_class(database, target) for target in as_list(targets)))
+    return list(dict.fromkeys(find_class(database, name) for name in as_list(names)))
 
 
 def distinct_components(components: ComponentsLike) -> list[Component]:
@@ -93,14 +93,14 @@ def _optional_concepts(_: object, concepts: Concepts | None) -> ConceptSet | Non
 REMOTE_TARGET = Remote(int | str, "class", help="Class by name or number, or another target.")
 """How a page or an agent gives a target."""
 Target = Annotated[
-    targets.Target,
+    TargetObject,
     Reads(TargetLike, find_target),
     REMOTE_TARGET,
     setting("Class by name or number, or another target, such as 'cat - dog'."),
 ]
 """What is asked about, see :class:`semlens.Target`; the function gets a target with numbers."""
 AnyTarget = Annotated[
-    targets.Target | None,
+    TargetObject | None,
     Reads(TargetLike | None, find_optional_target),
     Remote(int | str | None, "class", help=REMOTE_TARGET.help),
     setting("Class by name or number, or another target, such as 'cat - dog'."),

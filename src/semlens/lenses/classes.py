@@ -33,7 +33,9 @@ def find_class(database: Database, target: str | int | Target) -> int:
         If there is no such class, several classes have the name, or it is another target.
     """
     if isinstance(target, Target):
-        target = str(target) if target.index is None else target.index
+        if target.index is None:
+            raise _other_target(target.name)
+        target = target.index
     matches = classes_named(database, target)
     if len(matches) == 1:
         return matches[0]
@@ -45,11 +47,7 @@ def find_class(database: Database, target: str | int | Target) -> int:
         )
     names = database.manifest.classes
     if isinstance(target, str) and is_other_target(target):
-        raise RelevanceError(
-            f"'{shortened(target)}' is not a class, but another target of the model.",
-            "Expected one class: the question needs images of it, and images of others.",
-            "Name a class; explain, class-relevance, graph and effect take any target.",
-        )
+        raise _other_target(target)
     raise RelevanceError(
         f"Unknown class '{target}'.",
         "The database has no class names: expected a logit index, from 0."
@@ -57,6 +55,14 @@ def find_class(database: Database, target: str | int | Target) -> int:
         else f"Expected an index from 0 to {len(names) - 1}, or a name: "
         f"{nearest(str(target), names)}.",
         "Use the index." if names is None else "Choose one of them.",
+    )
+
+
+def _other_target(name: str) -> RelevanceError:
+    return RelevanceError(
+        f"'{shortened(name)}' is not a class, but another target of the model.",
+        "Expected one class: the question needs images of it, and images of others.",
+        "Name a class; explain, class-relevance, graph and effect take any target.",
     )
 
 

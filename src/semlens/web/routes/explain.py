@@ -22,6 +22,7 @@ from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, O
 from semlens.web.errors import error_model, not_found
 from semlens.web.responses import tensors
 from semlens.web.routes.explain_responses import (
+    ClassScore,
     DrawnExplanation,
     ExampleImage,
     ExampleImages,
@@ -194,8 +195,8 @@ def explain_image(source: Source, drawn: Drawn) -> ExplanationResponse:
         true_class=source.true_class,
         width=found.image.width,
         height=found.image.height,
-        target=found.target,
-        scores=list(found.scores),
+        target=ClassScore(**vars(found.target)),
+        scores=[ClassScore(**vars(score)) for score in found.scores],
         rules=found.rules,
         layers=drawn.layers(),
     )
