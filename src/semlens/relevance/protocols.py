@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from semlens.errors import LayerError, ModelError, RelevanceError, nearest
 from semlens.models.activations import Axes, LayerLayout, measure_layout
 from semlens.models.answer import Answer, answering, find_answer
+from semlens.models.hooks import unwrapped
 from semlens.models.with_dictionaries import connected
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, in_full_precision, prepare_inputs
@@ -138,7 +139,7 @@ class RelevanceEngine(ABC):
         self.outputs = outputs
         self.ends: tuple[str, ...] = (OUTPUT,)
         """Where a whole pass ends: at the answer, and at the tensors of the output."""
-        self.module = in_full_precision(connected(module))
+        self.module = in_full_precision(connected(unwrapped(module)))
         self.answer: Answer | ModelError
         """What the model answers with, or why it has no answer."""
         if answer is None:
