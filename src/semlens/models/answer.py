@@ -282,7 +282,7 @@ def _width(tensor: Tensor) -> int:
 @torch.no_grad()
 def find_answer(
     module: nn.Module,
-    example: Float[Tensor, "b 3 h w"],
+    example: Float[Tensor, "b ..."],
     *,
     output: Output | None = None,
     task: Task = "auto",

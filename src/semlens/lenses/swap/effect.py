@@ -96,12 +96,15 @@ def _run(
     """Return the class's logit and the readout of every component."""
     readout = database.manifest.recipe.readout
     values, logits = readouts_and_logits_of(database.model, [batch], layers, readout)
-    if logits is None or target >= logits.shape[1]:
-        if logits is None:
-            _ = database.model.answer  # raises the error
-        received = "no logits" if logits is None else f"{logits.shape[1]} logits per image"
+    if (error := database.model.answer_error) is not None:
         raise ModelError(
-            f"The model returns {received}; the class has number {target}.", *NO_LOGITS
+            f"The model returns no logits: {error.value}", error.expected, error.remedy
+        )
+    if logits is None or target >= logits.shape[1]:
+        count = 0 if logits is None else logits.shape[1]
+        raise ModelError(
+            f"The model returns {count} logits per image; the class has number {target}.",
+            *NO_LOGITS,
         )
     return (
         logits[:, target].astype(np.float64),
