@@ -53,7 +53,7 @@ class FunctionTarget(Target):
     def held_value(self, output: ModelOutput, choice: Tensor | None) -> Float[Tensor, " b"]:
         """Return what the function returns."""
         try:
-            value = self.made_by(output.result)
+            value: Any = self.made_by(output.result)
         except Exception as error:  # the user's function may raise anything
             raise RelevanceError(
                 f"The target '{shortened(self.name)}' fails ({error!r}).",
@@ -86,7 +86,7 @@ class FunctionTarget(Target):
                 "Expected FILE.py:FUNCTION, a function of the model's output.",
                 "Check the path.",
             )
-        function = getattr(_executed(path), name, None)
+        function: Any = getattr(_executed(path), name, None)
         if not callable(function):
             raise RelevanceError(
                 f"'{path}' has no function '{shortened(name)}'.",

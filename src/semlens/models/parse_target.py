@@ -104,7 +104,7 @@ def _region(text: str) -> Target:
     if match is None:
         return Region(text)
     x0, y0, x1, y1 = (float(part) for part in match[2].split(","))
-    return Region(match[1].strip(), box=(x0, y0, x1, y1))
+    return Region(match[1].strip(), corners=(x0, y0, x1, y1))
 
 
 def _unreadable(text: str) -> RelevanceError:

@@ -37,7 +37,7 @@ class Region(Target):
     mask
         bool[h w] over the image; by default the region is where the class is predicted, which is
         held.
-    box
+    corners
         A rectangle in place of a mask.
     label
         Name of the class.
@@ -47,20 +47,20 @@ class Region(Target):
 
     target: ClassRef
     mask: Bool[Tensor, "h w"] | None = None
-    box: Corners | None = None
+    corners: Corners | None = None
     label: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
         """``region:`` and the class, with the box if there is one."""
-        where = "" if self.box is None else f"@{_where(self.box)}"
+        where = "" if self.corners is None else f"@{_where(self.corners)}"
         return f"region:{self.label or self.target}{where}"
 
     @property
     def key(self) -> str:
         """Class, mask and box."""
         mask = None if self.mask is None else self.mask.int().tolist()
-        return fingerprint("region", self.target, self.box, mask)
+        return fingerprint("region", self.target, self.corners, mask)
 
     def with_names(self, names: Names) -> Region:
         """Return the target with the number of its class."""
@@ -76,7 +76,7 @@ class Region(Target):
         """Return the region of each image."""
         logits = self._map(output).detach()
         index = number(self.target, logits.shape[1])
-        if self.mask is None and self.box is None:
+        if self.mask is None and self.corners is None:
             if logits.shape[1] == 1:
                 return logits[:, 0] > 0
             return logits.argmax(1) == index
@@ -88,12 +88,12 @@ class Region(Target):
 
     def _box_mask(self, output: ModelOutput) -> Bool[Tensor, "h w"]:
         height, width = output.size if any(output.size) else self._map(output).shape[-2:]
-        left, top, right, bottom = self.box or (0, 0, 0, 0)
+        left, top, right, bottom = self.corners or (0, 0, 0, 0)
         rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
         mask = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
         if not mask.any():
             raise RelevanceError(
-                f"The box {_where(self.box or (0, 0, 0, 0))} holds no pixel of the image.",
+                f"The box {_where(self.corners or (0, 0, 0, 0))} holds no pixel of the image.",
                 f"Expected a box in {width} x {height} pixels, the image as the model gets it.",
                 "Choose a box in the image.",
             )
@@ -121,7 +121,7 @@ class BoxScore(Target):
     ----------
     target
         The class.
-    box
+    corners
         The given box.
     query
         Number of a query or anchor, in place of a box.
@@ -132,20 +132,20 @@ class BoxScore(Target):
     reads_answer: ClassVar[bool] = False
 
     target: ClassRef
-    box: Corners | None = None
+    corners: Corners | None = None
     query: int | None = None
     label: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
         """``box:``, the class and the box."""
-        where = _where(self.box) if self.box is not None else str(self.query)
+        where = _where(self.corners) if self.corners is not None else str(self.query)
         return f"box:{self.label or self.target}@{where}"
 
     @property
     def key(self) -> str:
         """Class, box and query."""
-        return fingerprint("box", self.target, self.box, self.query)
+        return fingerprint("box", self.target, self.corners, self.query)
 
     def with_names(self, names: Names) -> BoxScore:
         """Return the target with the number of its class."""
@@ -189,18 +189,19 @@ class BoxScore(Target):
         return scores[..., None] if scores.ndim == 2 else scores
 
     def _overlap(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-        given = boxes.new_tensor([self.box or (0, 0, 0, 0)])
+        given = boxes.new_tensor([self.corners or (0, 0, 0, 0)])
         return generalized_box_iou(boxes.detach(), given)[:, 0]
 
     def _of_image(self, found: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-        if self.box is None:
+        if self.corners is None:
             raise RelevanceError(
                 "The model's boxes have no fixed numbers, since it suppresses some.",
                 "Expected a box by its corners.",
                 "Give box:CLASS@x0,y0,x1,y1, or a model that returns all boxes: see "
                 "semlens.before_suppression.",
             )
-        of_class = (found["labels"] == self.target).nonzero()[:, 0]
+        labels = found["labels"]
+        of_class = labels.eq(int(self.target)).nonzero()[:, 0]
         if not len(of_class):
             return found["scores"].sum() * 0
         return found["scores"][of_class[self._overlap(found["boxes"][of_class]).argmax()]]

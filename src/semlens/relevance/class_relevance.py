@@ -88,7 +88,9 @@ def target_seed(trace: ForwardTrace, target: Target) -> Seed:
                 "Expected a value for each image that can be differentiated.",
                 "Choose another target.",
             )
-        gradients = torch.autograd.grad(value.sum(), [*starts.values()], allow_unused=True)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            value.sum(), [*starts.values()], allow_unused=True
+        )
         signals = {
             name: BackwardSignal(gradient[None])
             for name, gradient in zip(names, gradients, strict=True)

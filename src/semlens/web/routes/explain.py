@@ -16,6 +16,7 @@ from semlens.errors import SemlensError
 from semlens.lenses.arguments import find_any_components
 from semlens.lenses.classes import class_name, find_class, true_classes
 from semlens.lenses.contrast.contrast import Contrast
+from semlens.lenses.database_targets import class_target
 from semlens.lenses.explain import PredictionWithout, explain, explain_without
 from semlens.recipe import fingerprint
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, OptionalClass, State
@@ -89,14 +90,14 @@ def _explanation(
     db = context.db
     names = db.layer_names(layers)
     removed = find_any_components(db, without or ())
-    if target is not None:
-        find_class(db, target)  # fails early, before the model is loaded
+    # fails early, before the model is loaded
+    asked = None if target is None else class_target(db, find_class(db, target))
 
     def compute() -> DrawnExplanation:
         picture = source.read()
         with context.run_model("An explanation"):
             found = explain(
-                db, picture, target, top=k, layers=names, concepts=None, name=source.name,
+                db, picture, asked, top=k, layers=names, concepts=None, name=source.name,
                 without=removed,
             )  # fmt: skip
         return DrawnExplanation.of(found)
