@@ -30,12 +30,24 @@ def find_class(database: Database, target: str | int | Target) -> int:
     Raises
     ------
     RelevanceError
-        If there is no such class, several classes have the name, or it is another target.
+        If there is no such class, several classes have the name, or it is another target; or if
+        the model answers with an embedding, whose axes are no classes.
     """
     if isinstance(target, Target):
         if target.index is None:
             raise _other_target(target.name)
         target = target.index
+    elif isinstance(target, str) and is_other_target(target):
+        if not classes_named(database, target):
+            raise _other_target(target)
+    output = database.manifest.output
+    if output is not None and output.task == "embedding":
+        raise RelevanceError(
+            f"There is no class '{target}'. The model: {output.summary}",
+            "Expected a model that answers with classes or values.",
+            "If these are logits of classes, pass task='multiclass' to SubjectModel (--task) and "
+            "build again.",
+        )
     matches = classes_named(database, target)
     if len(matches) == 1:
         return matches[0]
@@ -46,8 +58,6 @@ def find_class(database: Database, target: str | int | Target) -> int:
             "Use the index.",
         )
     names = database.manifest.classes
-    if isinstance(target, str) and is_other_target(target):
-        raise _other_target(target)
     raise RelevanceError(
         f"Unknown class '{target}'.",
         "The database has no class names: expected a logit index, from 0."

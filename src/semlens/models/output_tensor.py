@@ -25,6 +25,12 @@ NO_LOGITS = (
 """Expectation and remedy of the error for a model without logits."""
 DECLARE = "output= of SubjectModel (--output): a key, an index or a function."
 """How a user chooses a tensor."""
+PROBABILITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda z: z.softmax(-1),
+    "log_softmax": lambda z: z.log_softmax(-1),
+    "sigmoid": torch.sigmoid,
+}
+"""Functions that make probabilities, or their logarithms, of logits [b k]."""
 _ANSWERS = {
     "logits", "logit", "out", "output", "outputs", "pred", "preds", "prediction", "predictions",
     "scores", "score", "probs", "probabilities", "class_logits", "cls_logits",
@@ -168,15 +174,25 @@ def _likeliest(rows: Mapping[str, Tensor], classes: Sequence[str] | None) -> lis
         paths = [p for p in paths if (rows[p].shape[1:] or (1,))[0] in widths] or paths
     paths = [path for path in paths if _is_named(path, _ANSWERS)] or paths
     paths = [path for path in paths if _is_named(path, {"logits"})] or paths
-    distinct: list[str] = []  # the same tensor may have two names
-    for path in paths:
-        if not any(_same(rows[path], rows[other]) for other in distinct):
-            distinct.append(path)
-    return distinct
+    distinct = [  # the same tensor may have two names
+        path
+        for place, path in enumerate(paths)
+        if not any(_same(rows[path], rows[other]) for other in paths[:place])
+    ]
+    return [  # probabilities may be put out beside their logits
+        path
+        for path in distinct
+        if not any(
+            _same(rows[path], make(rows[other]))
+            for other in distinct
+            for make in PROBABILITIES.values()
+            if other != path
+        )
+    ] or distinct
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(a, b))
+    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=1e-4, atol=1e-6))
 
 
 def _is_row_per_image(leaf: Any, count: int) -> bool:

@@ -270,7 +270,9 @@ def _run(
         database.model, group.images.read, group.samples, layers,
         database.manifest.recipe.readout, batch_size,
     )  # fmt: skip
-    return by_component(database, layers, by_layer), logits
+    output = database.manifest.output
+    is_embedding = output is not None and output.task == "embedding"  # its axes mean nothing
+    return by_component(database, layers, by_layer), None if is_embedding else logits
 
 
 def _component_table(
