@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -93,7 +93,11 @@ class FunctionTarget(Target):
                 "Expected a function of the model's output that returns a tensor [b].",
                 "Check the name.",
             )
-        return cls(function, f"{Path(path_text).name}:{name}", file_digest(path))
+        return cls(
+            cast("Callable[[Any], Tensor]", function),
+            f"{Path(path_text).name}:{name}",
+            file_digest(path),
+        )
 
 
 def is_function_text(text: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -88,9 +89,7 @@ def target_seed(trace: ForwardTrace, target: Target) -> Seed:
                 "Expected a value for each image that can be differentiated.",
                 "Choose another target.",
             )
-        gradients: Sequence[Tensor | None] = torch.autograd.grad(
-            value.sum(), [*starts.values()], allow_unused=True
-        )
+        gradients: Any = torch.autograd.grad(value.sum(), [*starts.values()], allow_unused=True)
         signals = {
             name: BackwardSignal(gradient[None])
             for name, gradient in zip(names, gradients, strict=True)

@@ -166,12 +166,9 @@ def check_conservation(
     RelevanceError
         If the model has no logits, or a target is not one of them.
     """
+    of_all = isinstance(targets, Target) or targets is None
     accounts = [
-        _account(
-            engine,
-            inputs[i : i + 1],
-            targets if targets is None or isinstance(targets, Target) else targets[i : i + 1],
-        )
+        _account(engine, inputs[i : i + 1], targets if of_all else targets[i : i + 1])
         for i in range(len(inputs))
     ]
 
@@ -216,12 +213,9 @@ def _account(
     """Return the rows of :class:`Conservation` for one image, by part and name."""
     account: dict[tuple[str, str], float] = {}
     trace = engine.trace(inputs, keep_all=True)
-    if isinstance(targets, Target):
-        seed = target_seed(trace, targets)
-        signals, start = seed.signals, float(seed.value.sum())
-    else:
-        signals = {OUTPUT: class_seed(trace, _targets(trace, targets))}
-        start = None
+    seed = target_seed(trace, targets) if isinstance(targets, Target) else None
+    targets = None if isinstance(targets, Target) else targets
+    signals = seed.signals if seed else {OUTPUT: class_seed(trace, _targets(trace, targets))}
 
     def absorb(rule: Rule, signal: BackwardSignal) -> None:
         for kind, share in absorbed_relevance(rule, trace.all_values).items():
@@ -233,7 +227,7 @@ def _account(
     for name, layer_signal in result.layers.items():  # only layers that relevance reaches
         account["layer", name] = _total(trace.values[name], layer_signal[0])
     linear = sum(_total(trace.values[name], signal.values[0]) for name, signal in signals.items())
-    account["start", ""] = linear if start is None else start
+    account["start", ""] = float(seed.value.sum()) if seed else linear
     account["absorbed", LINEARISED] = account["start", ""] - linear
     account["pixels", ""] = (
         0.0 if result.heatmaps is None else float(_double(result.heatmaps).sum())
