@@ -166,11 +166,8 @@ def check_conservation(
     RelevanceError
         If the model has no logits, or a target is not one of them.
     """
-    of_all = isinstance(targets, Target) or targets is None
-    accounts = [
-        _account(engine, inputs[i : i + 1], targets if of_all else targets[i : i + 1])
-        for i in range(len(inputs))
-    ]
+    own = [targets[[i]] if isinstance(targets, Tensor) else targets for i in range(len(inputs))]
+    accounts = [_account(engine, inputs[[i]], one) for i, one in enumerate(own)]
 
     def column(part: str, name: str = "") -> Float64[np.ndarray, " u"]:
         return np.array([account.get((part, name), 0.0) for account in accounts])
