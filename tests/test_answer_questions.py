@@ -215,7 +215,7 @@ def test_values_and_embeddings(build):
     vectors = build(net, "vectors", relevance=False)
     with pytest.raises(RelevanceError, match="no class '0'.*axes are no classes"):
         vectors.effect(0, ["relu:0"], samples=[1])
-    assert vectors.contrast([0, 2, 4], [1, 3, 5]).logits.empty
+    assert vectors.contrast([0, 2, 4], [1, 3, 5], concepts=None).logits.empty
     one = build(subject(Colours(1), task="regression"), "one")
     assert one.explain(PICTURES[0], concepts=None).headline == "value -5.00"
     assert one.class_relevance(0, concepts=None).components[0] == sl.Component("relu", 0)
