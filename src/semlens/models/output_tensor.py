@@ -19,7 +19,8 @@ Output = str | int | Callable[[Any], Tensor]
 """A key or path such as ``heads.0``, an index, or a function of the model's output."""
 NO_LOGITS = (
     "Expected a classifier, with one row of logits per image.",
-    "Use a model with a classification head. Detectors and segmenters are not supported yet.",
+    "Ask about another target of the output, such as target='region:CLASS' of a segmenter or "
+    "'box:CLASS@x0,y0,x1,y1' of a detector; questions about predictions need a classifier.",
 )
 """Expectation and remedy of the error for a model without logits."""
 DECLARE = "output= of SubjectModel (--output): a key, an index or a function."
@@ -261,7 +262,7 @@ def _call(function: Callable[[Any], Any], output: Any) -> Any:
     except Exception as error:  # the user's function may raise anything
         raise ModelError(
             f"The function output= fails ({error!r}).",
-            f"Expected a function of the model's output: {_described(output)}.",
+            f"Expected a function of the model's output: {described(output)}.",
             "Correct the function.",
         ) from error
 
@@ -269,7 +270,7 @@ def _call(function: Callable[[Any], Any], output: Any) -> Any:
 def _unusable(value: str, result: Any) -> ModelError:
     return ModelError(
         f"{value}.",
-        f"Expected one row of values per image. The output is {_described(result)}.",
+        f"Expected one row of values per image. The output is {described(result)}.",
         "Choose another tensor by " + DECLARE,
     )
 
@@ -278,7 +279,8 @@ def _received(leaf: Any) -> str:
     return f"a tensor {list(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
 
 
-def _described(result: Any) -> str:
+def described(result: Any) -> str:
+    """Return the tensors of an output with their shapes, in words."""
     tensors = tensors_of(result).items()
     listed = ", ".join(f"{path or 'a tensor'} {list(leaf.shape)}" for path, leaf in tensors)
     return listed or type(result).__name__

@@ -23,6 +23,7 @@ from semlens.figures import (
     Values,
 )
 from semlens.lens import lens
+from semlens.lenses.arguments import AnyClass
 from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.contrast.image_groups import (
@@ -199,7 +200,7 @@ def contrast(
     ] = None,
     column: Annotated[str | None, setting("Column of the metadata.", local=True)] = None,
     target: Annotated[
-        int | str | None, setting("Class whose relevance is shown [the one that shifts most].")
+        AnyClass, setting("Class whose relevance is shown [the one that shifts most].")
     ] = None,
     layers: Layers = None,
     concepts: LabelSource = NAMES,
@@ -228,7 +229,7 @@ def contrast(
     RelevanceError
         If there is no such class.
     """
-    number = None if target is None else find_class(database, target)
+    number = target
     names = database.layer_names(layers)
     if errors is not None:
         first, second = error_groups(database, errors, samples, batch_size)
