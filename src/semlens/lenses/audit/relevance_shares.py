@@ -60,10 +60,10 @@ def share_table(
 ) -> pd.DataFrame:
     """Return the share of each verdict in each layer, by number and by relevance.
 
-    Ranges are the middle 95 % of the bootstrap draws, and the same reflected about the share: a draw
-    resamples a sample, so that the draws lean to one side as the share itself may. They hold the
-    share that unlimited examples would give in 85 to 97 % of simulated cases, most where examples
-    agree: a range, not a confidence interval. NaN without draws.
+    Ranges are the middle 95 % of the bootstrap draws, and the same reflected about the share: the
+    draws lean to one side, since they resample what is a sample, as the share itself may. They hold
+    the share that unlimited examples would give in 85 to 97 % of simulated cases, most where
+    examples agree: ranges, not confidence intervals. NaN without draws.
     """
     records: list[dict[str, object]] = []
     for code, name in enumerate(VERDICTS):

@@ -23,8 +23,8 @@ class Separation:
     """Probability that an image of the first group has the larger value; ties count half."""
     low: Float64[np.ndarray, " c"]
     high: Float64[np.ndarray, " c"]
-    """95 % interval of each AUROC by itself (Newcombe 2006, method 5). The variance is multiplied by
-    what pairs, or images that belong together, do to it (Obuchowski 1997)."""
+    """95 % interval of each AUROC by itself (Newcombe 2006, method 5), with the variance that pairs
+    and bursts of images give it (Obuchowski 1997)."""
     p_value: Float64[np.ndarray, " c"]
     """Family-wise over all columns (Westfall and Young 1993)."""
 

@@ -73,10 +73,11 @@ def swap(
     A part of images of the class is moved to images of other classes: their borders are pasted;
     the 5 % of the pixels that are most relevant for the class are pasted at the same place; or the
     mean and the spread of each colour channel are transferred (Reinhard et al. 2001). The gain is
-    the mean rise of the class's logit over that with the part of a third class. It is tested
-    against the gains of the other classes, with the heavy tail of a Student's t of 4 degrees of
-    freedom. No embedder and no words are needed, so that artefacts are found which an embedder
-    does not see. Without a target, at most ``reference`` classes are tested.
+    the mean rise of the class's logit over that with the part of a third class. It is tested, over
+    images, whether it is more than twice the gain of the other classes, plus a quarter of a
+    standard deviation of the class's logit on images of other classes. No embedder and no words are
+    needed, so that artefacts are found which an embedder does not see. Without a target, at most
+    ``reference`` classes are tested.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def swap(
     made: list[Swap] = []
     for one in parts:
         plan = plan_swap(database, target, count or WORDS[one].count, reference, seed)
-        made.append(_swap(database, plan, one, size, rules, batch_size))
+        made.append(move_part(database, plan, one, size, rules, batch_size))
     result = _joined(made)
     counts = all(count in (None, WORDS[one].count) for one in parts)
     if counts and size is None and rules is None and (reference, seed) == (REFERENCE, SEED):
@@ -102,15 +103,15 @@ def swap(
     return result
 
 
-def _swap(
+def move_part(
     database: Database,
     plan: SwapPlan,
     part: Part,
-    size: float | None,
-    rules: RulesLike,
-    batch_size: int,
+    size: float | None = None,
+    rules: RulesLike = None,
+    batch_size: int = 32,
 ) -> Swap:
-    """Move one part."""
+    """Move one part, as :func:`swap` does."""
     sizes = WORDS[part].sizes if size is None else (size,)
     transfers, maps = _transfers(database, plan, part, sizes, rules, batch_size)
     frame, components = measure_swaps(database, plan, part, sizes, transfers, batch_size)
@@ -139,11 +140,13 @@ def _transfers(
     if part != "region":
         if part == "border":
             height, width = database.model.example.shape[-2:]
-            count = len(plan.pairs[0].receivers)
-            regions = {s: border_region(height, width, s).expand(count, -1, -1) for s in sizes}
-            of_size = {size: paste(region) for size, region in regions.items()}
-        else:
-            of_size = {size: recolour(size) for size in sizes}
+            borders = {size: border_region(height, width, size) for size in sizes}
+            return {
+                (pairs.target, size): paste(border.expand(len(pairs.receivers), -1, -1))
+                for pairs in plan.pairs
+                for size, border in borders.items()
+            }, {}
+        of_size = {size: recolour(size) for size in sizes}
         return {(pairs.target, size): of_size[size] for pairs in plan.pairs for size in sizes}, {}
     (area,) = sizes
     transfers, maps = {}, {}
