@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from conftest import write_pictures
 from PIL import Image
 from typer.testing import CliRunner
 
 from semlens.cli.app import app
+from semlens.cli.output import report_errors
+from semlens.errors import StoreError
 
 MODEL = """
 import torch
@@ -227,6 +230,24 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(built, tmp_path):
     assert "Traceback" not in ended.stderr
     out, _ = semlens(*command[3:], cwd=folder)
     assert json.loads(out)["samples"] == 120
+
+
+def test_an_error_that_a_library_makes_of_ctrl_c_is_an_interruption(capsys):
+    def reads():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:  # as safetensors does while torch makes a tensor
+            raise StoreError("'a' cannot be read.", "Expected a file.", "Restore it.") from None
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            report_errors(reads)()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.exit_code == 130
+    assert "run the same command again" in capsys.readouterr().err
 
 
 def test_importing_semlens_is_quick_and_loads_no_torch():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from web_browser import copy_of, expect
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -82,6 +84,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         assert ended.returncode == code, ended.stdout + ended.stderr
         return ended.stdout + (ended.stderr if code else "")
 
+    def started(*words: object) -> subprocess.Popen[str]:
+        command = [program, *map(str, words)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    run.started = started
     return run
 
 
@@ -128,3 +135,29 @@ def test_python_http_and_agents_have_it(python, demo):
         said["tool"]["schema"]["properties"]
     )
     assert said["tool"]["text"].startswith("Measure how long or wide")
+
+
+def test_a_report_has_its_section(python, demo, tmp_path):
+    (tmp_path / "signs.toml").write_text('valid = ["a leaf"]\nspurious = ["a text"]\n')
+    words = ["--target", "vegetable", "--concepts", tmp_path / "signs.toml", "--run", "crop_shapes"]
+    page = tmp_path / "vegetable.html"
+    python("-m", "semlens.cli", "report", demo, *words, "--save", page)
+    html = page.read_text()
+    assert "Shapes of the crops" in html
+    assert re.search(r"Of \d+ components", html)
+
+
+@pytest.mark.browser
+def test_its_page_asks_and_shows_the_answer(python, demo, page_at, tmp_path):
+    database = copy_of(demo, tmp_path)
+    words = ["-m", "semlens.cli", "serve", database, "--port", "0", "--no-browser", "--json"]
+    with python.started(*words) as server:
+        try:
+            page = page_at(json.loads(server.stdout.readline())["url"] + "#/lens/crop_shapes")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Crop shapes")
+            page.get_by_role("button", name="Ask").click()
+            expect(page.get_by_text(re.compile(r"Of \d+ components"))).to_be_visible()
+            assert page.locator("figure img").count() > 0
+            page.goto("about:blank")  # which asks a server that stops nothing
+        finally:
+            server.terminate()

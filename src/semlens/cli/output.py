@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,6 +21,8 @@ from semlens.errors import SemlensError, StoreError, shortened
 from semlens.lenses.result import plain
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -85,7 +88,7 @@ def report_errors(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with _notices(), _only_answers():
+            with _interruptions(), _notices(), _only_answers():
                 return command(*args, **kwargs)
         except SemlensError as error:
             _print_error(error)
@@ -106,6 +109,38 @@ def report_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(130) from None
 
     return run
+
+
+@contextmanager
+def _interruptions() -> Iterator[None]:
+    """Raise KeyboardInterrupt after a Ctrl-C, also where a library made another error of it.
+
+    Python raises KeyboardInterrupt in whatever is running, and some extensions answer any exception
+    in their callbacks with an error of their own, such as "could not determine the shape".
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # somebody else's, or ignored as in the background of a shell
+        return
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    try:
+        signal.signal(signal.SIGINT, press)
+    except ValueError:  # outside of the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        if pressed:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _print_error(error: SemlensError) -> None:

@@ -645,7 +645,6 @@ export interface components {
                 [key: string]: unknown;
             };
             suffixes: string[];
-            page: string | null;
         };
         /** @description All lenses that a page can ask, by group and title. */
         LensList: {

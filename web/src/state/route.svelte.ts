@@ -31,6 +31,20 @@ export const TITLES: Record<Page, string> = {
   lens: "Lenses",
   unexpected: "Unexpected",
 };
+/** The lenses that a page made by hand shows. */
+export const PAGE_OF_LENS: Partial<Record<string, Page>> = {
+  search: "search",
+  concept_map: "map",
+  scores: "components",
+  card: "components",
+  class_relevance: "classes",
+  attribution_graph: "classes",
+  explain: "explain",
+  audit: "audit",
+  audit_all: "audit",
+  compare: "compare",
+  unexpected: "unexpected",
+};
 /** Pages in the navigation: an export has no server that could run the model or answer. */
 export const SHOWN_PAGES = PAGES.filter((page) => !["explain", "lens"].includes(page) || !isStaticExport());
 

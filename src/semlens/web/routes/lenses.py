@@ -37,19 +37,6 @@ router = APIRouter(tags=["lenses"])
 
 MAX_ROWS = 500
 """Rows of a table in a response; a file has all of them."""
-PAGES = {
-    "search": "search",
-    "concept_map": "map",
-    "scores": "components",
-    "card": "components",
-    "class_relevance": "classes",
-    "attribution_graph": "classes",
-    "explain": "explain",
-    "audit": "audit",
-    "audit_all": "audit",
-    "compare": "compare",
-}
-"""Pages made by hand, by the lens that they show."""
 
 Settings = Annotated[dict[str, Any], Body(default_factory=dict)]
 Others = Annotated[list[int] | None, Query(alias="with", max_length=100)]
@@ -74,8 +61,6 @@ class LensInfo(BaseModel):
     """JSON schema. ``kind`` of a property is what of the model it names: class, layer, ..."""
     suffixes: list[str]
     """Of files that its result can be saved as."""
-    page: str | None
-    """The page made by hand that shows it, if there is one."""
 
 
 class LensList(BaseModel):
@@ -351,7 +336,6 @@ def _info(name: str, question: Callable[..., Any]) -> LensInfo:
         several=takes_several(question),
         settings=remote_request(question).model_json_schema(),
         suffixes=suffixes_of(result_of(question)),
-        page=PAGES.get(name),
     )
 
 
