@@ -163,7 +163,7 @@ def test_the_number_of_classes_is_bounded(worlds):
 
 def test_a_class_at_the_margin_is_compared_with_the_others_by_welch():
     random = np.random.default_rng(0)
-    own, other = random.normal(2, 1, 9), random.normal(0.7, 3, 14)
+    own, other = random.normal(9, 1, 9), random.normal(3, 3, 14)
     value, p_value = excess_over_others([own, other], 1.5, 0.3)
     assert value[0] == pytest.approx(own.mean() - other.mean())
     welch = stats.ttest_ind(own - 0.3, 1.5 * other, equal_var=False, alternative="greater")

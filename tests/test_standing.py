@@ -59,8 +59,7 @@ def test_one_sentence_where_a_class_is_suspicious_alone_and_not_among_all():
     alone, among = class_verdict(row(0.01152), [], 0.05), class_verdict(row(0.01152), others, 0.05)
     assert (alone.kind, among.kind) == ("alarm", "suspicion")
     assert alone.sentence() == (
-        "'piano' relies on 'sticker' more than the other classes do, and more than chance explains "
-        "(p = 0.012, tested alone)."
+        "'piano' relies on 'sticker' more than the other classes do (p = 0.012, tested alone)."
     )
     assert among.q_value == pytest.approx(0.01152 * 12)
     assert among.sentence(CURLY).replace("\u00a0", " ") == (
@@ -80,11 +79,31 @@ def test_one_sentence_where_a_class_is_suspicious_alone_and_not_among_all():
 
 def test_without_other_classes_the_test_is_against_random_words():
     found = class_verdict(row(0.002, suspect=None), [], 0.05)
-    assert "more than on random ones, and more than chance explains" in found.sentence()
+    assert "relies on its spurious concepts more than on random ones (p = " in found.sentence()
     assert "does not clearly rely" in class_verdict(row(0.4, suspect=None), [], 0.05).sentence()
     unmatched = class_verdict(row(0.4, concept=None), [0.5], 0.05)
     assert unmatched.shares() == "No relevant component matches a spurious concept."
     assert "relies on no spurious concept clearly more" in unmatched.sentence()
+
+
+@pytest.mark.parametrize(
+    ("p", "shown", "kind", "said"),
+    [
+        (
+            0.001, "the borders of its images, pasted onto other images, raise", "alarm",
+            "the other classes do, and the borders of its images, pasted onto other images, raise "
+            "its logit (p = 0.0010, tested alone).",
+        ),
+        (0.4, "the borders", "suspicion", "but parts of its images do not show it (p = 0.400"),
+        (0.001, None, "suspicion", "may rely on 'sticker' more than the other classes do; that"),
+    ],
+)  # fmt: skip
+def test_what_a_contrast_proposes_is_decided_on_images(p, shown, kind, said):
+    """With a p-value that is the larger one of the contrast and the images."""
+    found = class_verdict({**row(p), "proposed": True, "shown": shown}, [], 0.05)
+    assert found.kind == kind
+    assert said in found.sentence()
+    assert found.headline().startswith("relies on" if kind == "alarm" else "may rely on")
 
 
 @pytest.mark.parametrize(

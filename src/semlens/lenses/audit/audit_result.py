@@ -203,7 +203,7 @@ class Audit(Result):
 
     @property
     def alarm(self) -> bool:
-        """Whether the class relies on spurious concepts, beyond chance over all classes tested."""
+        """Whether the class relies on spurious concepts, corrected for all classes tested."""
         return self.standing.kind == "alarm"
 
     def of(self, *verdicts: str) -> list[Component]:

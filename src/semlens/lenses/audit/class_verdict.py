@@ -19,7 +19,7 @@ from scipy.stats import false_discovery_control
 from semlens.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
 
 Kind = Literal["alarm", "suspicion", "no alarm", "no verdict"]
-"""Beyond chance over all classes tested; only on its own; not beyond chance; not tested."""
+"""Shown over all classes tested; only on its own, or not on images; not shown; not tested."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Strongest evidence first."""
 FLAGGED: tuple[Kind, ...] = ("alarm", "suspicion")
@@ -159,7 +159,8 @@ class ClassVerdict:
     def sentence(self, quotes: str = STRAIGHT) -> str:
         """Return what was tested and what was found, with the p-value and the q-value."""
         text = self._of_concepts(quotes)
-        if self.found is not None:
+        said = self.found is not None and (self.shown or "").startswith(self.found.parts)
+        if self.found is not None and not (said and self.by_concepts == "alarm"):
             finding = self._of_experiment(self.found, quotes)
             if self.by_concepts == "no verdict":
                 text = f"No spurious concept is listed, but {finding}"
