@@ -87,26 +87,6 @@ def test_without_other_classes_the_test_is_against_random_words():
 
 
 @pytest.mark.parametrize(
-    ("p", "shown", "kind", "said"),
-    [
-        (
-            0.001, "the borders of its images, pasted onto other images, raise", "alarm",
-            "the other classes do, and the borders of its images, pasted onto other images, raise "
-            "its logit (p = 0.0010, tested alone).",
-        ),
-        (0.4, "the borders", "suspicion", "but parts of its images do not show it (p = 0.400"),
-        (0.001, None, "suspicion", "may rely on 'sticker' more than the other classes do; that"),
-    ],
-)  # fmt: skip
-def test_what_a_contrast_proposes_is_decided_on_images(p, shown, kind, said):
-    """With a p-value that is the larger one of the contrast and the images."""
-    found = class_verdict({**row(p), "proposed": True, "shown": shown}, [], 0.05)
-    assert found.kind == kind
-    assert said in found.sentence()
-    assert found.headline().startswith("relies on" if kind == "alarm" else "may rely on")
-
-
-@pytest.mark.parametrize(
     ("p", "kind", "said"),
     [
         (0.4, "suspicion", "No concept raises the alarm (p = 0.400 alone; q = 0.500 over"),

@@ -15,11 +15,9 @@ from scipy.stats import binom, false_discovery_control
 
 from benchmarks.cases.calibration.rates import LEVEL, rate
 from semlens.lenses.audit.class_contrast import compare_classes
-from semlens.lenses.audit.image_test import OF_OTHERS, OTHERS, TESTS
 from semlens.lenses.statistics.excess import excess_over_others
 from semlens.lenses.statistics.separation import near_duplicates, separate
 from semlens.lenses.swap.effect import FACTOR, MARGIN
-from semlens.lenses.swap.parts import WORDS
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -53,8 +51,8 @@ CONTRAST = 8
 class Alarm:
     """How often any class raises the alarm, without an artefact and the artefact's class with one.
 
-    ``rate`` and ``power`` hold whether it was so, draw by draw; what is only a proposal is not held
-    to the level.
+    ``rate`` and ``power`` hold whether it was so, draw by draw. What semlens does not do is there for
+    comparison.
     """
 
     question: str
@@ -62,7 +60,7 @@ class Alarm:
     classes: int
     rate: np.ndarray
     power: np.ndarray
-    decides: bool = True
+    used: bool = True
 
     def record(self, cells: int) -> dict[str, Any]:
         """Return the rates as plain values; ``above`` is judged with one limit over all cells."""
@@ -72,7 +70,7 @@ class Alarm:
         return {
             "question": self.question, "family": self.family, "classes": self.classes,
             "rate": share, "rate_low": low, "rate_high": high, "power": float(self.power.mean()),
-            "draws": draws, "decides": self.decides, "above": bool(self.rate.sum() > limit),
+            "draws": draws, "used": self.used, "above": bool(self.rate.sum() > limit),
         }  # fmt: skip
 
 
@@ -93,41 +91,18 @@ def swap_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
 
 
 def audit_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
-    """Yield contrasts by themselves, which propose, and audits of all classes, which decide.
-
-    Contrasts of classes are of the family, and so are the images of each class that is proposed.
-    """
+    """Yield audits of all classes, whose contrasts with every concept are of the family."""
     for classes in CLASSES[1:]:
         for family, values in FAMILY.items():
-            proposed, decided = np.zeros((2, draws), bool), np.zeros((2, draws), bool)
+            found = np.zeros((2, draws), bool)
             for beyond in (0, 1):
                 for draw in range(draws):
                     contrasts = values(rng, (classes, LIST))
                     contrasts[0, 0] += CONTRAST * beyond
-                    p = np.array(
-                        [compare_classes(contrasts, c).p_value.min() for c in range(classes)]
-                    )
-                    final = p.copy()
-                    for c in np.flatnonzero(p <= LEVEL):
-                        extra = BEYOND if beyond and c == 0 else 0.0
-                        final[c] = max(p[c], _on_images(rng, values, extra))
-                    for result, one in ((proposed, p), (decided, final)):
-                        q = false_discovery_control(one)
-                        result[beyond, draw] = (q[0] if beyond else q.min()) <= LEVEL
-            yield Alarm("audit: contrast proposes", family, classes, *proposed, decides=False)
-            yield Alarm("audit: images decide", family, classes, *decided)
-
-
-def _on_images(rng: np.random.Generator, values: Draw, beyond: float) -> float:
-    """Return the p-value of the test on images of a class at the margin, or beyond it."""
-    smallest = 1.0
-    for test in range(TESTS):
-        own = USUAL + values(rng, (2, WORDS["region" if test == 0 else "border"].count))[0]
-        others = USUAL + values(rng, (OTHERS + 1, OF_OTHERS))[1:]
-        own = own + FACTOR * USUAL + MARGIN - USUAL + (beyond if test == 0 else 0.0)
-        found = excess_over_others([own, *others], FACTOR, MARGIN).p_value[0]
-        smallest = min(smallest, TESTS * float(found))
-    return min(smallest, 1.0)
+                    compared = (compare_classes(contrasts, c).p_value for c in range(classes))
+                    q = false_discovery_control([one.min() for one in compared])
+                    found[beyond, draw] = (q[0] if beyond else q.min()) <= LEVEL
+            yield Alarm("audit", family, classes, *found)
 
 
 BURSTS, FRAMES = 8, 5
@@ -151,4 +126,4 @@ def contrast_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
                         draw, bursts,
                     ).p_value  # fmt: skip
                     found[beyond, draw] = (p[0] if beyond else p.min()) < LEVEL
-            yield Alarm(question, family, 2, *found, decides=found_first)
+            yield Alarm(question, family, 2, *found, used=found_first)

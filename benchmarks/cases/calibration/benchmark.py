@@ -21,8 +21,8 @@ of distributions and number of classes:
 ``rate``, ``power``
     Share of the draws in which any class raises the alarm without an artefact, where one class lies
     at the margin; and in which the class with an artefact does.
-``decides``
-    Whether that is the alarm; otherwise it only proposes one.
+``used``
+    Whether semlens does that; otherwise it is there for comparison.
 ``above``
     Whether the rate is above .05 by one limit over all records (Bonferroni).
 

@@ -14,7 +14,6 @@ from semlens.lenses.audit.audit_records import LEVEL, AuditSettings, Level, Seed
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.class_contrast import ConceptContrasts, concept_contrasts
 from semlens.lenses.audit.concept_alignment import ConceptAlignment, align_concepts, split_sides
-from semlens.lenses.audit.image_test import image_test
 from semlens.lenses.audit.random_concepts import (
     Theta,
     compare_with_random,
@@ -86,9 +85,8 @@ def audit(
     level
         A component is aligned with a side if its best alignment exceeds what the best of as
         many random concepts reaches with this probability. It is also the significance level of
-        the alarm: the class relies on a spurious concept more than the other classes do, and parts
-        of its images show it on other images (in a database with fewer than six classes: more than
-        on random concepts).
+        the alarm: the class relies on a spurious concept more than the other classes do (in a
+        database with fewer than six classes: more than on random concepts).
     threshold
         A fixed alignment threshold instead (the paper uses 0): for both sides, or
         ``(valid, spurious)``, where None calibrates that side.
@@ -148,7 +146,6 @@ def audit_class(
         if "spurious" in sides
         else None
     )
-    proposed = contrasts is not None and float(contrasts.p_value.min()) <= level
     return Audit(
         target=target,
         name=class_name(database, target),
@@ -166,7 +163,6 @@ def audit_class(
             "seed": seed,
         },
         database=database,
-        images=image_test(database, target) if proposed else None,
     )
 
 

@@ -1,10 +1,9 @@
 """The verdict on a class, its standing: alarm, suspicion or no alarm, in the same words everywhere.
 
-A contrast with the other classes proposes a concept, and a test on images decides. The p-value says
-how likely the evidence is by chance if this class alone was tested. Of many classes, some are far
-out by chance. The p-values of all classes that were tested together are therefore corrected
-(Benjamini and Hochberg); that is the q-value, and it decides. What could not be tested on images is
-a suspicion at most. An experiment without words can make a class suspicious that no concept does.
+The p-value says how likely the evidence is by chance if this class alone was tested. Of many
+classes, some are far out by chance. The p-values of all classes that were tested together are
+therefore corrected (Benjamini and Hochberg); that is the q-value, and it decides. An experiment
+without words can make a class suspicious that no concept does.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from scipy.stats import false_discovery_control
 from semlens.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
 
 Kind = Literal["alarm", "suspicion", "no alarm", "no verdict"]
-"""Shown over all classes tested; only on its own, or not on images; not shown; not tested."""
+"""By q over all classes tested; by p on its own only; by neither; not tested."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Strongest evidence first."""
 FLAGGED: tuple[Kind, ...] = ("alarm", "suspicion")
@@ -87,13 +86,6 @@ class ClassVerdict:
         The spurious concept with the largest such share; None and NaN if no component matches one.
     found
         The experiment without words with the strongest finding; None if none finds anything.
-    proposed
-        Whether the contrast of a concept proposes the class.
-    shown
-        What the test on images that decides did: "the borders of its images, pasted onto other
-        images, raise"; None if there was none, or it could not be run.
-    level
-        Significance level.
     """
 
     name: str
@@ -106,9 +98,6 @@ class ClassVerdict:
     concept: str | None
     concept_share: float
     found: Experiment | None = None
-    proposed: bool = False
-    shown: str | None = None
-    level: float = 0.05
 
     @property
     def kind(self) -> Kind:
@@ -159,8 +148,7 @@ class ClassVerdict:
     def sentence(self, quotes: str = STRAIGHT) -> str:
         """Return what was tested and what was found, with the p-value and the q-value."""
         text = self._of_concepts(quotes)
-        said = self.found is not None and (self.shown or "").startswith(self.found.parts)
-        if self.found is not None and not (said and self.by_concepts == "alarm"):
+        if self.found is not None:
             finding = self._of_experiment(self.found, quotes)
             if self.by_concepts == "no verdict":
                 text = f"No spurious concept is listed, but {finding}"
@@ -201,11 +189,6 @@ class ClassVerdict:
             what, others = quoted(self.suspect, quotes), "the other classes do"
         if self.by_concepts == "alarm":
             text = f"relies on {what} more than {others}"
-            text += "" if self.shown is None else f", and {self.shown} its logit"
-        elif self.by_concepts == "suspicion" and self.proposed and self.shown is None:
-            text = f"may rely on {what} more than {others}; that could not be tested on images"
-        elif self.by_concepts == "suspicion" and self.p_value > self.level:
-            text = f"may rely on {what} more than {others}, but parts of its images do not show it"
         elif self.by_concepts == "suspicion":
             text = (
                 f"relies on {what} more than {others}, but with {self.tested} classes tested this "
@@ -242,13 +225,10 @@ def class_verdict(
     p = float(row["p_value"])
     family = [value for value in others if not math.isnan(value)]
     kind: Kind = "no verdict"
-    proposed, shown = bool(row.get("proposed")), _text(row.get("shown"))
     q = float("nan")
     if not math.isnan(p):
         q = float(false_discovery_control([p, *family])[0])
-        flagged = p <= level or proposed
-        untested = proposed and shown is None
-        kind = "alarm" if q <= level and not untested else "suspicion" if flagged else "no alarm"
+        kind = "alarm" if q <= level else "suspicion" if p <= level else "no alarm"
     found = [one for one in experiments if one.p_value <= level]
     return ClassVerdict(
         name=row["class"],
@@ -261,9 +241,6 @@ def class_verdict(
         concept=_text(row["concept"]),
         concept_share=float(row["concept_share"]),
         found=min(found, key=lambda one: one.p_value, default=None),
-        proposed=proposed,
-        shown=shown,
-        level=level,
     )
 
 

@@ -68,14 +68,11 @@ def plan_swap(
     count: int,
     reference: int,
     seed: int,
-    of_others: int | None = None,
 ) -> SwapPlan:
     """Choose the classes and draw their images.
 
     Parameters
     ----------
-    of_others
-        Images for each class that is only compared with, if not ``count``.
     target
         The classes to test; None for all, or a random ``reference`` of them if there are more.
 
@@ -107,11 +104,7 @@ def plan_swap(
             )
         others = random.permutation(np.setdiff1d(classes, tested))[:reference]
         measured = np.union1d(tested, others)
-    counts = np.where(np.isin(measured, tested), count, of_others or count)
-    pairs = [
-        draw_pairs(logit, one, size, seed)
-        for one, size in zip(measured.tolist(), counts.tolist(), strict=True)
-    ]
+    pairs = [draw_pairs(logit, one, count, seed) for one in measured.tolist()]
     return SwapPlan(tested.tolist(), pairs, len(classes))
 
 

@@ -74,8 +74,8 @@ def swap(
     the 5 % of the pixels that are most relevant for the class are pasted at the same place; or the
     mean and the spread of each colour channel are transferred (Reinhard et al. 2001). The gain is
     the mean rise of the class's logit over that with the part of a third class. It is tested, over
-    images, whether it is more than twice the gain of the other classes, plus a quarter of a
-    standard deviation of the class's logit on images of other classes. No embedder and no words are
+    images, whether it is more than one and a half times the gain of the other classes, plus a third
+    of a standard deviation of a logit on images of other classes. No embedder and no words are
     needed, so that artefacts are found which an embedder does not see. Without a target, at most
     ``reference`` classes are tested.
 
@@ -95,7 +95,7 @@ def swap(
     made: list[Swap] = []
     for one in parts:
         plan = plan_swap(database, target, count or WORDS[one].count, reference, seed)
-        made.append(move_part(database, plan, one, size, rules, batch_size))
+        made.append(_swap(database, plan, one, size, rules, batch_size))
     result = _joined(made)
     counts = all(count in (None, WORDS[one].count) for one in parts)
     if counts and size is None and rules is None and (reference, seed) == (REFERENCE, SEED):
@@ -103,15 +103,15 @@ def swap(
     return result
 
 
-def move_part(
+def _swap(
     database: Database,
     plan: SwapPlan,
     part: Part,
-    size: float | None = None,
-    rules: RulesLike = None,
-    batch_size: int = 32,
+    size: float | None,
+    rules: RulesLike,
+    batch_size: int,
 ) -> Swap:
-    """Move one part, as :func:`swap` does."""
+    """Move one part."""
     sizes = WORDS[part].sizes if size is None else (size,)
     transfers, maps = _transfers(database, plan, part, sizes, rules, batch_size)
     frame, components = measure_swaps(database, plan, part, sizes, transfers, batch_size)

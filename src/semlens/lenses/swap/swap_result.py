@@ -41,8 +41,8 @@ class Swap(Result):
     frame
         The tested classes, smallest p-value first: ``class``, ``logit``, ``part``, ``size``,
         ``gain`` (mean over the pairs, in units of the logit), ``excess`` (over the mean gain of the
-        other classes, in standard deviations of the class's logit on images of other classes),
-        ``p_value`` (of a gain of no more than twice theirs and a quarter of a deviation),
+        other classes, in standard deviations of a logit on images of other classes),
+        ``p_value`` (of a gain of one and a half times theirs and a third of a deviation),
         ``adjusted`` (Bonferroni over all rows) and ``detected``. With regions also ``overlap``: the
         share of a region that lies in the region of another image of the class, minus the same for
         images of other classes.
