@@ -51,7 +51,7 @@ CONTRAST = 8
 class Alarm:
     """How often any class raises the alarm, without an artefact and the artefact's class with one.
 
-    ``rate`` and ``power`` hold whether it was so, draw by draw. What semlens does not do is there for
+    ``rate`` and ``power`` hold whether it was so, draw by draw. What is not ``used`` is there for
     comparison.
     """
 
