@@ -17,7 +17,7 @@ CHUNK = 2048
 """Columns that are ranked at once: bounds the memory."""
 ALIKE = 0.95
 """Least correlation of near-duplicates."""
-LEAST_COLUMNS = 8
+LEAST_COLUMNS = 6
 """Columns that must vary independently to tell near-duplicates."""
 MOST_COMPARED = 5000
 """Images that are compared with one another, at most."""
