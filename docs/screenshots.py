@@ -67,7 +67,7 @@ def demo_views(audit: int) -> list[View]:
         View("components", f"#/m/demo/components?class={VEGETABLE}&sort=relevance_mean&order=down"),
         View("classes", f"#/m/demo/classes?class={VEGETABLE}"),
         View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph"),
-        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Without the",)),
+        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Leave out the",)),
         View("audit-all", "#/m/demo/audit"),
         View("hero", f"#/m/demo/audit?audit={audit}", height=2400, part=".hero"),
         View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part="main"),

@@ -200,7 +200,7 @@ def test_the_finding_says_what_the_numbers_say(real):
     harms = made(real, 60, 4, RIGHT, wrong(20))
     assert harms.costs
     assert harms.cost == (
-        "The removal harms: accuracy on unmarked images falls from 100.0 % to 83.3 % (20 of 120 "
+        "Price: 16.7 points of accuracy on unmarked images, 100.0 % to 83.3 % (20 of 120 "
         "predictions change)."
     )
     little_harm = made(real, 60, 4, RIGHT, wrong(1))
