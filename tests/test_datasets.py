@@ -111,7 +111,7 @@ def test_tensors_and_other_items_are_refused():
         ([torch.zeros(3, 8, 8)], "Item 0 is a Tensor of torch.float32 and shape [3, 8, 8]"),
         ([(torch.zeros(3, 8, 8), 1)], "Item 0 is a Tensor"),
         ([np.zeros((8, 8, 3), np.float32)], "ndarray of float32"),
-        ([np.zeros((3, 8, 8), np.uint8)], "shape [3, 8, 8]"),
+        ([np.zeros((5, 8, 8), np.uint8)], "shape [5, 8, 8]"),
         (FakeData(2, (3, 8, 8), transform=lambda x: torch.zeros(3)), "Item 0 is a Tensor"),
     ):
         with pytest.raises(DataError) as caught:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_says
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
@@ -113,6 +113,110 @@ def test_what_saelens_does_and_semlens_does_not_is_refused(tmp_path):
     with pytest.raises(RecipeError) as error:
         load_dictionary(tmp_path / "gated")
     assert_says(error.value, "'gated'", "standard, topk, jumprelu")
+
+
+HOSTILE_SETTINGS: dict[str, str] = {
+    "[]": "valid dictionary", "null": "valid dictionary", "3": "valid dictionary",
+    '"x"': "valid dictionary", "{": "Expecting", '{"k": "many"}': "k: ", '{"k": 0}': "k: ",
+    '{"k": 1e400}': "not finite", '{"k": Infinity}': "not finite", '{"k": -1}': "k: ",
+    '{"k": 1.5}': "k: ", '{"k": [1]}': "k: ", '{"k": 31}': "31 of 30 latents",
+    '{"k": null}': "how many latents", '{"activation_fn_kwargs": [1]}': "activation_fn_kwargs",
+    '{"activation_fn_kwargs": {"k": {}}}': "kwargs.k", '{"hook_name": 3}': "hook_name",
+    '{"hook_name": "\\ud800"}': "no Unicode", '{"metadata": [1]}': "metadata",
+    '{"architecture": ["topk"]}': "architecture", '{"normalize_activations": {}}': "normalize",
+    '{"apply_b_dec_to_input": []}': "apply_b_dec", '{"k": 5, "k": 6}': "'k' is there twice",
+    '{"architecture": "jumprelu"}': "has no threshold", "[" * 100_000: "levels",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), HOSTILE_SETTINGS.items(), ids=range(len(HOSTILE_SETTINGS))
+)
+def test_settings_of_saelens_are_checked(tmp_path, text, part):
+    write_saelens(tmp_path / "sae", "topk")
+    usual = '{"architecture": "topk", '
+    if text.startswith('{"') and "architecture" not in text:
+        text = usual + text[1:]
+    (tmp_path / "sae" / "cfg.json").write_text(text)
+    with pytest.raises(RecipeError) as error:
+        load_dictionary(tmp_path / "sae")
+    assert_says(error.value, part)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("W_enc", random(LATENTS, CHANNELS, seed=1), "cannot be read"),
+        ("W_enc", random(CHANNELS, seed=1), ""),
+        ("W_dec", random(LATENTS, seed=1), ""),
+        ("W_dec", random(LATENTS, CHANNELS, seed=1) * float("nan"), "decoder holds NaN"),
+        ("b_enc", torch.full((LATENTS,), float("inf")), "bias holds NaN or infinite"),
+        ("b_enc", random(3, seed=1), ""),
+        ("b_dec", random(3, seed=1), ""),
+        ("b_dec", random(0, seed=1), ""),
+        ("threshold", random(3, seed=1), "do not fit"),
+    ],
+    ids=range(9),
+)
+def test_weights_of_saelens_are_checked(tmp_path, name, value, part):
+    write_saelens(tmp_path / "sae", "jumprelu")
+    weights = load_file(tmp_path / "sae" / "sae_weights.safetensors")
+    save_file({**weights, name: value}, tmp_path / "sae" / "sae_weights.safetensors")
+    with pytest.raises(RecipeError) as error:
+        load_dictionary(tmp_path / "sae")
+    assert_says(error.value, part)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "part"),
+    [
+        ("SAE", {"dictionary": [[1.0]]}, "decoder is a list"),
+        ("SAE", {"dictionary": random(CHANNELS, seed=1)}, "do not fit"),
+        ("SAE", {"dictionary": random(3, 4, 5, seed=1)}, "do not fit"),
+        ("SAE", {"dictionary": torch.zeros(0, CHANNELS)}, "do not fit"),
+        ("SAE", {"dictionary": torch.full((LATENTS, CHANNELS), torch.nan)}, "decoder holds NaN"),
+        ("SAE", {"dictionary": torch.zeros(LATENTS, CHANNELS, dtype=torch.int64)}, "torch.int64"),
+        ("SAE", {"encoder.final_block.0.weight": [1.0]}, "encoder is a list"),
+        ("SAE", {"encoder.final_block.0.weight": random(3, 4, seed=1)}, "do not fit"),
+        ("SAE", {"encoder.final_block.0.bias": "x"}, "bias is a str"),
+        ("SAE", {"encoder.final_block.0.bias": torch.tensor(0.0)}, "do not fit"),
+        ("TopKSAE", {"top_k": "many"}, "many of 30"),
+        ("TopKSAE", {"top_k": 1e400}, "inf of 30"),
+        ("TopKSAE", {"top_k": -1}, "-1 of 30"),
+        ("TopKSAE", {"top_k": 31}, "31 of 30"),
+        ("TopKSAE", {"top_k": [5]}, "[5] of 30"),
+        ("JumpSAE", {}, "lacks"),
+        ("JumpSAE", {"thresholds": [0.1]}, "threshold is no number"),
+        ("JumpSAE", {"thresholds": random(3, seed=1)}, "do not fit"),
+        ("JumpSAE", {"thresholds": torch.full((LATENTS,), 1e30)}, "threshold holds NaN or inf"),
+        ("BatchTopKSAE", {"running_threshold": "x"}, "threshold is no number"),
+        ("BatchTopKSAE", {"running_threshold": float("nan")}, "threshold holds NaN"),
+        ("BatchTopKSAE", {"running_threshold": X}, "threshold is no number"),
+        ("SAE", {"sae": ["SAE"]}, "is a ['SAE']"),
+    ],
+    ids=range(23),
+)
+def test_state_dicts_of_overcomplete_are_checked(tmp_path, name, more, part):
+    write_overcomplete(tmp_path / "sae.pt", name, **more)
+    with pytest.raises(RecipeError) as error:
+        load_dictionary(tmp_path / "sae.pt")
+    assert_says(error.value, part)
+
+
+def test_a_tensor_that_claims_more_values_than_the_file_has_is_refused(tmp_path):
+    write_overcomplete(tmp_path / "sae.pt", "SAE")
+    state = torch.load(tmp_path / "sae.pt", weights_only=True)
+    state["dictionary"] = torch.zeros(1).expand(10**6, 10**6)
+    torch.save(state, tmp_path / "sae.pt")
+    with pytest.raises(RecipeError, match="1000000000000 values that the file does not have"):
+        load_dictionary(tmp_path / "sae.pt")
+
+
+def test_odd_keys_beside_the_weights_are_no_obstacle(tmp_path):
+    write_overcomplete(tmp_path / "sae.pt", "SAE")
+    state = torch.load(tmp_path / "sae.pt", weights_only=True)
+    torch.save({3: "an odd key", None: 1, **state}, tmp_path / "sae.pt")
+    assert load_dictionary(tmp_path / "sae.pt").directions == LATENTS
 
 
 # -- overcomplete ---------------------------------------------------------------------------

@@ -191,6 +191,12 @@ def test_the_commands_say_what_comes_next(tmp_path, pictures):
     assert code == 0, text
     assert (tmp_path / "db" / "manifest.json").is_file()
     assert not (tmp_path / "db" / "partial").exists()
+    before = (tmp_path / "db" / "manifest.json").read_bytes()
+    code, text = run("merge", path)  # as a scheduler does
+    assert code == 0
+    assert "is complete: there are no parts left to merge" in text
+    assert "components" in text
+    assert (tmp_path / "db" / "manifest.json").read_bytes() == before
     for wrong in ("3/2", "0/2", "x"):
         code, text = run("build", path, *options, "--shard", wrong)
         assert code == 1

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
+import numpy as np
 import pytest
 from conftest import VEGETABLES, LittleNet, WordEmbedder, build_vegetables, to_tensor, when_done
 from fastapi.testclient import TestClient
+from filelock import FileLock
 
 import semlens as sl
-from semlens.errors import EditError, LayerError
+from semlens.errors import BusyError, EditError, LayerError
 from semlens.lenses.audit.audit_records import AuditChanges, Review
 from semlens.lenses.audit.saved_audits import review_as_spurious, reviewed_as_spurious
 from semlens.models.subject import SubjectModel
+from semlens.store import json_documents
 from semlens.types import Component
 from semlens.web.app import create_app
 
@@ -65,22 +71,54 @@ def test_the_latest_review_of_all_audits_counts_and_notes_are_kept(db):
     assert FIRST not in db.audits.get(new.id).reviews
 
 
-def test_an_edit_meanwhile_is_no_obstacle_and_too_many_are_an_error(db, monkeypatch):
+def test_others_meanwhile_are_no_obstacle_and_a_lock_that_stays_is_an_error(db, monkeypatch):
     record = review_as_spurious(db, 0, [FIRST])
-    edit, late = db.audits.edit, [1]
+    ended, edits = threading.Event(), []
 
-    def slow(number, revision, changes):
-        if late[0]:
-            late[0] -= 1
-            raise EditError("It was edited.", "Expected none.", "Repeat.")
-        return edit(number, revision, changes)
+    def rename():
+        theirs = sl.open(db.path, embedder=WordEmbedder()).audits
+        while not ended.is_set():
+            with contextlib.suppress(EditError):
+                revision = theirs.get(record.id).revision
+                edits.append(theirs.edit(record.id, revision, AuditChanges(name=f"{revision}")))
 
-    monkeypatch.setattr(db.audits, "edit", slow)
-    assert review_as_spurious(db, 0, [SECOND]).id == record.id
-    assert reviewed_as_spurious(db, 0) == [FIRST, SECOND]
-    late[0] = 100
-    with pytest.raises(EditError):
-        review_as_spurious(db, 0, ["second:1"])
+    thread = threading.Thread(target=rename)
+    thread.start()
+    marks = [f"second:{index}" for index in range(1, 6)]
+    try:
+        for name in marks:
+            assert review_as_spurious(db, 0, [name]).id == record.id
+    finally:
+        ended.set()
+        thread.join()
+    assert edits and sorted(reviewed_as_spurious(db, 0)) == sorted([FIRST, *marks])
+    monkeypatch.setattr(json_documents, "LOCK_TIMEOUT", 0.1)
+    with FileLock(db.path / "analysis" / "audits" / ".lock"), pytest.raises(BusyError):
+        review_as_spurious(db, 0, ["second:0"])
+
+
+def test_first_marks_at_the_same_time_are_in_one_audit(db):
+    databases = [db, sl.open(db.path, embedder=WordEmbedder())]  # as two servers have it
+    names = list(db.names(np.arange(6)))
+    barrier, failures = threading.Barrier(24), []
+
+    def mark(number):
+        barrier.wait()
+        try:
+            review_as_spurious(databases[number % 2], 0, [names[number % 6]])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=mark, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    (only,) = db.audits.numbers()
+    assert sorted(reviewed_as_spurious(db, 0)) == sorted(names)
+    assert db.audits.get(only).revision == 25
+    assert len(db.audits.get(only).concepts) > 0
 
 
 def test_marks_over_http(db):

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -155,6 +156,28 @@ def picture_of(answer: Any) -> Image.Image:
     assert content.mime_type == f"image/{image.format.lower()}"
     image.load()
     return image
+
+
+@pytest.mark.slow
+def test_every_line_that_is_no_message_is_answered(built: Path) -> None:
+    command = [sys.executable, "-m", "semlens.cli", "mcp", "one.semlens"]
+    asked = '{"jsonrpc": "2.0", "id": %s, "method": "tools/call", "params": {"name": "%s"}}'
+    lines = [
+        asked % (1, r"\ud800"), asked % ('"two"', r"\udfff"), "[" * 100_000, "no JSON",
+        '{"jsonrpc": "2.0", "id": 5}', asked % (r'"\ud800"', "x"), asked % (7, "overview"),
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, cwd=built, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    ) as server:  # fmt: skip
+        output, _ = server.communicate("".join(f"{line}\n" for line in lines), timeout=60)
+    answers = [json.loads(line) for line in output.splitlines()]
+    assert [one["id"] for one in answers] == [1, "two", None, None, 5, None, 7]
+    codes = [one["error"]["code"] for one in answers[:-1]]
+    assert codes == [-32700, -32700, -32700, -32700, -32600, -32700]
+    for one in answers[:-1]:
+        message = one["error"]["message"]
+        assert "cannot be read" in message and "Expected" in message and "Correct it" in message
 
 
 # -- what is offered ----------------------------------------------------------------------------

@@ -134,6 +134,12 @@ class Evil:
         return (print, ("code from a checkpoint ran",))
 
 
+def containing_itself(*names: str) -> dict[str, object]:
+    content: dict[str, object] = {"weight": torch.zeros(3)}
+    content.update({name: content for name in names})
+    return content
+
+
 def test_files_that_are_no_weights(tmp_path, capsys):
     path = tmp_path / "w.pt"
     cases = {
@@ -144,6 +150,12 @@ def test_files_that_are_no_weights(tmp_path, capsys):
         "text": lambda: path.write_text("hello"),
         "list": lambda: torch.save([torch.zeros(3)], path),
         "numbers": lambda: torch.save({"epoch": 3}, path),
+        "itself": lambda: torch.save(containing_itself("state_dict"), path),
+        "itself below": lambda: torch.save(
+            {"model": containing_itself("state_dict", "model")}, path
+        ),
+        "odd keys": lambda: torch.save({3: torch.zeros(3), None: torch.zeros(3)}, path),
+        "odd keys below": lambda: torch.save({"model": {("a", 1): torch.zeros(3)}}, path),
     }
     for name, write in cases.items():
         write()

@@ -249,6 +249,7 @@ INPUTS = {
     "two": ({"inputs": ["images", "mask"]}, "'images' (float[batch 3 32 32]), 'mask'"),
     "bytes": ({"kind": 2}, "'images' (uint8[batch 3 32 32])"),
     "grey": ({"shape": ["n", 1, 32, 32]}, "'images' (float[n 1 32 32])"),
+    "unknown": ({"kind": 999}, "'images' (element type 999[batch 3 32 32])"),
     "flat": ({"shape": ["n", 3072]}, "'images' (float[n 3072])"),
 }
 
@@ -259,6 +260,16 @@ def test_inputs_that_are_no_images_are_refused(case: str, tmp_path: Path) -> Non
     with pytest.raises(ModelError) as raised:
         sl.load_model(graph_file(tmp_path / "x.onnx", relu(), {}, **options))
     assert_says(raised.value, f"takes {found}", "[b 3 h w] or [b h w 3]", "RGB")
+
+
+def test_a_graph_without_outputs_is_refused(cnn: Path, tmp_path: Path) -> None:
+    model = onnx.load(cnn)
+    del model.graph.output[:]
+    onnx.save(model, tmp_path / "x.onnx")
+    write_settings(tmp_path / "x.onnx")
+    with pytest.raises(ModelError) as raised:
+        sl.load_model(f"onnx/{tmp_path / 'x.onnx'}")
+    assert_says(raised.value, "has no outputs", "logits", "Export")
 
 
 def test_unsupported_operators_are_named(cnn: Path, tmp_path: Path) -> None:
@@ -352,6 +363,12 @@ def test_preprocessing_is_never_guessed(cnn: Path, tmp_path: Path) -> None:
         ("input_size", 32, "has 32 as 'input_size'"),
         ("input_size", [3, 48, 48], 'Write it such as {"input_size": [3, 32, 32]}'),
         ("classes", ["a", 3], "a list of texts in logit order"),
+        ("pretrained_cfg", [], "has [] as 'pretrained_cfg'"),
+        ("pretrained_cfg", 3, "has 3 as 'pretrained_cfg'"),
+        ("label_descriptions", ["a"], """has ["a"] as 'label_descriptions'"""),
+        ("label_descriptions", {"a": 3}, "texts by name"),
+        ("mean", [10**400, 0, 0], "more than 64 bits"),
+        ("crop_pct", 1e-6, "scales images to 32000000 pixels. Expected a size and a crop_pct"),
     ],
 )
 def test_each_setting_is_checked(
@@ -363,6 +380,40 @@ def test_each_setting_is_checked(
     with pytest.raises(ModelError) as raised:
         sl.load_model(f"onnx/{file}")
     assert_says(raised.value, str(tmp_path / "x.json"), expected, "Write it such as")
+
+
+def test_a_size_that_takes_for_ever_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.onnx"
+    spec = graph_file(file, relu(), {}, shape=["n", 3, "height", "width"])
+    for size, part in (
+        ([3, 10**6, 10**6], "scales images to"),
+        ([3, 8192, 8192], "takes 3 images"),
+    ):
+        write_settings(file, input_size=size, crop_pct=1.0)
+        with pytest.raises(ModelError) as raised:
+            sl.load_model(spec)
+        assert_says(raised.value, part, "at most")
+    spec = graph_file(file, relu(), {}, shape=[10**9, 3, 32, 32])
+    with pytest.raises(ModelError, match="takes 1000000000 images of 32 x 32 pixels"):
+        sl.load_model(spec)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [], {"image_processor_type": 3}, {"size": {"height": 1e6, "width": 1e6}},
+        {"size": "large"}, {"image_mean": "red"}, {"resample": 99},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_odd_settings_of_transformers_are_refused(tmp_path: Path, settings: Any) -> None:
+    spec = graph_file(tmp_path / "x.onnx", relu(), {}, shape=["n", 3, "height", "width"])
+    (tmp_path / "x.json").unlink()
+    usual = {"image_processor_type": "ViTImageProcessor"}
+    content = {**usual, **settings} if isinstance(settings, dict) else settings
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError):
+        sl.load_model(spec)
 
 
 def test_the_size_may_come_from_the_graph_or_the_settings(tmp_path: Path) -> None:

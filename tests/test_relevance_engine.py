@@ -27,9 +27,10 @@ from torch.nn import functional
 
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
-from semlens.relevance.assign_rules import PRODUCTS, SOFTMAX, WEIGHTED_SUMS
+from semlens.relevance.assign_rules import PRODUCTS, WEIGHTED_SUMS
 from semlens.relevance.class_relevance import class_relevance, class_seed
 from semlens.relevance.conservation import check_conservation, conserved_shares
+from semlens.relevance.expansions import EXPANSIONS
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import (
     ConservationWarning,
@@ -41,7 +42,7 @@ from semlens.relevance.make_engine import (
 )
 from semlens.relevance.presets import AUTO, PRESETS, Rules, preset
 from semlens.relevance.protocols import OUTPUT
-from semlens.relevance.rules.base import SHARES
+from semlens.relevance.rules.base import LOG_SOFTMAX, SHARES, SLOPES, SOFTMAX
 from semlens.relevance.rules.structure import LINEAR, MAXIMUM
 
 
@@ -426,7 +427,8 @@ def test_the_page_lists_the_operators_that_have_rules():
         "products": names(PRODUCTS) | {"scaled_dot_product_attention"},
         "normalisations": {"batch_norm", "layer_norm", "rms_norm", "group_norm"},
         "elementwise": names(SHARES),
-        "expanded": names(SOFTMAX) | {"sigmoid"},
+        "expanded": names([*SLOPES, *SOFTMAX, *LOG_SOFTMAX]),
+        "rewritten": names(op for op in EXPANSIONS if hasattr(op, "overloadpacket")),
         "maxima": names(MAXIMUM),
         "moves, sums, means": names(LINEAR),
     }

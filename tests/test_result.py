@@ -136,6 +136,21 @@ def test_tables_show_gaps_brackets_and_whole_names():
     assert "None" not in text
 
 
+def test_a_narrow_terminal_cuts_no_number():
+    from rich.console import Console
+
+    values = {f"measured {i}": [-0.123 * (i + 1), 10.5] for i in range(5)}
+    frame = pd.DataFrame(
+        {"class": ["musical instrument", "b"], "detected": [True, False], **values}
+    )
+    console = Console(width=74, color_system=None)
+    with console.capture() as captured:
+        console.print(rich_table(frame))
+    text = captured.get()
+    assert all(f"{value:.3f}" in text for column in values.values() for value in column)
+    assert "…" not in text and "False" in text
+
+
 def test_tables_take_words_in_brackets_as_they_are():
     from rich.console import Console
 

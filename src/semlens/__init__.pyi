@@ -9,6 +9,7 @@ from .data.image_folder import ImageFolder as ImageFolder
 from .data.images import JoinedImages as JoinedImages
 from .data.load import ImageSequence as ImageSequence
 from .data.load import load_images as load_images
+from .data.pictures import as_picture as as_picture
 from .dictionaries.train_sae import SaeTraining as SaeTraining
 from .embedders.embedder import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder

@@ -10,14 +10,12 @@ from typing import Any, Unpack
 
 from semlens.concept_database import ConceptDatabase
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
-from semlens.data.images import Images
-from semlens.data.load import as_images
+from semlens.data.load import ImagesLike, as_images
 from semlens.data.own_boxes import load_boxes
 from semlens.dictionaries.request import OWN, parse_components
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import load_embedder
-from semlens.models.load import load_model
-from semlens.models.subject import SubjectModel
+from semlens.models.load import ModelLike, as_model
 from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.regular_files import user_path
@@ -29,8 +27,8 @@ from semlens.stages.own_boxes import check_boxes
 
 def build(
     path: str | Path,
-    model: SubjectModel | str,
-    images: Images | str | Path | Sequence[Any],
+    model: ModelLike,
+    images: ImagesLike,
     embedder: Embedder | str,
     layers: Sequence[str],
     *,
@@ -56,7 +54,9 @@ def build(
     path
         The database's folder.
     model, images, embedder
-        Objects, or SPECs to load; images may also be a list.
+        Objects, or SPECs to load; images may also be a list or a map-style data set, and the
+        model ``(module, preprocess)``, or a module whose preprocessing is known (of timm, of
+        transformers, or of torchvision with published weights).
     layers
         Names as in ``named_modules``.
     components
@@ -119,8 +119,8 @@ def build(
 
 
 def make_plan(
-    model: SubjectModel | str,
-    images: Images | str | Path | Sequence[Any],
+    model: ModelLike,
+    images: ImagesLike,
     embedder: Embedder | str,
     layers: Sequence[str],
     *,
@@ -135,7 +135,7 @@ def make_plan(
     **settings: Unpack[RecipeSettings],
 ) -> Plan:
     """Return the plan of a build; the arguments are those of :func:`build`."""
-    subject = load_model(model) if isinstance(model, str) else model
+    subject = as_model(model)
     data = as_images(images)
     mapping = read_classes(Path(classes)) if classes is not None else None
     names = data.targets if targets is None else targets
@@ -171,8 +171,8 @@ def make_plan(
 def open(  # noqa: A001  # it is semlens.open
     path: str | Path,
     *,
-    model: SubjectModel | str | None = None,
-    images: Images | str | Path | None = None,
+    model: ModelLike | None = None,
+    images: ImagesLike | None = None,
     embedder: Embedder | str | None = None,
     device: str = "cpu",
 ) -> ConceptDatabase:

@@ -20,12 +20,13 @@ from semlens.types import Component, Components, Layers
 if TYPE_CHECKING:
     from semlens.hub.push import push_to_hub
     from semlens.lenses.audit.saved_audits import SavedAudits
+    from semlens.lenses.describe.card import Card
     from semlens.lenses.describe.projector import save_projector
     from semlens.lenses.labelling.imported_labels import read_labels
     from semlens.notebook.card_widget import CardWidget
     from semlens.notebook.map_widget import MapWidget
 else:  # imported on first use
-    SavedAudits = CardWidget = MapWidget = object
+    Card = SavedAudits = CardWidget = MapWidget = object
 
 
 class ConceptDatabase(Questions):
@@ -49,6 +50,16 @@ class ConceptDatabase(Questions):
         push_to_hub = LazyMethod("semlens.hub.push")
         read_labels = LazyMethod("semlens.lenses.labelling.imported_labels")
         save_projector = LazyMethod("semlens.lenses.describe.projector")
+
+    def __getitem__(self, component: object) -> Card:
+        """Return the card of a component, such as ``db["layer4:17"]``; see :meth:`card`.
+
+        Raises
+        ------
+        LayerError
+            If there is no such component.
+        """
+        return self.card(str(component))
 
     def __getattr__(self, name: str) -> Any:
         """Return the lens of another package as a method."""

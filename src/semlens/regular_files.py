@@ -52,8 +52,12 @@ def read_text(path: str | Path) -> str:
     UnicodeDecodeError
         If it is not UTF-8.
     """
-    text = read_bytes(path).decode("utf-8-sig")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return as_text(read_bytes(path))
+
+
+def as_text(data: bytes) -> str:
+    """Return the text of the content of a file; errors as for :func:`read_text`."""
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def user_path(path: str | Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import pickle
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,9 +49,9 @@ def check_lens(
 ) -> None:
     """Check that a lens keeps the contract of lenses.
 
-    It is documented; it reports progress and can be cancelled; its result is printed, drawn, saved
-    in every format and read back; unknown classes, layers and components, and settings of wrong
-    types, are refused with an error of three parts.
+    It is documented; it reports progress and can be cancelled; its result is printed, drawn,
+    pickled, saved in every format and read back; unknown classes, layers and components, and
+    settings of wrong types, are refused with an error of three parts.
 
     Parameters
     ----------
@@ -90,6 +91,8 @@ def check_lens(
     result = _check_progress(lens, ask)
     _check_result(lens, result)
     _check_files(lens, result)
+    copied = pickle.loads(pickle.dumps(result))  # noqa: S301  # our own
+    _require(_values(copied) == _values(result), lens, "has a result that changes when pickled")
     repeated, values = _values(ask()), _values(result)
     _require(repeated == values, lens, "gives another result when asked again")
     for setting in settings_of(lens).values():

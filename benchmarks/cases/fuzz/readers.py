@@ -231,8 +231,8 @@ def file_readers(folder: Path) -> dict[str, Reader]:
         "SPECs of models": Reader(spec_texts, load_model, 512),
         "SPECs of embedders": Reader(spec_texts, load_embedder, 512),
         "SPECs of images": Reader(spec_texts, load_images, 512),
-        "cached tables": Reader(damaged_bytes([sealed]), on_file("t.parquet", load_table)),
-        "shards": Reader(damaged_bytes([shard]), on_file("t.safetensors", load_shard)),
+        "cached tables": Reader(damaged_bytes([sealed]), on_file("table.parquet", load_table)),
+        "shards": Reader(damaged_bytes([shard]), on_file("tensors.safetensors", load_shard)),
     }
 
 

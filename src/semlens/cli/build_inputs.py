@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, ConfigDict
 
 from semlens.cli.output import err
+from semlens.documents import parse_toml, read_toml
 from semlens.errors import RecipeError, nearest
 from semlens.hub.pull import recipe_names, recipe_text
 from semlens.recipe import Recipe
-from semlens.regular_files import is_file, read_text
+from semlens.regular_files import is_file
 from semlens.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -182,8 +182,8 @@ def read_config(path: Path | None) -> dict[str, Any]:
         return {}
     try:
         recipe = None if is_file(path) else recipe_text(str(path))
-        loaded = tomllib.loads(read_text(path) if recipe is None else recipe)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        loaded = read_toml(path) if recipe is None else parse_toml(recipe)
+    except (OSError, ValueError) as error:
         raise RecipeError(
             f"Cannot read '{path}' ({error}).",
             f"Expected a TOML file, or a bundled recipe: {', '.join(recipe_names())}.",

@@ -53,18 +53,11 @@ def mcp(
             "Run: pip install 'semlens[mcp]'",
         )
     with err.status("opening the databases"):
-        from semlens.embedders.load import load_embedder
         from semlens.mcp.image_access import ImageAccess
         from semlens.mcp.server import make_server, serve_stdio
         from semlens.web.serve import open_databases
 
-        opened = open_databases(
-            db,
-            models=model or (),
-            data=data or (),
-            embedder=load_embedder(embedder, device=device) if embedder else None,
-            device=device,
-        )
+        opened = open_databases(db, models=model, data=data, embedder=embedder, device=device)
         server = make_server(opened, ImageAccess.of(images))
     names = ", ".join(db.name for db in opened)
     err.print(f"Serving {names} to an agent.", markup=False, highlight=False, soft_wrap=True)

@@ -10,11 +10,12 @@ from uuid import uuid4
 import typer
 
 from semlens.cli.build_inputs import BuildInputs, load_plan
-from semlens.cli.output import JsonOption, out, print_json, report_errors, table
+from semlens.cli.output import JsonOption, err, out, print_json, report_errors, table
 from semlens.cli.status import describe_reference
-from semlens.errors import StoreError
+from semlens.documents import read_json
+from semlens.errors import RecipeError, StoreError
 from semlens.recipe import Recipe
-from semlens.regular_files import read_text, user_path
+from semlens.regular_files import is_file, user_path
 
 if TYPE_CHECKING:
     from semlens.concept_database import ConceptDatabase
@@ -102,7 +103,7 @@ def merge(
     """Complete a database from parts that were computed one by one, as jobs of a scheduler.
 
     The shards of other folders are copied into DATABASE after a check of their digests. Nothing is
-    computed that a part computes.
+    computed that a part computes. Run again after it has finished, it changes nothing.
 
     Examples:
 
@@ -115,6 +116,11 @@ def merge(
     from semlens.run.parts import merge_parts
 
     folders = [user_path(part) for part in parts or ()]
+    if not folders and _is_merged(user_path(database)):
+        text = f"{database} is complete: there are no parts left to merge."
+        err.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_database(open_database(database), as_json)
+        return
     inputs, recipe = _read_options([user_path(database), *folders], model)
     plan = load_plan(inputs, recipe, run_files=model is not None)
     with progress_bars():
@@ -122,11 +128,18 @@ def merge(
     print_database(open_database(database), as_json)
 
 
+def _is_merged(database: Path) -> bool:
+    """Return whether a database is finished, and its parts are gone."""
+    from semlens.store.manifest import MANIFEST_NAME
+
+    return is_file(database / MANIFEST_NAME) and not is_file(database / _OPTIONS)
+
+
 def _read_options(folders: list[Path], model: str | None) -> tuple[BuildInputs, Recipe]:
     """Return the options with which the parts were built."""
     from semlens.store.atomic_files import damaged
 
-    file = next((f / _OPTIONS for f in folders if (f / _OPTIONS).is_file()), None)
+    file = next((f / _OPTIONS for f in folders if is_file(f / _OPTIONS)), None)
     if file is None:
         raise StoreError(
             f"'{folders[0]}' has no parts of a build.",
@@ -134,12 +147,12 @@ def _read_options(folders: list[Path], model: str | None) -> tuple[BuildInputs, 
             "Check the paths, or name the folders of the parts: semlens merge DATABASE PART ...",
         )
     try:
-        options: dict[str, Any] = json.loads(read_text(file))
+        options: dict[str, Any] = read_json(file)
         recipe = Recipe(**{name: options.pop(name) for name in Recipe.model_fields})
-    except (ValueError, KeyError, AttributeError) as error:
+        options["model"] = model or options["model"]
+        return BuildInputs(**options), recipe
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecipeError) as error:
         raise damaged(file, error) from error
-    options["model"] = model or options["model"]
-    return BuildInputs(**options), recipe
 
 
 def print_database(db: ConceptDatabase, as_json: bool) -> None:

@@ -67,16 +67,9 @@ def serve(
     semlens serve resnet50.semlens vit.semlens --port 9000 --no-browser
     """
     with err.status("opening the databases"):
-        from semlens.embedders.load import load_embedder
         from semlens.web.serve import log_requests, make_server, open_databases
 
-        opened = open_databases(
-            db,
-            models=model or (),
-            data=data or (),
-            embedder=load_embedder(embedder, device=device) if embedder else None,
-            device=device,
-        )
+        opened = open_databases(db, models=model, data=data, embedder=embedder, device=device)
         server = make_server(opened, port=port, host=host, names=host_name or (), token=token)
     if log:
         log_requests()
@@ -159,7 +152,7 @@ def export(
         from semlens.web.serve import open_databases
         from semlens.web.static_export import export_site
 
-        opened = open_databases(db, models=model or ())
+        opened = open_databases(db, models=model)
     site = export_site(
         opened,
         folder,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semlens.documents import parse_json
 from semlens.errors import DataError, shortened
 from semlens.regular_files import read_text
 
@@ -156,7 +156,7 @@ def read_classes(path: Path) -> dict[str, int]:
     try:
         text = read_text(path)
         if path.suffix == ".json":
-            loaded = json.loads(text, object_pairs_hook=_Pairs)
+            loaded = parse_json(text, objects=_Pairs)
             if not isinstance(loaded, _Pairs):
                 names = _unique_indices([str(name) for name in loaded])
                 return {name: logit for name, logit in names.items() if name}

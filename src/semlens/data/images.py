@@ -20,6 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from semlens.data.class_mapping import UNLABELLED
+from semlens.documents import parse_json
 from semlens.errors import DataError, ImageError
 from semlens.regular_files import is_folder, read_bytes, user_path
 
@@ -366,7 +367,7 @@ def split_spec(spec: str) -> list[str] | None:
     if not spec.startswith(_PREFIX) or is_folder(user_path(spec)):
         return None
     try:
-        specs = json.loads(spec.removeprefix(_PREFIX))
+        specs = parse_json(spec.removeprefix(_PREFIX))
     except ValueError:
         specs = None
     specs = specs if isinstance(specs, list) else []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 from PIL import Image
 
 from semlens.data.class_mapping import name_targets
@@ -19,11 +19,19 @@ from semlens.data.images import (
     read_file,
     split_id,
     split_spec,
-    upright_rgb,
+)
+from semlens.data.pictures import (
+    ArrayLike,
+    ValueRange,
+    described,
+    encoded_or_upright,
+    is_picture,
+    may_be_one,
 )
 from semlens.errors import DataError, ImageError
 from semlens.regular_files import is_file, is_folder, user_path
 from semlens.remote_files import RemoteFolder, remote_url
+from semlens.types import Layout
 
 
 @runtime_checkable
@@ -45,64 +53,105 @@ class ImageSequence(Images):
     Parameters
     ----------
     items
-        Each item is a Pillow image, a path, encoded bytes or a uint8 array [H W], [H W 3] or
-        [H W 4], or a tuple whose first entry is one of these and whose second entry is the
+        Each item is a Pillow image, a path, encoded bytes, or an array or tensor [h w], [h w c]
+        or [c h w]; or a tuple whose first entry is one of these and whose second entry is the
         sample's class, as an integer or a text.
     classes
         Class names for integer targets. By default the ``classes`` attribute of the dataset.
     name
         Name of this data in the database.
+    value_range, layout
+        What the numbers and axes of arrays and tensors mean; see :func:`semlens.as_picture`.
 
     Raises
     ------
     DataError
-        If there are no items, or they are preprocessed tensors.
+        If there are no items, they cannot be indexed, or the first of them is no raw image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = ImageSequence(np.zeros((5, 3, 8, 6), np.float32), value_range=(0, 1))
+    >>> len(images), images.read(0).size
+    (5, (6, 8))
     """
 
     def __init__(
-        self, items: MapStyle, *, classes: Sequence[str] | None = None, name: str = "python"
+        self,
+        items: MapStyle | Iterable[Any],
+        *,
+        classes: Sequence[str] | None = None,
+        name: str = "python",
+        value_range: ValueRange | None = None,
+        layout: Layout = "auto",
     ) -> None:
-        if len(items) == 0:
-            raise DataError(
-                "The dataset is empty.", "Expected at least one image.", "Pass at least one image."
-            )
-        _raw_image(items[0], 0)
-        self._items = items
+        _check_items(items)
+        self._items: Any = items
+        self._value_range = value_range
+        self._layout: Layout = layout
+        first = _raw_image(self._items[0], 0)
+        if isinstance(first, ArrayLike):
+            try:
+                self._content(first, "0")
+            except ImageError as error:
+                raise DataError(error.value, error.expected, error.remedy + _TRANSFORM) from error
         self.spec = f"python:{name}"
-        self.ids = numbered_ids(len(items))
+        self.ids = numbered_ids(len(self._items))
         self.targets = _targets(items, classes, self.spec)
 
     def content(self, sample: int) -> bytes | Image.Image:
         """Return encoded bytes for a path or bytes, else the upright RGB image."""
-        item = _raw_image(self._items[sample], sample)
-        if isinstance(item, bytes):
-            return item
-        if isinstance(item, str | Path):
-            return read_file(user_path(item))
-        if isinstance(item, np.ndarray):
-            item = Image.fromarray(item[:, :, 0] if item.shape[2:] == (1,) else item)
-        return upright_rgb(item, self.ids[sample])
+        return self._content(_raw_image(self._items[sample], sample), self.ids[sample])
+
+    def _content(self, item: Any, name: str) -> bytes | Image.Image:
+        return encoded_or_upright(item, name, self._value_range, self._layout)
+
+
+_TRANSFORM = (
+    " Remove the transform of a data set that prepares images for the model: semlens applies the "
+    "model's preprocessing."
+)
+
+
+def _check_items(items: Any) -> None:
+    """Refuse what cannot be indexed, has no items, or is one image rather than several."""
+    if hasattr(items, "collate_fn") and hasattr(items, "dataset"):
+        raise DataError(
+            f"The images are a {type(items).__name__}, which gives batches of what a model gets.",
+            "Expected single images: a list, or a data set with a length and an index.",
+            "Pass loader.dataset instead, without its transform. If its items are tensors, pass "
+            "semlens.ImageSequence(loader.dataset, value_range=(black, white)).",
+        )
+    if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
+        raise DataError(
+            f"The images are a {type(items).__name__}, without a length or an index.",
+            "Expected a list, a data set with both, or a SPEC.",
+            "Use semlens.data.huggingface.StreamedImages for a datasets.IterableDataset.",
+        )
+    if may_be_one(items):
+        raise DataError(
+            f"The images are {described(items)}, which may be one image.",
+            "Expected several, such as an array [n h w c] or [n c h w], or a list.",
+            "Pass a list: [image] for one image, list(images) for several grey ones.",
+        )
+    if len(items) == 0:
+        raise DataError(
+            "The dataset is empty.", "Expected at least one image.", "Pass at least one image."
+        )
 
 
 def _raw_image(item: Any, sample: int) -> Any:
     """Return the image of an item, or raise an error that describes the item."""
     if isinstance(item, tuple | list) and item:
         item = item[0]
-    if isinstance(item, Image.Image | bytes | str | Path):
+    if is_picture(item):
         return item
-    description = f"a {type(item).__name__}"
-    shape = getattr(item, "shape", None)
-    if shape is not None:
-        description += f" of {getattr(item, 'dtype', '?')} and shape {list(shape)}"
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        if item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (1, 3, 4)):
-            return item
-    remedy = "Remove the transform of the dataset: semlens applies the model's preprocessing."
+    remedy = _TRANSFORM.strip()
     if isinstance(item, dict):
         remedy = "Use semlens.data.huggingface.HuggingFaceImages for a Hugging Face dataset."
     raise DataError(
-        f"Item {sample} is {description}.",
-        "Expected a raw image: Pillow, path, bytes or a uint8 array [H W] or [H W 3].",
+        f"Item {sample} is {described(item)}.",
+        "Expected a raw image: Pillow, path, bytes, an array or a tensor.",
         remedy,
     )
 
@@ -111,7 +160,9 @@ def _targets(items: Any, classes: Sequence[str] | None, spec: str) -> list[str] 
     labels = _labels(items)
     if labels is None:
         return None
-    labels = [label.item() if hasattr(label, "item") else label for label in labels]
+    labels = [
+        label.item() if math.prod(getattr(label, "shape", (0,))) == 1 else label for label in labels
+    ]
     if not all(label is None or isinstance(label, int | str) for label in labels):
         return None
     return name_targets(labels, classes if classes is not None else _class_names(items), spec)
@@ -142,6 +193,8 @@ def _class_names(items: Any) -> Sequence[Any] | None:
     return _class_names(items.dataset) if hasattr(items, "dataset") else None
 
 
+ImagesLike = Images | str | Path | MapStyle | Iterable[Any]
+"""Images as callers give them; what has no length or index is refused, with what to pass."""
 STREAMING = "streaming:"
 
 
@@ -191,8 +244,8 @@ def is_parquet(spec: str) -> bool:
     return spec.startswith("parquet:") or named
 
 
-def as_images(images: Images | str | Path | Sequence[Any]) -> Images:
-    """Return images from an object, a SPEC, or a list of pictures or paths.
+def as_images(images: ImagesLike) -> Images:
+    """Return images from an object, a SPEC, a list of pictures or paths, or a data set.
 
     Raises
     ------
@@ -203,12 +256,6 @@ def as_images(images: Images | str | Path | Sequence[Any]) -> Images:
         return images
     if isinstance(images, str | Path):
         return load_images(images)
-    if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
-        raise DataError(
-            f"The images are a {type(images).__name__}, without a length or an index.",
-            "Expected a list, a data set with both, or a SPEC.",
-            "Use semlens.data.huggingface.StreamedImages for a datasets.IterableDataset.",
-        )
     return ImageSequence(images)
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int32
 from pyarrow import csv
 
+from semlens.documents import refuse_repeated_columns
 from semlens.errors import DataError, SemlensError, nearest, reason_of, shortened
 from semlens.recipe import fingerprint
 from semlens.regular_files import open_file, user_path
@@ -246,12 +247,12 @@ def _read(file: Path) -> pa.Table:
     try:
         with open_file(file) as opened:
             if file.suffix.lower() == ".parquet":
-                return pq.read_table(opened)
+                return _checked(pq.read_table(opened))
             if file.suffix.lower() == ".csv":
                 # ids such as 00012 stay texts
                 types = {IMAGE: pa.string(), **dict.fromkeys(EDGES, pa.float64())}
                 options = csv.ConvertOptions(column_types=types)
-                return csv.read_csv(opened, convert_options=options)
+                return _checked(csv.read_csv(opened, convert_options=options))
     except Exception as error:  # the readers raise many types for damaged bytes
         raise DataError(
             f"The boxes '{file}' cannot be read ({reason_of(error, whole=True)}).",
@@ -263,6 +264,11 @@ def _read(file: Path) -> pa.Table:
         "Expected .csv or .parquet.",
         "Write one of these.",
     )
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    refuse_repeated_columns(table.column_names)
+    return table
 
 
 def _columns(table: pa.Table, file: str) -> tuple[list[str], np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from semlens.data.class_mapping import name_targets
 from semlens.data.image_folder import folder_classes
 from semlens.data.images import numbered_ids
 from semlens.data.source_files import ImagesInFiles, SourceFile
+from semlens.documents import parse_json, refuse_repeated_columns
 from semlens.errors import DataError, ImageError, SemlensError, reason_of
 
 PREFIX = "parquet:"
@@ -123,6 +123,12 @@ class ParquetImages(ImagesInFiles):
         return [value for values in self._of_each(read, self._files) for value in values]
 
 
+def _schema(parquet: pq.ParquetFile) -> pa.Schema:
+    schema = parquet.schema_arrow
+    refuse_repeated_columns(schema.names)
+    return schema
+
+
 def _plain(column: pa.ChunkedArray) -> list[Any]:
     """Return the values of a column, or of the only field of a column of structs."""
     if pa.types.is_struct(column.type):
@@ -140,7 +146,7 @@ class _File:
         self._parquet: pq.ParquetFile | None = None
         self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
         meta = self.call(lambda parquet: parquet.metadata)
-        self.schema: pa.Schema = self.call(lambda parquet: parquet.schema_arrow)
+        self.schema: pa.Schema = self.call(_schema)
         self.groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self._starts = [0, *accumulate(self.groups)][:-1]
 
@@ -227,7 +233,7 @@ def _holds_images(kind: pa.DataType) -> bool:
 def _class_names(schema: pa.Schema, label: str) -> Sequence[str] | None:
     """Return the class names that Hugging Face saves in the metadata of a file."""
     try:
-        info = json.loads((schema.metadata or {})[b"huggingface"])
+        info = parse_json((schema.metadata or {})[b"huggingface"])
         names = info["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError):
         return None

@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+_WHOLE = 10
+"""Characters of a word, such as a number, that no narrow terminal cuts."""
+
 
 def rich_table(
     frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None, style: str = ""
@@ -20,14 +23,20 @@ def rich_table(
     column_names = list(columns or frame.columns)
     table = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold")
     table.style = style
-    for name in column_names:
+    records = frame.loc[:, column_names].to_dict("records")
+    rows = [[_cell(record[name]) for name in column_names] for record in records]
+    for i, name in enumerate(column_names):
+        header = str(name).replace("_", " ")
+        words = " ".join(row[i] for row in rows).split()
         table.add_column(
-            Text(str(name).replace("_", " ")),
+            Text(header),
             justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left",
-            no_wrap=name == column_names[0],  # the name of a row stays whole in a narrow terminal
+            no_wrap=i == 0,  # the name of a row stays whole in a narrow terminal
+            min_width=min(max(map(len, words), default=0), _WHOLE),
+            overflow="fold",
         )
-    for record in frame.loc[:, column_names].to_dict("records"):
-        table.add_row(*(Text(_cell(record[name])) for name in column_names))
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

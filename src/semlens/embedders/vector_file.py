@@ -15,6 +15,7 @@ from jaxtyping import Float16, Float32, Float64
 from torch import Tensor
 
 from semlens.data.own_boxes import EDGES, IMAGE, image_ids, whole_pixels
+from semlens.documents import refuse_repeated_columns
 from semlens.errors import EmbedderError, SemlensError, reason_of, shortened
 from semlens.regular_files import open_file
 from semlens.types import Box
@@ -93,6 +94,7 @@ _Batch = tuple[list[str], Tensor, np.ndarray]
 
 
 def _columns(schema: pa.Schema, name: str) -> list[str]:
+    refuse_repeated_columns(schema.names)
     given = [edge for edge in EDGES if edge in schema.names]
     missing = [column for column in (IMAGE, VECTOR) if column not in schema.names]
     missing += [edge for edge in EDGES if given and edge not in given]

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from semlens.documents import read_json
 from semlens.errors import StoreError
 from semlens.regular_files import file_digest
 from semlens.remote_files import remote_url
 from semlens.store import file_names
-from semlens.store.atomic_files import load_sealed_table, save_sealed_table
+from semlens.store.atomic_files import damaged, load_sealed_table, save_sealed_table
 from semlens.store.checked_files import find_file
 from semlens.store.manifest import MANIFEST_NAME, Manifest, Source, public_spec
 from semlens.store.reader import Database
@@ -128,8 +129,12 @@ def _for_build(database: Database, name: str, staging: Path, fingerprint: str) -
     path, copy = database.path / name, staging / name
     copy.parent.mkdir(parents=True, exist_ok=True)
     if name.endswith(".json"):
-        document = json.loads(path.read_text("utf-8"))
-        if document.get("database") == database.fingerprint != fingerprint:
+        try:
+            document = read_json(path)
+        except (OSError, ValueError) as error:
+            raise damaged(path, error) from error
+        is_record = isinstance(document, dict)
+        if is_record and document.get("database") == database.fingerprint != fingerprint:
             copy.write_text(json.dumps({**document, "database": fingerprint}, indent=2), "utf-8")
             return copy
         return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from rich.console import Group
 
 from semlens.data.class_mapping import map_targets
 from semlens.data.images import Images
-from semlens.data.load import as_images
+from semlens.data.load import ImagesLike, as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, ModelError
 from semlens.figures import FigureSpec, Series, Values
@@ -22,6 +21,7 @@ from semlens.lens import lens
 from semlens.lenses.classes import known_classes, sample_numbers
 from semlens.lenses.result import Result
 from semlens.models.forward import logits
+from semlens.models.load import ModelLike, as_model
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -192,7 +192,7 @@ class Evaluation(Result):
 def evaluate(
     database: Database,
     *,
-    images: Images | str | Path | Sequence[Any] | None = None,
+    images: ImagesLike | None = None,
     samples: Sequence[int] | np.ndarray | None = None,
     batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
 ) -> Evaluation:
@@ -219,8 +219,8 @@ def evaluate(
 
 
 def evaluate_model(
-    model: SubjectModel,
-    images: Images,
+    model: ModelLike,
+    images: ImagesLike,
     targets: Sequence[int | None] | None = None,
     samples: Sequence[int] | None = None,
     batch_size: int = 32,
@@ -229,10 +229,14 @@ def evaluate_model(
 
     Parameters
     ----------
+    model, images
+        As for :func:`build`.
     targets
         Logit of each image, or None; by default found by class name.
     """
-    return evaluate_labelled(model, LabelledImages.of(images, model, targets, samples), batch_size)
+    subject = as_model(model)
+    labelled = LabelledImages.of(as_images(images), subject, targets, samples)
+    return evaluate_labelled(subject, labelled, batch_size)
 
 
 def evaluate_labelled(

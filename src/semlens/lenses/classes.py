@@ -11,15 +11,15 @@ from jaxtyping import Float64, Int64
 from PIL import Image
 
 from semlens.data.images import Images
+from semlens.data.pictures import ImageLike, listed_pictures
 from semlens.errors import DataError, RelevanceError, nearest, shortened
 from semlens.lenses.database_engine import engine_of
-from semlens.lenses.query_embedding import ImageLike, open_image
+from semlens.lenses.query_embedding import open_image
 from semlens.models.forward import ImageReader
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.store import file_names
 from semlens.store.reader import Database
-from semlens.types import as_list
 
 
 def find_class(database: Database, target: str | int) -> int:
@@ -226,7 +226,7 @@ def class_images(
         If there are no images.
     """
     source = database.images if images is None else images
-    source = source if isinstance(source, Images) else as_list(source)
+    source = source if isinstance(source, Images) else listed_pictures(source)
     if not isinstance(samples, int):
         selected = samples
     elif images is None:

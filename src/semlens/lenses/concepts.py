@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
-import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from semlens.documents import csv_rows, parse_json, parse_toml
 from semlens.errors import ConceptError, nearest
 from semlens.regular_files import is_file, is_folder, read_text, user_path
 from semlens.settings import Remote
@@ -166,10 +164,10 @@ def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> 
     try:
         if suffix == ".csv":
             return ConceptSet(_from_csv(text), name)
-        loaded: Any = json.loads(text) if suffix == ".json" else tomllib.loads(text)
+        loaded: Any = parse_json(text) if suffix == ".json" else parse_toml(text)
         tables = {"concepts": loaded} if isinstance(loaded, list) else loaded
         return _from_tables(tables, name, folder)
-    except (ValueError, RecursionError, csv.Error) as error:  # also too many digits or brackets
+    except (ValueError, csv.Error) as error:
         raise _read_error(name, error) from error
 
 
@@ -378,9 +376,8 @@ def _checked(text: Any, name: str) -> str:
 
 
 def _from_csv(text: str) -> tuple[Concept, ...]:
-    reader = csv.DictReader(io.StringIO(text))
-    columns = [column.strip() for column in reader.fieldnames or ()]
-    reader.fieldnames = columns
+    reader = csv_rows(text)
+    columns = list(reader.fieldnames or ())
     if "concept" not in columns:
         raise ConceptError(
             f"The CSV has the columns {', '.join(columns) or 'none'}.",

@@ -10,9 +10,9 @@ from typing import Annotated
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from PIL import Image
 from torch import Tensor
 
+from semlens.data.pictures import ImageLike
 from semlens.lens import lens
 from semlens.lenses.arguments import AnyComponents, AnyTarget, Components
 from semlens.lenses.classes import class_name
@@ -32,7 +32,7 @@ from semlens.lenses.labelling.component_labels import (
     label_of,
 )
 from semlens.lenses.labelling.labels import Labels
-from semlens.lenses.query_embedding import ImageLike, open_image
+from semlens.lenses.query_embedding import open_image
 from semlens.models.forward import compare_ablated
 from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
@@ -75,7 +75,8 @@ def explain(
     Parameters
     ----------
     image
-        Any picture or file; it need not be in the database.
+        Any picture, file, array or tensor (:func:`semlens.as_picture`); it need not be in the
+        database.
     concepts
         Source of labels: concepts, labels from ``db.label``, or None.
     name
@@ -143,7 +144,8 @@ def explain(
             )
         )
     if name is None:
-        name = "image" if isinstance(image, Image.Image) else "/".join(Path(image).parts[-2:])
+        named = isinstance(image, str | Path)
+        name = "/".join(Path(image).parts[-2:]) if named else "image"
     probability = logits.softmax(0).tolist()
     score, *top_scores = (
         ClassScore(index, class_name(database, index), float(logits[index]), probability[index])
@@ -242,7 +244,7 @@ def explain_without(
     Parameters
     ----------
     image
-        Any picture or file.
+        Any picture, file, array or tensor.
     target
         A class that is among the changes in any case.
 

@@ -17,12 +17,12 @@ from jaxtyping import Float32, Int64
 from PIL import Image
 
 from semlens.data.image_folder import ImageFolder
-from semlens.data.images import decode, upright_rgb
+from semlens.data.pictures import ImageLike, as_picture
 from semlens.embedders.embedder import Embedder
 from semlens.errors import ConceptError, ImageError
 from semlens.lenses.concepts import ConceptSet
 from semlens.progress import report_progress
-from semlens.regular_files import is_folder, read_bytes, user_path
+from semlens.regular_files import is_folder, user_path
 from semlens.store.reader import Database
 
 SEARCH_TEMPLATES = ("{}", "a {}", "an image of a close up of {}")
@@ -36,8 +36,6 @@ PROMPTS_PER_BLOCK = 64
 """Prompts embedded between two reports of progress."""
 IMAGES_PER_BLOCK = 64
 """Images of a folder that are held in memory at once."""
-
-ImageLike = Image.Image | str | Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,20 +143,20 @@ def null_vector(embedder: Embedder, templates: Sequence[str]) -> Float32[np.ndar
 
 
 def open_image(image: ImageLike) -> Image.Image:
-    """Return an image, or the image in a file, as upright RGB.
+    """Return an image, or the image in a file, as upright RGB; see :func:`semlens.as_picture`.
 
     Raises
     ------
     ConceptError
-        If the file cannot be read.
+        If it cannot be read.
     """
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
     try:
-        return decode(read_bytes(user_path(image)), str(image))
-    except (OSError, ImageError) as error:
+        return as_picture(image)
+    except ImageError as error:
+        if not isinstance(image, str | Path):
+            raise ConceptError(error.value, error.expected, error.remedy) from error
         raise ConceptError(
-            f"The image '{image}' cannot be read ({error}).",
+            f"The image '{image}' cannot be read ({error.value.rstrip('.')}).",
             "Expected an image file.",
             "Check the path.",
         ) from error
@@ -175,9 +173,9 @@ def embed_images(embedder: Embedder, images: Sequence[ImageLike]) -> Float32[np.
         If a folder has no images.
     """
     vectors = [
-        embedder.embed_images([open_image(image)]).numpy()[0]
-        if isinstance(image, Image.Image) or not is_folder(user_path(image))
-        else _folder_vector(embedder, ImageFolder(user_path(image)))
+        _folder_vector(embedder, ImageFolder(user_path(image)))
+        if isinstance(image, str | Path) and is_folder(user_path(image))
+        else embedder.embed_images([open_image(image)]).numpy()[0]
         for image in images
     ]
     return np.stack(vectors) if vectors else np.zeros((0, embedder.dim), np.float32)

@@ -10,6 +10,8 @@ from pandas import DataFrame
 from pathlib import Path
 from semlens.data.artefact import Artefact
 from semlens.data.images import Images
+from semlens.data.load import MapStyle
+from semlens.data.pictures import ArrayLike
 from semlens.lenses.accuracy import Evaluation
 from semlens.lenses.audit.audit_records import AuditRecord
 from semlens.lenses.audit.audit_result import Audit
@@ -78,7 +80,7 @@ class Questions(Database):
         *,
         threshold: float | None = ...,
         samples: int | Sequence[int] | ndarray = ...,
-        images: Images | Image | str | Path | Sequence[Image | str | Path] | None = ...,
+        images: Images | Image | str | Path | bytes | ArrayLike | Sequence[Image | str | Path | bytes | ArrayLike] | None = ...,
         layers: str | Sequence[str] | None = ...,
         minimum: float = ...,
         top: int | None = ...,
@@ -131,7 +133,7 @@ class Questions(Database):
         layers: str | Sequence[str] | None = ...,
         concepts: ConceptSet | str | Path | Mapping[str, Any] | Sequence[Any] | Labels | Mapping[Component, str] | None = ...,
         samples: int | Sequence[int] | ndarray | None = ...,
-        images: Images | Image | str | Path | Sequence[Image | str | Path] | None = ...,
+        images: Images | Image | str | Path | bytes | ArrayLike | Sequence[Image | str | Path | bytes | ArrayLike] | None = ...,
     ) -> RelevantComponents:
         """List the components that a class relies on most."""
 
@@ -229,7 +231,7 @@ class Questions(Database):
         components: Component | str | HasComponents | Iterable[Component | str] | Mapping[str, Component | str | HasComponents | Iterable[Component | str]] | None = ...,
         *,
         samples: int | Sequence[int] | ndarray = ...,
-        images: Images | Image | str | Path | Sequence[Image | str | Path] | None = ...,
+        images: Images | Image | str | Path | bytes | ArrayLike | Sequence[Image | str | Path | bytes | ArrayLike] | None = ...,
         top: int = ...,
         layer: str | None = ...,
         group_by: Literal['label'] | None = ...,
@@ -243,7 +245,7 @@ class Questions(Database):
     def evaluate(
         self,
         *,
-        images: Images | str | Path | Sequence[Any] | None = ...,
+        images: Images | str | Path | MapStyle | Iterable[Any] | None = ...,
         samples: Sequence[int] | ndarray | None = ...,
         batch_size: int = ...,
     ) -> Evaluation:
@@ -281,7 +283,7 @@ class Questions(Database):
 
     def explain(
         self,
-        image: Image | str | Path,
+        image: Image | str | Path | bytes | ArrayLike,
         target: int | str | None = ...,
         *,
         top: int = ...,
@@ -321,9 +323,9 @@ class Questions(Database):
         self,
         target: int | str,
         *,
-        spurious: Images | str | Path | Sequence[Any] | Mapping[str, Images | str | Path | Sequence[Any]] | None = ...,
+        spurious: Images | str | Path | MapStyle | Iterable[Any] | Mapping[str, Images | str | Path | MapStyle | Iterable[Any]] | None = ...,
         artefacts: Artefact | str | Iterable[Artefact | str] = ...,
-        real: Images | str | Path | Sequence[Any] | None = ...,
+        real: Images | str | Path | MapStyle | Iterable[Any] | None = ...,
         count: int = ...,
         seed: int = ...,
         weights: str | Path | None = ...,
@@ -380,7 +382,7 @@ class Questions(Database):
         most: int = ...,
         quantile: float = ...,
         samples: int | Sequence[int] | ndarray = ...,
-        images: Images | Image | str | Path | Sequence[Image | str | Path] | None = ...,
+        images: Images | Image | str | Path | bytes | ArrayLike | Sequence[Image | str | Path | bytes | ArrayLike] | None = ...,
         concepts: ConceptSet | str | Path | Mapping[str, Any] | Sequence[Any] | Labels | Mapping[Component, str] | None = ...,
         rules: str | Rules | None = ...,
     ) -> Prototypes:
@@ -408,7 +410,7 @@ class Questions(Database):
         graph: bool | AttributionGraph | SkippedSection = ...,
         before_after: bool | BeforeAfter | SkippedSection = ...,
         artefacts: Artefact | str | Iterable[Artefact | str] = ...,
-        spurious: Images | str | Path | Sequence[Any] | Mapping[str, Images | str | Path | Sequence[Any]] | None = ...,
+        spurious: Images | str | Path | MapStyle | Iterable[Any] | Mapping[str, Images | str | Path | MapStyle | Iterable[Any]] | None = ...,
         model_test: ModelTest | Mapping[str, Any] | SkippedSection | str | Path | None = ...,
         sensitivity: Sensitivity | SkippedSection | str | Path | None = ...,
         date: date | str | None = ...,
@@ -425,7 +427,7 @@ class Questions(Database):
         artefacts: Artefact | str | Iterable[Artefact | str],
         drop: AffectedSamples | str | Path | Sequence[int | str] = ...,
         *,
-        images: Images | str | Path | Sequence[Any] | None = ...,
+        images: Images | str | Path | MapStyle | Iterable[Any] | None = ...,
         only: str | None = ...,
         settings: Training | None = ...,
         checkpoint: str | Path | None = ...,
@@ -441,10 +443,10 @@ class Questions(Database):
     def search(
         self,
         *texts: str,
-        images: Image | str | Path | Sequence[Image | str | Path] = ...,
+        images: Image | str | Path | bytes | ArrayLike | Sequence[Image | str | Path | bytes | ArrayLike] = ...,
         like: Component | str | HasComponents | Iterable[Component | str] = ...,
         without: str | Sequence[str] = ...,
-        without_images: Image | str | Path | Sequence[Image | str | Path] = ...,
+        without_images: Image | str | Path | bytes | ArrayLike | Sequence[Image | str | Path | bytes | ArrayLike] = ...,
         unlike: Component | str | HasComponents | Iterable[Component | str] = ...,
         top: int = ...,
         offset: int = ...,

@@ -15,9 +15,9 @@ import pyarrow as pa
 from PIL import Image
 from rich.console import Console, RenderableType
 
+from semlens.documents import read_json
 from semlens.errors import DataError, StoreError
 from semlens.figures import FigureSpec
-from semlens.regular_files import read_text
 from semlens.store.atomic_files import save_csv, save_table, save_text
 from semlens.store.reader import Database
 
@@ -196,8 +196,8 @@ def read_saved(
         If the file cannot be read or has another format.
     """
     try:
-        values = json.loads(read_text(path.expanduser()))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        values = read_json(path.expanduser())
+    except (OSError, ValueError) as error:
         raise DataError(
             f"'{path}' cannot be read ({error}).",
             f"Expected a result of 'semlens {command}'.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 import anyio
@@ -15,18 +16,24 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
 from mcp.types import (
     INVALID_PARAMS,
+    INVALID_REQUEST,
+    PARSE_ERROR,
     CallToolRequestParams,
     CallToolResult,
+    ErrorData,
+    JSONRPCError,
     ListToolsResult,
     PaginatedRequestParams,
     ToolAnnotations,
 )
 from mcp.types import Tool as ListedTool
+from pydantic import ValidationError
 
 from semlens.concept_database import ConceptDatabase
-from semlens.errors import SemlensError, ServeError
+from semlens.errors import SemlensError, ServeError, reason_of
 from semlens.lenses.compare.component_sets import database_names
 from semlens.mcp.answer import answered, refused
 from semlens.mcp.image_access import ImageAccess
@@ -105,9 +112,43 @@ def serve_stdio(server: Server[Any]) -> None:
 
 
 async def _serve_stdio(server: Server[Any]) -> None:
-    async with stdio_server() as (read, write):
+    async with stdio_server() as (read, write), anyio.create_task_group() as group:
+        sender, messages = anyio.create_memory_object_stream[SessionMessage | Exception]()
+
+        async def relay() -> None:
+            async with sender:
+                async for message in read:
+                    if isinstance(message, Exception):  # the server would leave it unanswered
+                        await write.send(SessionMessage(unreadable(message)))
+                    else:
+                        await sender.send(message)
+
         with redirect_stdout(sys.stderr):
-            await server.run(read, write, server.create_initialization_options())
+            group.start_soon(relay)
+            await server.run(messages, write, server.create_initialization_options())
+            group.cancel_scope.cancel()
+
+
+def unreadable(error: Exception) -> JSONRPCError:
+    """Return the answer to a line that is no message, to the request that it names if it does."""
+    problems: list[Any] = list(error.errors()) if isinstance(error, ValidationError) else []
+    found = [one["input"] for one in problems]
+    is_json = not (len(found) == 1 and isinstance(found[0], str))
+    if not is_json:  # for the protocol; the parser of Python accepts more
+        with suppress(ValueError, RecursionError):
+            found = [json.loads(found[0])]
+    names = [one["id"] for one in found if isinstance(one, dict) and "id" in one]
+    is_name = bool(names) and type(names[0]) in (int, str) and str(names[0]).isprintable()
+    reason = problems[0]["msg"] if problems else reason_of(error)
+    return JSONRPCError(
+        jsonrpc="2.0",
+        id=names[0] if is_name else None,
+        error=ErrorData(
+            code=INVALID_REQUEST if is_json else PARSE_ERROR,
+            message=f"The message cannot be read ({reason}). Expected a message of JSON-RPC 2.0, "
+            "whose texts are valid Unicode. Correct it and send it again.",
+        ),
+    )
 
 
 def _listed(tool: Tool) -> ListedTool:

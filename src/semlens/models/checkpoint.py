@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semlens.errors import ModelError, SemlensError, reason_of
-from semlens.models.hooks import FAILURES
 from semlens.regular_files import is_file
 
 _NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
-_UNREADABLE = (*FAILURES, SafetensorError, pickle.UnpicklingError, EOFError, OSError)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -36,20 +32,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except Exception as error:  # a pickle may make the readers raise anything
         raise ModelError(
             f"'{path}' cannot be read as weights ({reason_of(error)}).",
             "Expected safetensors or a state dict that loads with weights_only=True.",
             remedy,
         ) from error
-    while isinstance(loaded, Mapping):
-        nested = next((loaded[k] for k in _NESTED if isinstance(loaded.get(k), Mapping)), None)
-        if nested is None:
-            break
-        loaded = nested
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    outer: list[Any] = []  # a dict may contain itself
+    while isinstance(loaded, Mapping) and not any(loaded is one for one in outer):
+        outer.append(loaded)
+        loaded = next((loaded[k] for k in _NESTED if isinstance(loaded.get(k), Mapping)), loaded)
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
         raise ModelError(
-            f"'{path}' contains a {type(loaded).__name__}.", "Expected a state dict.", remedy
+            f"'{path}' contains a {type(loaded).__name__}.",
+            "Expected a state dict: tensors by name.",
+            remedy,
         )
     state = dict(loaded)
     while prefix := next(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from semlens.errors import LayerError, ModelError
 from semlens.models.activations import LayerLayout, compute_readouts, first_tensor, layout_of_image
 from semlens.models.hooks import call_model, evaluating, layer_modules, reading_layers, run_layers
-from semlens.models.load import load_model
+from semlens.models.load import ModelLike, as_model
 from semlens.models.subject import SubjectModel, weights_digest
 from semlens.types import Readout
 
@@ -53,18 +53,18 @@ class LayerList:
 
 
 @torch.inference_mode()
-def layers(model: SubjectModel | str) -> LayerList:
+def layers(model: ModelLike) -> LayerList:
     """List the layers of a model whose outputs can be read, in execution order.
 
     Parameters
     ----------
     model
-        A subject model, or the SPEC of one.
+        A subject model, or what :func:`build` takes as one.
 
     Raises
     ------
     ModelError
-        If the SPEC cannot be loaded.
+        If it cannot be loaded.
 
     Examples
     --------
@@ -72,8 +72,7 @@ def layers(model: SubjectModel | str) -> LayerList:
     >>> list(table.loc[table["block"], "layer"])
     ['layer1', 'layer2', 'layer3']
     """
-    if isinstance(model, str):
-        model = load_model(model)
+    model = as_model(model)
     modules = {name: child for name, child in layer_modules(model.module).items() if name}
     axes = model.axes(list(modules))
     blocks = set(_blocks(model.module))

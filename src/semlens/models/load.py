@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -91,8 +92,41 @@ def load_model(
         load_weights(model.module, file)
         # absolute, so that it is valid in any folder
         model = replace(model, spec=f"{model.spec}{WEIGHTS}{file.resolve()}")
-    model.module.to(device)
+    model.module.eval().to(device)
     return model
+
+
+ModelLike = SubjectModel | str | nn.Module | tuple[Any, ...]
+"""A model as callers give it; see :func:`as_model`."""
+
+
+def as_model(model: ModelLike) -> SubjectModel:
+    """Return a model from an object or a SPEC.
+
+    Parameters
+    ----------
+    model
+        A ``SubjectModel``, a SPEC, ``(module, preprocess)`` or ``(module, preprocess, classes)``,
+        or a module of which the preprocessing is known: of timm, of transformers, or of torchvision
+        with published weights that are on this machine.
+
+    Raises
+    ------
+    ModelError
+        If the SPEC cannot be loaded, or the preprocessing is not known.
+    """
+    if isinstance(model, SubjectModel):
+        return model
+    if isinstance(model, str):
+        return load_model(model)
+    if isinstance(model, nn.Module):
+        from semlens.models.own_preprocessing import subject_of
+
+        return subject_of(model)
+    expected = "Expected a SubjectModel, a SPEC, a module or (module, preprocess[, classes])."
+    given: Any = model
+    name = type(given[0] if isinstance(given, tuple) and given else given).__name__
+    return _subject(given, "", f"python:{name}", "The model is", expected)
 
 
 def _library_model(spec: str, seed: int | None) -> SubjectModel:
@@ -211,7 +245,11 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
         raise ModelError(f"'{path}' has no callable '{name}'.", expected, "Check the name.")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return _subject(
-        returned, f"file:{digest}", f"{path.resolve()}:{name}", f"'{name}' of '{path}'", expected
+        returned,
+        f"file:{digest}",
+        f"{path.resolve()}:{name}",
+        f"'{name}' of '{path}' returned",
+        expected,
     )
 
 
@@ -219,7 +257,9 @@ def _of_plug_in(plug_in: EntryPoint, spec: str, name: str) -> SubjectModel:
     """Return the model that an installed package makes; its version identifies preprocessing."""
     expected = f"Expected {plug_in.value} to return (module, preprocess[, classes])."
     returned = call_plug_in(plug_in, ModelError, name)
-    return _subject(returned, version(plug_in), spec, f"The plug-in '{owner(plug_in)}'", expected)
+    return _subject(
+        returned, version(plug_in), spec, f"The plug-in '{owner(plug_in)}' returned", expected
+    )
 
 
 def _subject(returned: object, version: str, spec: str, source: str, expected: str) -> SubjectModel:
@@ -236,6 +276,6 @@ def _subject(returned: object, version: str, spec: str, source: str, expected: s
             if is_tuple
             else type(returned).__name__
         )
-        raise ModelError(f"{source} returned {received}.", expected, "Change what it returns.")
+        raise ModelError(f"{source} {received}.", expected, "Change it to one of these.")
     module, preprocess, classes = returned if len(returned) == 3 else (*returned, None)
-    return SubjectModel(module.eval(), preprocess, version, spec, classes)
+    return SubjectModel(module, preprocess, version, spec, classes)

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from semlens.errors import ModelError, nearest, reason_of
+from semlens.errors import ModelError, nearest, reason_of, shortened
 from semlens.models.checkpoint import check_missing_weights, classes_in, load_state, read_state
-from semlens.models.preprocess_geometry import Preprocess
+from semlens.models.preprocess_geometry import LARGEST_SIDE, Preprocess
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.regular_files import is_file, is_folder, user_path
@@ -89,14 +90,14 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
     if weights is None:
         with seeded(seed or 0):
             module = models.get_model(name, weights=None)
-        return _torchvision_subject(module, default, spec, None)
+        return torchvision_subject(module, default, spec, None)
     if weights in by_name or weights == "DEFAULT":
         tag: Any = default if weights == "DEFAULT" else by_name[weights]
         try:
             module = models.get_model(name, weights=tag)
         except (OSError, RuntimeError, HTTPException) as error:  # URLError is an OSError
             raise _hub_error(spec, error) from error
-        return _torchvision_subject(module, tag, spec, list(tag.meta["categories"]))
+        return torchvision_subject(module, tag, spec, list(tag.meta["categories"]))
     path = user_path(weights)
     if not is_file(path):
         raise ModelError(
@@ -116,12 +117,13 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
     load_state(module, state, path)
     spec = f"torchvision/{name}:{path.resolve()}"  # absolute, so that it is valid in any folder
     categories = list(matching_tag.meta["categories"]) if matching_tag is not None else None
-    return _torchvision_subject(module, matching_tag or default, spec, categories)
+    return torchvision_subject(module, matching_tag or default, spec, categories)
 
 
-def _torchvision_subject(
+def torchvision_subject(
     module: nn.Module, tag: Any, spec: str, classes: Sequence[str] | None
 ) -> SubjectModel:
+    """Return a model of torchvision with the preprocessing of published weights."""
     if tag is None:
         raise ModelError(
             f"'{spec}' has no preprocessing.",
@@ -130,7 +132,7 @@ def _torchvision_subject(
         )
     transform = tag.transforms()
     synsets = imagenet_synsets() if classes is not None and len(classes) == 1000 else None
-    return SubjectModel(module.eval(), transform, str(transform), spec, classes, synsets)
+    return SubjectModel(module, transform, str(transform), spec, classes, synsets)
 
 
 def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> SubjectModel:
@@ -164,19 +166,20 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
                 module = timm.create_model(name, pretrained=False, num_classes=logits)
         load_state(module, state, path)
         spec = f"timm/{name}:{path.resolve()}"
-        return _timm_subject(module, spec, trained=tag.endswith("in1k"))
+        return timm_subject(module, spec, trained=tag.endswith("in1k"))
     if seed is not None:
         with seeded(seed):
             module = timm.create_model(name, pretrained=False)
-        return _timm_subject(module, spec, trained=False)
+        return timm_subject(module, spec, trained=False)
     try:
         module = timm.create_model(full_name, pretrained=True)
     except Exception as error:  # hub clients raise many kinds
         raise _hub_error(spec, error) from error
-    return _timm_subject(module, spec, trained=True)
+    return timm_subject(module, spec, trained=True)
 
 
-def _timm_subject(module: Any, spec: str, *, trained: bool) -> SubjectModel:
+def timm_subject(module: Any, spec: str, *, trained: bool) -> SubjectModel:
+    """Return a model of timm with the preprocessing of its configuration."""
     from timm.data.config import resolve_model_data_config
     from timm.data.transforms_factory import create_transform
 
@@ -184,7 +187,7 @@ def _timm_subject(module: Any, spec: str, *, trained: bool) -> SubjectModel:
     transform: Any = create_transform(**settings, is_training=False)
     imagenet = trained and getattr(module, "num_classes", 0) == 1000
     return SubjectModel(
-        module.eval(),
+        module,
         transform,
         fingerprint("timm", settings),
         spec,
@@ -223,6 +226,15 @@ def image_processor(name: str, spec: str) -> tuple[Preprocess, str]:
         return processor(images=image, return_tensors="pt")["pixel_values"][0].float()
 
     settings = json.loads(json.dumps(processor.to_dict(), default=str))
+    for key in ("size", "crop_size", "pad_size"):
+        size: Any = settings.get(key)
+        sides = list(size.values()) if isinstance(size, dict) else np.ravel(size).tolist()
+        if any(isinstance(side, int | float) and not 0 < side <= LARGEST_SIDE for side in sides):
+            raise ModelError(
+                f"The image processor of '{spec}' has {shortened(size)} as '{key}'.",
+                f"Expected 1 to {LARGEST_SIDE} pixels.",
+                "Correct its preprocessor_config.json.",
+            )
     return preprocess, fingerprint(settings)
 
 
@@ -258,6 +270,14 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
         raise
     except Exception as error:  # hub clients and checkpoint readers raise many kinds
         raise _hub_error(spec, error) from error
-    module = getattr(module, "vision_model", module)  # the vision part of CLIP and similar models
-    classes = class_names(getattr(config, "id2label", None) or {}) if classifies else None
-    return SubjectModel(module.eval(), preprocess, version, spec, classes)
+    return transformers_subject(module, preprocess, version, spec)
+
+
+def transformers_subject(
+    module: Any, preprocess: Preprocess, version: str, spec: str
+) -> SubjectModel:
+    """Return a model of transformers, or the vision part of one such as CLIP, with its classes."""
+    classifies = "ForImageClassification" in type(module).__name__
+    classes = class_names(module.config.id2label or {}) if classifies else None
+    module = getattr(module, "vision_model", module)
+    return SubjectModel(module, preprocess, version, spec, classes)

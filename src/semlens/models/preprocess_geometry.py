@@ -17,6 +17,8 @@ from torch import Tensor
 from semlens.errors import ModelError
 from semlens.types import Box
 
+LARGEST_SIDE = 8192
+"""Pixels to which preprocessing may scale a side of an image."""
 Preprocess = Callable[[Image.Image], Tensor]
 
 

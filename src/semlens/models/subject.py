@@ -41,8 +41,8 @@ class SubjectModel:
         From an upright RGB image of any size to a float tensor [3 h w]; must be
         deterministic.
     version
-        A text that identifies the preprocessing, such as its ``repr`` or a file's hash. There is no
-        default, since a function cannot be hashed.
+        A text that identifies the preprocessing, such as its ``repr`` or a file's hash. By default
+        it is measured: the SHA-256 of what the preprocessing makes of two images of noise.
     spec
         SPEC from which the model can be loaded again; ``python:...`` for a Python object.
     classes
@@ -60,7 +60,7 @@ class SubjectModel:
 
     module: nn.Module
     preprocess: Preprocess
-    version: str
+    version: str = ""
     spec: str = "python:model"
     classes: Sequence[str] | None = None
     synsets: Sequence[str] | None = None
@@ -93,6 +93,9 @@ class SubjectModel:
                 "Expected a deterministic function.",
                 "Use the evaluation transform, without random crops or flips.",
             )
+        if not self.version:
+            larger = self._preprocessed(image.resize((800, 600), Image.Resampling.NEAREST))
+            object.__setattr__(self, "version", f"measured:{_digest(first, larger)}")
 
     @property
     def fingerprint(self) -> str:
@@ -234,6 +237,11 @@ def _random_states() -> tuple[bytes, int, int]:
         hash((bytes(key), position)),
         hash(random.getstate()),
     )
+
+
+def _digest(*tensors: Tensor) -> str:
+    """SHA-256 over the types, shapes and bytes of tensors."""
+    return weights_digest(nn.ParameterDict({str(i): x for i, x in enumerate(tensors)}))
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from semlens.errors import RelevanceError
-from semlens.relevance.canonicalize import CONV
+from semlens.relevance.canonicalize import CONV, CONVOLUTIONS
 from semlens.relevance.captured_graph import REMEDY, CapturedGraph, OpNode
 from semlens.relevance.presets import Rules
 from semlens.relevance.rules.affine import Affine, Epsilon, Flat, Gamma, ZPlus
 from semlens.relevance.rules.base import (
+    LOG_SOFTMAX,
     SHARES,
+    SLOPES,
+    SOFTMAX,
     Activation,
     Attention,
     GroupNorm,
@@ -39,24 +42,25 @@ from semlens.relevance.rules.structure import (
 
 aten = torch.ops.aten
 
-WEIGHTED_SUMS = (*CONV, aten.linear.default)
+WEIGHTED_SUMS = (*CONVOLUTIONS, aten.linear.default)
 PRODUCTS = (aten.mul.Tensor, aten.div.Tensor, aten.matmul.default, aten.bmm.default)
-SOFTMAX = (aten.softmax.int, aten._softmax.default)
 GATES = {
     aten.sigmoid.default, aten.hardsigmoid.default, aten.rsqrt.default, aten.sqrt.default,
-    aten.reciprocal.default, aten.linalg_vector_norm.default, aten.var.correction, aten.exp.default,
+    aten.reciprocal.default, aten.sign.default, aten.linalg_vector_norm.default,
+    aten.var.correction, aten.exp.default,
 }  # fmt: skip
 """Operators whose results scale another value, such as the gate of squeeze-and-excitation."""
 
 NONNEGATIVE = {
     aten.relu.default, aten.relu6.default, aten.sigmoid.default, aten.hardsigmoid.default,
-    aten.abs.default, aten.exp.default, *SOFTMAX,
+    aten.softplus.default, aten.abs.default, aten.exp.default, aten.sqrt.default, *SOFTMAX,
 }  # fmt: skip
 _CHANGES_SIGN = {
     aten.sub, aten.neg, aten.rsub, aten.index, aten.where, aten.masked_fill, aten.minimum,
     aten.upsample_bicubic2d, aten.pad, aten.constant_pad_nd, aten.slice_scatter,
 }  # fmt: skip
 PRESERVES_SIGN = (LINEAR | MAXIMUM) - _CHANGES_SIGN
+_GRADIENT = LINEAR | MAXIMUM
 _ELEMENTWISE = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
 
 
@@ -72,26 +76,36 @@ def assign_rules(
     """
     rule_of = _RuleChooser(graph, rules, set(targets))
     node_rules: dict[OpNode, Rule] = {}
-    unsupported = Counter[str]()
+    unsupported: dict[str, list[OpNode]] = {}
     reached = {node for node in targets if node.live}
     for node in reversed(graph.nodes):
         if node not in reached or node is graph.input:
             continue
         rule = rule_of(node)
-        if rule is None:
-            unsupported[str(node.target).removeprefix("aten.").partition(".")[0]] += 1
+        if rule is None:  # what lies below is looked at, too, so that all of them are named
+            reached.update(node.live_inputs())
+            if node.target is not getitem:  # one result of several: its operator is named
+                unsupported.setdefault(node.operator_name, []).append(node)
             continue
         node_rules[node] = rule
         if not rule.ends_at_pixels:
             reached.update(rule.receivers())
     if unsupported:
-        operators = ", ".join(f"{name} ({count} x)" for name, count in sorted(unsupported.items()))
+        operators = ", ".join(
+            f"{name} ({len(nodes)} x{_place(nodes[-1])})"  # the first of them
+            for name, nodes in sorted(unsupported.items())
+        )
         raise RelevanceError(
             f"The model uses operations without a relevance rule: {operators}.",
             "Expected operations of CNNs and vision transformers; docs/relevance.md lists them.",
             REMEDY,
         )
     return node_rules
+
+
+def _place(node: OpNode) -> str:
+    """Return the module that contains an operation, if it is not the model itself."""
+    return f", in '{node.module}'" if node.module else ""
 
 
 def has_attention(graph: CapturedGraph) -> bool:
@@ -106,14 +120,13 @@ def nonnegative_nodes(graph: CapturedGraph) -> set[OpNode]:
     nodes: set[OpNode] = set()
     for node in graph.nodes:
         sources = node.live_inputs()
-        operator = getattr(node.target, "overloadpacket", None)
         is_clamp = node.target in (
             aten.hardtanh.default,
             aten.clamp.default,
             aten.clamp_min.default,
         )
         minimum = node.arg(1)
-        preserves_sign = operator in PRESERVES_SIGN or node.target == aten.mul.Tensor
+        preserves_sign = node.operator in PRESERVES_SIGN or node.target == aten.mul.Tensor
         sources_nonnegative = bool(sources) and all(source in nodes for source in sources)
         if (
             node.relu
@@ -153,7 +166,7 @@ def _first_sums(graph: CapturedGraph) -> set[OpNode]:
 
 def _reads_pixels(node: OpNode, image: OpNode) -> bool:
     """Whether a sum reads pixel positions: only elementwise steps lie between it and the image."""
-    if node.target == aten.linear.default:
+    if node.target not in CONV:
         return False
     source: Any = node.args[0]
     while source is not image:
@@ -179,6 +192,8 @@ class _RuleChooser:
     def __call__(self, node: OpNode) -> Rule | None:
         """Return the node's rule, or None if its operation is not supported."""
         target = node.target
+        if target in _MAY_EXCLUDE_ZERO:
+            return _elementwise(node)
         if target in _RULES_BY_OPERATOR:
             return _RULES_BY_OPERATOR[target](node)
         if target in WEIGHTED_SUMS:
@@ -193,8 +208,7 @@ class _RuleChooser:
             return Sum(node, self.rules.epsilon)
         if target == aten.max_pool2d.default and MaxPool.handles(node):
             return self._pool(node)
-        packet = getattr(target, "overloadpacket", None)
-        return Gradient(node) if packet in LINEAR or packet in MAXIMUM else None
+        return Gradient(node) if node.operator in _GRADIENT else None
 
     def _pool(self, node: OpNode) -> Rule:
         source: OpNode = node.args[0]
@@ -230,8 +244,8 @@ class _RuleChooser:
 
 
 _RULES_BY_OPERATOR: Mapping[Any, type[Rule]] = {
+    **dict.fromkeys((*SLOPES, *SOFTMAX, *LOG_SOFTMAX), Taylor),
     **dict.fromkeys(SHARES, Activation),
-    **dict.fromkeys((*SOFTMAX, aten.sigmoid.default), Taylor),
     **dict.fromkeys((aten.layer_norm.default, aten.rms_norm.default), LayerNorm),
     aten.group_norm.default: GroupNorm,
     aten.cat.default: Join,
@@ -239,11 +253,25 @@ _RULES_BY_OPERATOR: Mapping[Any, type[Rule]] = {
 }
 
 
+_CLAMPS = (aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
+_MAY_EXCLUDE_ZERO = (*_CLAMPS, aten.pow.Tensor_Scalar)
+
+
+def _elementwise(node: OpNode) -> Rule | None:
+    """Return the rule of a function that is zero at zero or not, depending on its arguments."""
+    if node.target not in _CLAMPS:
+        return Activation(node) if node.args[1] > 0 else None
+    names = {aten.clamp_max.default: ("max",)}.get(node.target, ("min", "max"))
+    bounds = dict(zip(names, node.args[1:], strict=False)) | node.kwargs
+    low, high = bounds.get("min"), bounds.get("max")
+    includes_zero = (low is None or low <= 0) and (high is None or high >= 0)
+    return Activation(node) if includes_zero else Taylor(node)
+
+
 def _is_gate(node: OpNode, softmax: bool) -> bool:
     """Whether a factor depends on the input through gates only."""
     if node.target in GATES or (softmax and node.target in SOFTMAX):
         return True
-    packet = getattr(node.target, "overloadpacket", None)
-    passes = packet in LINEAR or node.target in (*_ELEMENTWISE, aten.clamp_min.default)
+    passes = node.operator in LINEAR or node.target in (*_ELEMENTWISE, aten.clamp_min.default)
     sources = node.live_inputs()
     return bool(passes and sources) and all(_is_gate(source, softmax) for source in sources)

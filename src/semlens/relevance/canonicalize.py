@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
 from semlens.relevance.captured_graph import INPUT, CapturedGraph, OpNode, execute, pair
+from semlens.relevance.expansions import EXPANSIONS
 
 aten = torch.ops.aten
 
@@ -38,7 +39,13 @@ def padded_conv2d(
 
 
 CONV = (aten.conv2d.default, aten.conv2d.padding, padded_conv2d)
-MATRIX = (aten.mm.default, aten.matmul.default)
+TRANSPOSED = (
+    aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input,
+)  # fmt: skip
+CONVOLUTIONS = (
+    *CONV, *TRANSPOSED, aten.conv1d.default, aten.conv1d.padding, aten.conv3d.default,
+    aten.conv3d.padding,
+)  # fmt: skip
 SAME_VALUE = (
     aten.clone.default,
     aten.alias.default,
@@ -114,67 +121,12 @@ def _drop_aliases(
 def _expand_fused(
     graph: CapturedGraph, protected: Collection[OpNode], replacements: NodeValues
 ) -> CapturedGraph:
-    """Replace fused operators by the plain ones that have rules."""
+    """Replace operators by plainer ones that have rules."""
     nodes: list[OpNode] = []
     for node in graph.nodes:
-        args = node.args
-        if node.target == aten.addcmul.default:
-            product = OpNode(f"{node.name}_mul", aten.mul.Tensor, args[1:3], {}, node.scopes)
-            scale = node.kwargs.get("value", 1)
-            node.target, node.args = aten.add.Tensor, (args[0], product)
-            node.kwargs = {"alpha": scale} if scale != 1 else {}
-            nodes.append(product)
-        elif node.target == aten.addmm.default and isinstance(args[2], Tensor) and not node.kwargs:
-            node.target, node.args = aten.linear.default, (args[1], args[2].T, args[0])
-        elif node.target in MATRIX and isinstance(args[1], Tensor) and args[1].ndim == 2:
-            node.target, node.args = aten.linear.default, (args[0], args[1].T)
-        elif node.target == aten.linear.default and isinstance(args[1], OpNode):
-            flipped = OpNode(
-                f"{node.name}_t", aten.transpose.int, (args[1], -2, -1), {}, node.scopes
-            )
-            product = OpNode(
-                f"{node.name}_mm", aten.matmul.default, (args[0], flipped), {}, node.scopes
-            )
-            if node.arg(2) is None:
-                nodes.append(flipped)
-                node.target, node.args = product.target, product.args
-            else:
-                nodes += [flipped, product]
-                node.target, node.args = aten.add.Tensor, (product, args[2])
-        elif node.target in (aten.view.default, aten._unsafe_view.default):
-            node.target = aten.reshape.default  # no rule depends on the memory format
-        elif node.target is operator.getitem and isinstance(args[0], OpNode):
-            _replace_getitem(node, args[0], int(args[1]))
-        nodes.append(node)
+        expand = EXPANSIONS.get(node.target)
+        nodes += [*(expand(node) if expand else ()), node]
     return CapturedGraph(nodes)
-
-
-def _replace_getitem(node: OpNode, producer: OpNode, index: int) -> None:
-    """Replace one output of an operator with several by an operation on the operator's input."""
-    source = producer.arg(0)
-    axis = producer.arg(2, producer.kwargs.get("dim", 0))
-    if producer.target == aten.unbind.int:
-        axis = producer.arg(1, producer.kwargs.get("dim", 0))
-        node.target, node.args = aten.select.int, (source, axis, index)
-    elif producer.target in (aten.split.Tensor, aten.split_with_sizes.default):
-        size = producer.arg(1)
-        sizes = [size] * (index + 1) if producer.target == aten.split.Tensor else size
-        node.target = aten.slice.Tensor
-        node.args = (source, axis, sum(sizes[:index]), sum(sizes[: index + 1]))
-    elif producer.target == aten.max_pool2d_with_indices.default and index == 0:
-        node.target, node.args = aten.max_pool2d.default, producer.args
-    elif (producer.target, index) == (aten.adaptive_max_pool2d.default, 0) and (
-        pair(producer.arg(1)) == (1, 1)
-    ):
-        node.target, node.args = aten.amax.default, (source, [-2, -1], True)
-    elif producer.target == aten.max.dim and index == 0:
-        node.target, node.args = (
-            aten.amax.default,
-            (source, [producer.arg(1)], producer.arg(2, False)),
-        )
-    else:
-        return
-    node.kwargs = {}
 
 
 def _fold_padding(
@@ -226,7 +178,8 @@ def _fold_batch_norms(
             eps = node.args[7] if node.target == aten.batch_norm.default else node.args[6]
             scale = torch.rsqrt(var + eps) * (1 if weight is None else weight)
             shift = (0 if bias is None else bias) - mean * scale
-            if source.target in CONV and len(users[source]) == 1 and source not in protected:
+            foldable = source.target in CONVOLUTIONS and isinstance(source.arg(1), Tensor)
+            if foldable and len(users[source]) == 1 and source not in protected:
                 _scale_convolution(source, scale, shift)
                 replacements[node] = source
             else:
@@ -243,7 +196,14 @@ def _fold_batch_norms(
 
 
 def _scale_convolution(conv: OpNode, scale: Tensor, shift: Tensor) -> None:
-    weight, bias = conv.args[1] * scale[:, None, None, None], conv.arg(2)
+    weight, bias = conv.args[1], conv.arg(2)
+    kernel_axes = [1] * (weight.ndim - 2)
+    if conv.target in TRANSPOSED:  # [i o/groups ...], the outputs of a group in the second axis
+        groups = conv.arg(6, 1)
+        scales = scale.view(groups, 1, -1, *kernel_axes)
+        weight = (weight.unflatten(0, (groups, -1)) * scales).flatten(0, 1)
+    else:
+        weight = weight * scale.view(-1, 1, *kernel_axes)
     shifted = shift if bias is None else bias * scale + shift
     conv.args = (conv.args[0], weight, shifted, *conv.args[3:])
 
@@ -251,7 +211,7 @@ def _scale_convolution(conv: OpNode, scale: Tensor, shift: Tensor) -> None:
 def _replace_by_scale_and_shift(
     node: OpNode, source: OpNode, scale: Tensor, shift: Tensor, nodes: list[OpNode]
 ) -> None:
-    shape = (-1, *[1] * (source.ndim - 2))  # channels are the second axis
+    shape = (-1, *[1] * (len(source.shape) - 2))  # channels are the second axis
     scaled = OpNode(
         f"{node.name}_scale", aten.mul.Tensor, (source, scale.view(shape)), {}, node.scopes
     )
@@ -270,7 +230,7 @@ def _fold_relus(
         if (
             node.target == aten.relu.default
             and isinstance(source, OpNode)
-            and source.target in (*CONV, aten.linear.default, aten.add.Tensor)
+            and source.target in (*CONVOLUTIONS, aten.linear.default, aten.add.Tensor)
             and len(users[source]) == 1
             and source not in protected
         ):

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, getitem
 from typing import Any
 
 import torch
@@ -49,8 +49,11 @@ class OpNode:
         Whether its value depends on the input's values (and so can carry relevance).
     relu
         Whether a ReLU follows immediately and is part of the node.
-    ndim
-        Number of axes of its value, if the capture knows it.
+    shape
+        Shape of its value as captured; -1 stands for a size that depends on the batch's. Empty
+        for several values, and for nodes that a rewriting adds.
+    counts
+        Whether its value is integer or boolean: an index, a mask, which carries no relevance.
     """
 
     name: str
@@ -60,7 +63,8 @@ class OpNode:
     scopes: tuple[str, ...] = ()
     live: bool = False
     relu: bool = False
-    ndim: int = 4
+    shape: tuple[int, ...] = ()
+    counts: bool = False
 
     def __repr__(self) -> str:
         """Return the name and the operator."""
@@ -77,6 +81,24 @@ class OpNode:
     def live_inputs(self) -> list[OpNode]:
         """Return the arguments that depend on the input's values."""
         return [node for node in self.inputs() if node.live]
+
+    @property
+    def operator(self) -> Any:
+        """The operator without its overload."""
+        return getattr(self.target, "overloadpacket", self.target)
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's name in PyTorch; one of several results has that of their operator."""
+        if self.target is getitem and isinstance(self.args[0], OpNode):
+            return self.args[0].operator_name
+        name = getattr(self.operator, "__name__", str(self.operator))
+        return name.rpartition(".")[2].strip("_")
+
+    @property
+    def module(self) -> str:
+        """The innermost module that contains the operation; empty for the model itself."""
+        return next((scope for scope in reversed(self.scopes) if scope), "")
 
 
 @dataclass
@@ -115,7 +137,8 @@ class CapturedGraph:
     def mark_live(self) -> None:
         """Mark the nodes that depend on the values of the input."""
         for node in self.nodes:
-            reads_values = not any(name in str(node.target) for name in SHAPE_ONLY)
+            shape_only = any(name in str(node.target) for name in SHAPE_ONLY)
+            reads_values = not shape_only and not node.counts
             node.live = node is self.input or (reads_values and bool(node.live_inputs()))
 
     def run(
@@ -255,7 +278,7 @@ def _from_fx(graph: fx.Graph, owner: nn.Module, name_of: Callable[[str], str]) -
     nodes: list[OpNode] = []
     for fx_node in graph.nodes:
         if fx_node.op == "placeholder":
-            converted[fx_node] = OpNode(fx_node.name, INPUT)
+            converted[fx_node] = OpNode(fx_node.name, INPUT, shape=_shape(fx_node))
         elif fx_node.op == "get_attr":
             value: Any = attrgetter(str(fx_node.target))(owner)
             converted[fx_node] = value.detach() if isinstance(value, Tensor) else value
@@ -266,7 +289,9 @@ def _from_fx(graph: fx.Graph, owner: nn.Module, name_of: Callable[[str], str]) -
             args, kwargs = tree_map_only(fx.Node, converted.__getitem__, arguments)
             scopes = tuple(name_of(str(entry[0])) for entry in stack.values())
             converted[fx_node] = OpNode(fx_node.name, fx_node.target, args, kwargs, scopes)
-            converted[fx_node].ndim = getattr(fx_node.meta.get("val"), "ndim", 4)
+            converted[fx_node].shape = _shape(fx_node)
+            dtype = getattr(fx_node.meta.get("val"), "dtype", torch.float32)
+            converted[fx_node].counts = not (dtype.is_floating_point or dtype.is_complex)
         else:
             continue
         nodes.append(converted[fx_node])
@@ -274,6 +299,11 @@ def _from_fx(graph: fx.Graph, owner: nn.Module, name_of: Callable[[str], str]) -
     captured = CapturedGraph(nodes)
     captured.mark_live()
     return captured
+
+
+def _shape(fx_node: fx.Node) -> tuple[int, ...]:
+    sizes = getattr(fx_node.meta.get("val"), "shape", ())
+    return tuple(size if isinstance(size, int) else -1 for size in sizes)
 
 
 def _is_check(fx_node: fx.Node) -> bool:

@@ -34,9 +34,9 @@ BIAS = "biases"
 STABILISER = "stabilisers"
 SHIFT = "shifts of normalisations"
 CONSTANT = "constants"
-SOFTMAX = "softmax and sigmoid"
+EXPANSION = "expansions"
 
-KINDS = (BIAS, STABILISER, SHIFT, CONSTANT, SOFTMAX)
+KINDS = (BIAS, STABILISER, SHIFT, CONSTANT, EXPANSION)
 """Kinds of absorption. Constants are values that do not depend on the image: positional
 embeddings, class tokens, the shift of a batch normalisation that stands alone."""
 
@@ -279,7 +279,8 @@ def _with_bias(ratio: Tensor, remainder: Tensor, rule: Affine, bias: Tensor | No
     if bias is None:
         return {STABILISER: remainder}
     is_dense = rule.node.target == torch.ops.aten.linear.default
-    return {STABILISER: remainder, BIAS: ratio * (bias if is_dense else bias[:, None, None])}
+    shape = (-1,) if is_dense else (-1, *[1] * (ratio.ndim - 2))
+    return {STABILISER: remainder, BIAS: ratio * bias.view(shape)}
 
 
 def _sum(rule: Sum, values: Mapping[OpNode, Any]) -> Absorbed:
@@ -306,10 +307,14 @@ def _group_norm(rule: GroupNorm, values: Mapping[OpNode, Any]) -> Absorbed:
 
 
 def _taylor(rule: Taylor, values: Mapping[OpNode, Any]) -> Absorbed:
-    x, y = values[rule.node.args[0]], values[rule.node]
-    if "softmax" not in str(rule.node.target):
-        return {SOFTMAX: y - x * y * (1 - y)}
-    return {SOFTMAX: y - _softmax_expansion(x, y, rule.node.args[1])}
+    """Return ``f(x) - f'(x) x``, the constant term; masked inputs count as zero."""
+    node, x = rule.node, values[rule.node.args[0]]
+
+    def function(value: Tensor) -> Tensor:
+        return node.target(value, *node.args[1:], **node.kwargs)
+
+    y, slope = torch.func.jvp(function, (x,), (torch.where(x.isfinite(), x, 0),))[:2]
+    return {EXPANSION: y - slope}
 
 
 def _softmax_expansion(x: Tensor, y: Tensor, axis: int) -> Tensor:
@@ -326,7 +331,7 @@ def _attention(rule: Attention, values: Mapping[OpNode, Any]) -> Absorbed:
         return {}
     y, (_, (q, k, v, weights, scale)) = values[rule.node], rule.forward(dict(values))
     scores = q @ k.transpose(-1, -2) * scale
-    return {SOFTMAX: (y - _softmax_expansion(scores, weights, -1) @ v) / 2}
+    return {EXPANSION: (y - _softmax_expansion(scores, weights, -1) @ v) / 2}
 
 
 def _join(rule: Join, values: Mapping[OpNode, Any]) -> Absorbed:

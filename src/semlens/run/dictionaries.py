@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from semlens.data.images import Images
-from semlens.data.load import as_images
+from semlens.data.load import ImagesLike, as_images
 from semlens.data.verified_images import content_digests
 from semlens.dictionaries.dictionary import Dictionary, DictionaryInfo
 from semlens.dictionaries.request import (
@@ -25,7 +24,7 @@ from semlens.dictionaries.request import (
 from semlens.dictionaries.train_sae import SAE, SaeTraining, train_sae
 from semlens.errors import RecipeError
 from semlens.models.activations import CHANNELS_FIRST, LayerLayout
-from semlens.models.load import load_model
+from semlens.models.load import ModelLike, as_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, progress_bars, progress_listener, report_progress
 from semlens.recipe import fingerprint
@@ -298,8 +297,8 @@ class Fit:
 
 def fit(
     path: str | Path,
-    model: SubjectModel | str,
-    images: Images | str | Path | Sequence[Any],
+    model: ModelLike,
+    images: ImagesLike,
     layer: str,
     components: str,
     *,
@@ -358,8 +357,7 @@ def fit(
             "Choose another path.",
         )
     request = _request(components, training)
-    subject = load_model(model) if isinstance(model, str) else model
-    subject = subject.with_dictionaries(())
+    subject = as_model(model).with_dictionaries(())
     if layout != "auto":
         subject = replace(subject, layout=layout)
     data = as_images(images)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,12 +19,12 @@ from semlens.data.class_mapping import (
     read_classes,
 )
 from semlens.data.images import Images, JoinedImages
-from semlens.data.load import as_images, check_server, load_images
+from semlens.data.load import ImagesLike, as_images, check_server, load_images
 from semlens.data.own_boxes import OwnBoxes, load_boxes
 from semlens.embedders.embedder import Embedder
 from semlens.errors import RecipeError
 from semlens.models.inspection import check_reproducible
-from semlens.models.subject import SubjectModel
+from semlens.models.load import ModelLike
 from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.regular_files import user_path
 from semlens.run.build_database import completion, write_layers
@@ -74,10 +73,10 @@ class Extension:
 
 def extend(
     path: str | Path,
-    images: Images | str | Path | Sequence[Any],
+    images: ImagesLike,
     *,
-    model: SubjectModel | str | None = None,
-    data: Images | str | Path | None = None,
+    model: ModelLike | None = None,
+    data: ImagesLike | None = None,
     embedder: Embedder | str | None = None,
     classes: str | Path | None = None,
     targets: Sequence[str] | None = None,
@@ -212,10 +211,10 @@ def _check_device(device: str, kept: Extendable, path: Path) -> None:
         )
 
 
-def _images_of(database: Database, data: Images | str | Path | None) -> Images:
+def _images_of(database: Database, data: ImagesLike | None) -> Images:
     """Return the images of a database, listed as they are now."""
-    if isinstance(data, Images):
-        return data
+    if data is not None and not isinstance(data, str | Path):
+        return as_images(data)
     spec = str(data or database.manifest.data.spec)
     check_server(spec, given=data is not None)
     return load_images(spec)

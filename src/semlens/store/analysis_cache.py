@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from semlens.documents import parse_json
 from semlens.errors import StoreError
 from semlens.recipe import fingerprint
 from semlens.regular_files import file_digest
@@ -132,7 +133,7 @@ class AnalysisCache:
             return None
         table = load_sealed_table(path)
         origin = (table.schema.metadata or {}).get(b"origin")
-        return None if origin is None else (table.to_pandas(), json.loads(origin))
+        return None if origin is None else (table.to_pandas(), parse_json(origin, finite=False))
 
     def list_analyses(self, prefix: str = "") -> list[tuple[str, float]]:
         """Return the names of derived tables and when each was written, newest first.

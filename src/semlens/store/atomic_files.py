@@ -192,14 +192,14 @@ def file_version(path: Path) -> tuple[int, ...] | None:
     return info.st_ino, info.st_mtime_ns, info.st_size
 
 
-_KEY = b"sha256"
+_KEY, _NAME = b"sha256", b"name"
 _PLACE = b"SHA-256 of this file with this text in place of the digest".ljust(64, b".")
 """What the metadata of a table holds, in as many bytes, while its file is hashed."""
 
 
 def save_sealed_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file with its own digest in the metadata, atomically."""
-    metadata = {**(table.schema.metadata or {}), _KEY: _PLACE}
+    """Write a Parquet file with its own name and digest in the metadata, atomically."""
+    metadata = {**(table.schema.metadata or {}), _NAME: path.name.encode(), _KEY: _PLACE}
     stream = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), stream, compression="ZSTD")
     data = bytearray(stream.getvalue())
@@ -214,15 +214,18 @@ def load_sealed_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises
     ------
     StoreError
-        If it cannot be read, or has changed since it was written.
+        If it cannot be read, has changed since it was written, or was written by another name.
     """
     try:
         data = bytearray(read_bytes(path))
-        digest = pq.read_metadata(pa.BufferReader(data)).metadata[_KEY]
+        metadata = pq.read_metadata(pa.BufferReader(data)).metadata
+        digest = metadata[_KEY]
         at = data.rindex(digest)
         data[at : at + len(digest)] = _PLACE
         if hashlib.sha256(data).hexdigest().encode() != digest:
             raise ValueError("its SHA-256 differs")
+        if metadata[_NAME] != path.name.encode():
+            raise ValueError("it is the copy of another file")
         return pq.read_table(pa.BufferReader(data), columns=columns)
     except Exception as error:  # the reader raises many types of errors for damaged bytes
         raise StoreError(
@@ -236,29 +239,29 @@ _DIGEST = "sha256"
 
 
 def save_sealed(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically, with their digest in the header.
+    """Write tensors as safetensors, atomically; the header has a digest of them and of the name.
 
     Several processes may write the same file at the same time.
     """
     plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {_DIGEST: _content_digest(plain)}
+    metadata = {_DIGEST: _content_digest(path.name, plain)}
     write_atomic(path, lambda part: save_file(plain, part, metadata), writer=uuid4().hex)
 
 
 def load_sealed(path: Path) -> dict[str, Tensor] | None:
-    """Read what :func:`save_sealed` wrote; None if it is missing or damaged."""
+    """Read what :func:`save_sealed` wrote; None if it is missing, damaged or a copy of another."""
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             digest = (file.metadata() or {}).get(_DIGEST)
     except Exception:  # the reader raises many types of errors for damaged bytes
         return None
-    return tensors if digest == _content_digest(tensors) else None
+    return tensors if digest == _content_digest(path.name, tensors) else None
 
 
-def _content_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, types, shapes and values."""
-    digest = hashlib.sha256()
+def _content_digest(file: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the name of a file, and of names, types, shapes and values."""
+    digest = hashlib.sha256(json.dumps(file).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, PositiveInt, TypeAdapter
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from semlens.dictionaries.dictionary import Code, Dictionary, DictionaryInfo
+from semlens.documents import first_problem, parse_json, read_json
 from semlens.errors import RecipeError, reason_of, shortened
 from semlens.regular_files import is_file, is_folder, user_path
 from semlens.store.atomic_files import save_tensors
@@ -37,61 +38,78 @@ def load_saelens(folder: Path) -> Dictionary:
         If a file is missing or damaged, or the autoencoder does what semlens does not support.
     """
     try:
-        settings: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
+        settings = SaeLensSettings.model_validate(read_json(folder / CONFIG))
         weights = load_file(folder / WEIGHTS)
         encoder, decoder = weights["W_enc"].T.float(), weights["W_dec"].float()
         encoder_bias, decoder_bias = weights["b_enc"].float(), weights["b_dec"].float()
+        if settings.apply_b_dec_to_input:
+            encoder_bias = encoder_bias - encoder @ decoder_bias
     except Exception as error:  # readers raise many types of errors
         raise RecipeError(
-            f"'{folder}' cannot be read as an autoencoder of SAELens ({error!r}).",
-            f"Expected {CONFIG} and {WEIGHTS} with W_enc, W_dec, b_enc and b_dec.",
+            f"'{folder}' cannot be read as an autoencoder of SAELens ({first_problem(error)}).",
+            f"Expected {CONFIG} with its settings, and {WEIGHTS} with W_enc [c k], W_dec [k c], "
+            "b_enc [k] and b_dec [c].",
             "Save it again with SAE.save_model.",
         ) from error
     code = _code(settings, folder)
-    if settings.get("apply_b_dec_to_input", True):
-        encoder_bias = encoder_bias - encoder @ decoder_bias
     info = DictionaryInfo(
-        str(settings.get("hook_name") or _metadata(settings).get("hook_name") or ""),
+        settings.hook_name or settings.metadata.hook_name or "",
         "sae",
         code,
         channels_first=False,
-        active=_active(settings) if code == "topk" else None,
+        active=settings.active if code == "topk" else None,
         error=True,
     )
-    threshold: Tensor | None = weights.get("threshold")
-    rescaled = settings.get("rescale_acts_by_decoder_norm", False)
-    if code == "topk" and rescaled:  # ranked by the length of what they add
+    if code == "topk" and settings.rescale_acts_by_decoder_norm:  # ranked by what they add
         lengths = decoder.norm(dim=1).clamp_min(1e-12)
         encoder, encoder_bias = encoder * lengths[:, None], encoder_bias * lengths
         decoder = decoder / lengths[:, None]
-    return Dictionary(info, encoder, decoder, encoder_bias, threshold)
+    return checked_dictionary(
+        info, encoder, decoder, encoder_bias, weights.get("threshold"), folder / WEIGHTS
+    )
 
 
-def _metadata(settings: dict[str, Any]) -> dict[str, Any]:
-    found = settings.get("metadata")
-    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+class _Metadata(BaseModel):
+    hook_name: str | None = None
 
 
-def _active(settings: dict[str, Any]) -> int:
-    """Return the number of active latents: at the top in recent files, or in the arguments."""
-    arguments: dict[str, Any] = settings.get("activation_fn_kwargs") or {}
-    return int(settings.get("k") or arguments.get("k") or 0)
+class _Arguments(BaseModel):
+    k: PositiveInt | None = None
 
 
-def _code(settings: dict[str, Any], folder: Path) -> Code:
+class SaeLensSettings(BaseModel):
+    """What is read of the configuration of SAELens; in older files some of it is elsewhere."""
+
+    architecture: str = "standard"
+    activation_fn_str: str | None = None
+    activation_fn_kwargs: _Arguments | None = None
+    k: PositiveInt | None = None
+    normalize_activations: str | None = "none"
+    apply_b_dec_to_input: bool = True
+    rescale_acts_by_decoder_norm: bool = False
+    hook_name: str | None = None
+    metadata: Annotated[_Metadata, BeforeValidator(lambda value: value or {})] = _Metadata()
+
+    @property
+    def active(self) -> int | None:
+        """Number of active latents per position."""
+        return self.k or (self.activation_fn_kwargs and self.activation_fn_kwargs.k)
+
+
+def _code(settings: SaeLensSettings, folder: Path) -> Code:
     """Return how the codes are computed."""
-    architecture = str(settings.get("architecture", "standard"))
-    if architecture == "standard" and settings.get("activation_fn_str") == "topk":
+    architecture = settings.architecture
+    if architecture == "standard" and settings.activation_fn_str == "topk":
         architecture = "topk"
-    normalised = settings.get("normalize_activations", "none")
+    normalised = settings.normalize_activations
     if architecture not in CODES or normalised not in ("none", None):
         raise RecipeError(
-            f"The autoencoder '{folder}' has the architecture '{architecture}' and normalises "
-            f"activations by '{normalised}'.",
+            f"The autoencoder '{folder}' has the architecture '{shortened(architecture)}' and "
+            f"normalises activations by '{shortened(normalised)}'.",
             f"Expected one of {', '.join(CODES)}, without normalisation.",
             "Fold the normalisation into its weights, or train one with 'semlens db fit'.",
         )
-    if architecture == "topk" and _active(settings) < 1:
+    if architecture == "topk" and not settings.active:
         raise RecipeError(
             f"The configuration of '{folder}' does not say how many latents are active.",
             "Expected the number k.",
@@ -138,47 +156,49 @@ def load_overcomplete(path: Path) -> Dictionary:
         saved: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # readers raise many types of errors
         raise _unreadable(path, "it does not load with weights_only=True") from error
-    if not isinstance(saved, Mapping) or "sae" not in saved or "dictionary" not in saved:
+    if not isinstance(saved, Mapping) or not {"sae", "dictionary"} <= saved.keys():
         raise _unreadable(path, "it lacks 'sae' or 'dictionary'")
     code = LATENTS.get(str(saved["sae"]))
     if code is None:
         raise RecipeError(
-            f"'{path}' is a {saved['sae']} of overcomplete.",
+            f"'{path}' is a {shortened(saved['sae'])} of overcomplete.",
             f"Expected one of {', '.join(LATENTS)}.",
             "Train one of these, or use 'semlens db fit'.",
         )
-    decoder = saved["dictionary"].detach().float()
-    encoder, bias = _encoder(saved, decoder, path)
+    encoder, bias = _encoder(saved, path)
     active = saved.get("top_k") if code == "topk" else None
-    threshold = _threshold(saved, len(decoder)) if code == "jumprelu" else None
+    threshold = _threshold(saved, path) if code == "jumprelu" else None
     if (code == "topk" and not active) or (code == "jumprelu" and threshold is None):
         raise _unreadable(path, "it lacks 'top_k', or the threshold")
     info = DictionaryInfo("", "sae", code, channels_first=False, active=active, error=True)
-    return Dictionary(info, encoder, decoder, bias, threshold)
+    return checked_dictionary(info, encoder, saved["dictionary"], bias, threshold, path)
 
 
-def _encoder(saved: Mapping[str, Any], decoder: Tensor, path: Path) -> tuple[Tensor, Tensor | None]:
+def _encoder(saved: Mapping[Any, Any], path: Path) -> tuple[Any, Any]:
     """Return weight and bias of a linear encoder."""
-    names = {name for name in saved if name.startswith("encoder.")}
+    names = {name for name in saved if isinstance(name, str) and name.startswith("encoder.")}
     tied = {name for name in names if name.startswith("encoder.tied_to.")}
     for weight, bias in ENCODERS:
         if weight in names and names <= {weight, bias}:
             return saved[weight], saved.get(bias)
     if tied and names - tied <= {"encoder.bias"}:
-        return decoder, saved.get("encoder.bias")
+        return saved["dictionary"], saved.get("encoder.bias")
     raise RecipeError(
-        f"The encoder of '{path}' has {', '.join(sorted(names)[:5]) or 'no weights'}.",
+        f"The encoder of '{path}' has {shortened(', '.join(sorted(names)[:5])) or 'no weights'}.",
         "Expected one linear layer without normalisation.",
         "Train one with encoder_module='linear', or use 'semlens db fit'.",
     )
 
 
-def _threshold(saved: Mapping[str, Any], directions: int) -> Tensor | None:
-    """Return the threshold of each direction: of JumpReLU, or the running one of BatchTopK."""
-    if "thresholds" in saved:
-        return saved["thresholds"].detach().exp()
-    running = saved.get("running_threshold")
-    return None if running is None else torch.full((directions,), float(running))
+def _threshold(saved: Mapping[Any, Any], path: Path) -> Tensor | None:
+    """Return the thresholds of JumpReLU, or the running one of BatchTopK for each direction."""
+    try:
+        if "thresholds" in saved:
+            return saved["thresholds"].detach().exp()
+        running = saved.get("running_threshold")
+        return None if running is None else torch.full((len(saved["dictionary"]),), float(running))
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise _unreadable(path, f"its threshold is no number ({reason_of(error)})") from error
 
 
 def _unreadable(path: Path, reason: str) -> RecipeError:
@@ -187,6 +207,57 @@ def _unreadable(path: Path, reason: str) -> RecipeError:
         "Expected its state dict, with what is not in it.",
         REMEDY,
     )
+
+
+def checked_dictionary(
+    info: DictionaryInfo, encoder: Any, decoder: Any, bias: Any, threshold: Any, path: str | Path
+) -> Dictionary:
+    """Return a dictionary of what was read from a file.
+
+    Raises
+    ------
+    RecipeError
+        If these are no finite tensors of fitting shapes, a file claims more values than it has, or
+        the threshold of JumpReLU or the number of active latents is missing.
+    """
+    given = {"encoder": encoder, "decoder": decoder, "bias": bias, "threshold": threshold}
+    tensors = {name: value for name, value in given.items() if value is not None}
+    problem = next(filter(None, (_problem(*item) for item in tensors.items())), None)
+    if problem is None:
+        shapes = {name: list(value.shape) for name, value in tensors.items()}
+        found = shapes["decoder"]
+        expected = {"encoder": found, "decoder": found, "bias": found[:1], "threshold": found[:1]}
+        if len(found) != 2 or 0 in found or any(s != expected[n] for n, s in shapes.items()):
+            problem = f"the shapes {', '.join(f'{n} {s}' for n, s in shapes.items())} do not fit"
+        elif info.code in _WITH_THRESHOLD and threshold is None:
+            problem = f"the code '{info.code}' has no threshold"
+        elif info.code == "topk" and not (
+            isinstance(info.active, int) and 1 <= info.active <= found[0]
+        ):
+            problem = f"{shortened(info.active, 40)} of {found[0]} latents are active"
+    if problem is not None:
+        raise RecipeError(
+            f"The dictionary '{shortened(path)}' cannot be used: {problem}.",
+            "Expected finite floating-point tensors, encoder and decoder [k c], bias and threshold "
+            "[k], with a threshold for JumpReLU, and from 1 to k active latents for TopK.",
+            "Save it again, or train one with 'semlens db fit'.",
+        )
+    return Dictionary(info, **tensors)
+
+
+_WITH_THRESHOLD = ("jumprelu", "nearest")
+
+
+def _problem(name: str, value: Any) -> str | None:
+    """Return what is wrong with a tensor of a dictionary."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_sparse:
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        return f"the {name} is a {kind}"
+    if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        return f"the {name} claims {value.numel()} values that the file does not have"
+    if not value.isfinite().all():
+        return f"the {name} holds NaN or infinite values"
+    return None
 
 
 KEY = "semlens_dictionary"
@@ -229,14 +300,10 @@ def load_dictionary(path: str | Path) -> Dictionary:
     if text is None:
         raise _not_a_dictionary(path, "its header does not describe one")
     try:
-        info = _INFO.validate_json(text)
-    except ValidationError as error:
+        info = _INFO.validate_python(parse_json(text))
+    except ValueError as error:
         raise _not_a_dictionary(path, "its header does not describe one") from error
-    shape = tensors["decoder"].shape
-    fits = tensors["encoder"].shape == shape and len(shape) == 2 and 0 not in shape
-    if not fits or any(tensors[name].shape != shape[:1] for name in ("bias", "threshold")):
-        raise _not_a_dictionary(path, "its tensors do not fit together")
-    return Dictionary(info, **tensors)
+    return checked_dictionary(info, **tensors, path=path)
 
 
 def _not_a_dictionary(path: str | Path, reason: str) -> RecipeError:

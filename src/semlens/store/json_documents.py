@@ -6,14 +6,14 @@ import copy
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from semlens.documents import read_json
 from semlens.errors import BusyError, EditError, StoreError
-from semlens.regular_files import read_text
 from semlens.store.atomic_files import damaged, save_text
 
 Document = dict[str, Any]
@@ -42,7 +42,7 @@ class JsonDocuments:
     def __init__(self, folder: Path, kind: str, *, writable: bool = True) -> None:
         self.folder, self.kind, self.writable = folder, kind, writable
         self._memory: dict[int, Document | None] = {}  # None: removed
-        self._lock = threading.Lock()
+        self._lock, self._depth = threading.RLock(), 0
 
     def numbers(self) -> list[int]:
         """Return the numbers of all documents, lowest first."""
@@ -66,9 +66,11 @@ class JsonDocuments:
             return copy.deepcopy(document)
         path = self._file(number)
         try:
-            document = json.loads(read_text(path))
-            if not isinstance(document, dict) or not {ID, REVISION} <= document.keys():
-                raise ValueError(f"it has no '{ID}' and '{REVISION}'")
+            document = read_json(path)
+            if not isinstance(document, dict) or type(document.get(REVISION)) is not int:
+                raise ValueError(f"it has no '{REVISION}'")
+            if type(document.get(ID)) is not int or document[ID] != number:
+                raise ValueError(f"its '{ID}' is not {number}")
         except FileNotFoundError as error:
             raise self._missing(number) from error
         except (OSError, ValueError) as error:
@@ -77,7 +79,7 @@ class JsonDocuments:
 
     def add(self, content: Mapping[str, Any]) -> Document:
         """Save a new document and return it with its number and first revision."""
-        with self._writing():
+        with self.writing():
             last = max([self._last_number(), *self.numbers()], default=0)
             document = {ID: last + 1, REVISION: 1, **content}
             # the number first: if interrupted here, a number is skipped but never reused
@@ -98,7 +100,7 @@ class JsonDocuments:
         StoreError
             If there is no such document, or it cannot be written.
         """
-        with self._writing():
+        with self.writing():
             current = self._read_revision(number, revision)
             document = {**change(current), ID: number, REVISION: current[REVISION] + 1}
             self._write(document)
@@ -106,7 +108,7 @@ class JsonDocuments:
 
     def remove(self, number: int, revision: int) -> None:
         """Remove a document; errors as for :meth:`edit`."""
-        with self._writing():
+        with self.writing():
             self._read_revision(number, revision)
             if self.writable:
                 self._file(number).unlink(missing_ok=True)
@@ -114,28 +116,46 @@ class JsonDocuments:
                 self._memory[number] = None
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Keep other threads and processes from writing, so that what is read stays as it is.
+
+        Raises
+        ------
+        BusyError
+            If another process has been writing for :data:`LOCK_TIMEOUT` seconds.
+        StoreError
+            If the folder cannot be written.
+        """
         with self._lock:
-            if not self.writable:
-                yield
-                return
+            self._depth += 1
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(str(self.folder / ".lock")).acquire(timeout=LOCK_TIMEOUT)
-            except Timeout as error:
-                raise BusyError(
-                    f"Another process has been writing to '{self.folder}' for {LOCK_TIMEOUT:g} s.",
-                    "Expected it to finish within milliseconds.",
-                    "Try again; if that does not help, end that process.",
-                ) from error
-            except OSError as error:
-                raise StoreError(
-                    f"'{self.folder}' cannot be written ({error.strerror or error}).",
-                    "Expected a writable folder.",
-                    "Check its permissions and the disk.",
-                ) from error
-            with lock:
-                yield
+                with self._lock_of_folder() if self._depth == 1 else nullcontext():
+                    yield
+            finally:
+                self._depth -= 1
+
+    @contextmanager
+    def _lock_of_folder(self) -> Iterator[None]:
+        if not self.writable:
+            yield
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(str(self.folder / ".lock")).acquire(timeout=LOCK_TIMEOUT)
+        except Timeout as error:
+            raise BusyError(
+                f"Another process has been writing to '{self.folder}' for {LOCK_TIMEOUT:g} s.",
+                "Expected it to finish within milliseconds.",
+                "Try again; if that does not help, end that process.",
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"'{self.folder}' cannot be written ({error.strerror or error}).",
+                "Expected a writable folder.",
+                "Check its permissions and the disk.",
+            ) from error
+        with lock:
+            yield
 
     def _read_revision(self, number: int, revision: int) -> Document:
         document = self.read(number)

@@ -6,10 +6,11 @@ import re
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from semlens.dictionaries.dictionary import DictionaryInfo
-from semlens.errors import RecipeError, StoreError, reason_of, shortened
+from semlens.documents import first_problem, parse_json
+from semlens.errors import RecipeError, StoreError, shortened
 from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
 from semlens.regular_files import is_file, is_folder, read_text
@@ -186,12 +187,12 @@ class Manifest(_Entry):
             )
         try:
             text = read_text(path)
-            written = _Format.model_validate_json(text).format
+            written = _Format.model_validate(parse_json(text)).format
             if written == FORMAT:
                 return cls.model_validate_json(text)
-        except (OSError, UnicodeDecodeError, ValidationError, RecipeError) as error:
+        except (OSError, ValueError, RecipeError) as error:
             raise StoreError(
-                f"'{path}' cannot be read ({_reason(error)}).",
+                f"'{path}' cannot be read ({first_problem(error)}).",
                 f"Expected a manifest of format {FORMAT}.",
                 "Restore it, or remove the database and build it again.",
             ) from error
@@ -200,15 +201,6 @@ class Manifest(_Entry):
             f"This version of semlens reads format {FORMAT}.",
             "Build it again, or use the version of semlens that wrote it.",
         )
-
-
-def _reason(error: Exception) -> str:
-    """Return the first problem that pydantic lists, or what another error says."""
-    if not isinstance(error, ValidationError):
-        return reason_of(error)
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 # after the start, a colon, an equals sign, a quote or the name of a library; not that of a URL

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from semlens.data.images import Images, content_digest, decode
-from semlens.data.load import check_spec, stored_reader
+from semlens.data.load import ImagesLike, as_images, check_spec, stored_reader
 from semlens.data.prefetch import default_workers
 from semlens.data.verified_images import content_digests
 from semlens.dictionaries.dictionary import Dictionary
@@ -17,7 +18,7 @@ from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import load_for_database, needs_model
 from semlens.embedders.precomputed import PrecomputedVectors, WithoutFile
 from semlens.errors import DataError, ImageError, StaleError
-from semlens.models.load import load_model
+from semlens.models.load import ModelLike, as_model, load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.recipe import fingerprint
@@ -167,8 +168,8 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         self,
         path: str | Path,
         *,
-        model: SubjectModel | str | None = None,
-        images: Images | str | Path | None = None,
+        model: ModelLike | None = None,
+        images: ImagesLike | None = None,
         embedder: Embedder | str | None = None,
         device: str = "cpu",
     ) -> None:
@@ -184,6 +185,10 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         is_whole = isinstance(embedder, PrecomputedVectors | WithoutFile)
         if vectors is not None and isinstance(embedder, Embedder) and not is_whole:
             embedder = WithoutFile(embedder, vectors)
+        if model is not None and not isinstance(model, str):
+            model = as_model(model)
+        if images is not None and not isinstance(images, str | Path):
+            images = as_images(images)
         self.sources = (model, images, embedder)
         """Model, images and embedder as passed; None for those of the build."""
         if isinstance(model, SubjectModel):
@@ -266,6 +271,20 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
             self.check_embedder(embedder)
             report_progress("loading the embedder", 1, 1)
         return embedder
+
+    def __reduce__(self) -> tuple[Callable[[str], Database], tuple[str]]:
+        """Pickle by location: a database is opened again where it is unpickled.
+
+        Of a model, images and an embedder that were passed, their SPECs are kept. A Python object
+        has to be passed again.
+        """
+        names = ("model", "images", "embedder")
+        specs = {
+            name: spec
+            for name, source in zip(names, self.sources, strict=True)
+            if (spec := getattr(source, "spec", source)) and not str(spec).startswith("python:")
+        }
+        return partial(type(self), device=self.device, **specs), (self.location,)
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ import uvicorn
 from semlens.api import open as open_database
 from semlens.concept_database import ConceptDatabase
 from semlens.embedders.embedder import Embedder
+from semlens.embedders.load import load_embedder
 from semlens.errors import RecipeError, SemlensError, ServeError
 from semlens.web.app import create_app
 from semlens.web.app_state import AppState
@@ -230,12 +231,17 @@ def log_requests() -> None:
 def open_databases(
     paths: Sequence[str | Path],
     *,
-    models: Sequence[str] = (),
-    data: Sequence[str] = (),
-    embedder: Embedder | None = None,
+    models: Sequence[str] | None = (),
+    data: Sequence[str] | None = (),
+    embedder: Embedder | str | None = None,
     device: str = "cpu",
 ) -> list[ConceptDatabase]:
     """Open databases, optionally with moved models and images, in the order of the databases.
+
+    Parameters
+    ----------
+    embedder
+        An embedder, or the name or folder of one to load.
 
     Raises
     ------
@@ -244,6 +250,7 @@ def open_databases(
     StaleError
         If no database was built with the embedder; it is used for those that were.
     """
+    models, data = models or (), data or ()
     for what, values in (("models", models), ("data sets", data)):
         if len(values) > len(paths):
             raise RecipeError(
@@ -255,6 +262,8 @@ def open_databases(
         open_database(path, model=model, images=images, device=device)
         for path, model, images in zip_longest(paths, models, data)
     ]
+    if isinstance(embedder, str):
+        embedder = load_embedder(embedder, device=device)
     if embedder is not None:
         matching = [db for db in opened if db.manifest.embedder.fingerprint == embedder.fingerprint]
         for db in matching or opened[:1]:

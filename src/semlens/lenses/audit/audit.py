@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated
 
 import numpy as np
@@ -155,16 +154,14 @@ def audit_class(
         shares=share_table(weights, verdicts, resampled),
         chance=_null_comparison(weights, sides, seed),
         summary=_concept_table(weights, sides, contrasts),
-        settings=MappingProxyType(
-            {
-                "minimum": settings.minimum,
-                "level": level,
-                "threshold": settings.given_threshold,
-                "background": vocabulary.name,
-                "resamples": resamples,
-                "seed": seed,
-            }
-        ),
+        settings={
+            "minimum": settings.minimum,
+            "level": level,
+            "threshold": settings.given_threshold,
+            "background": vocabulary.name,
+            "resamples": resamples,
+            "seed": seed,
+        },
         database=database,
     )
 

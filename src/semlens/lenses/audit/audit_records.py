@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -216,6 +217,10 @@ class AuditRecords:
     def keeps(self) -> bool:
         """Whether saved audits are written to disk."""
         return self._documents.writable
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Keep other threads and processes from writing; errors as for :meth:`edit`."""
+        return self._documents.writing()
 
     def numbers(self) -> list[int]:
         """Return the numbers of all saved audits."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
-from semlens.data.load import as_images
+from semlens.data.load import ImagesLike, as_images
 from semlens.errors import DataError, ModelError
 from semlens.lens import lens
 from semlens.lenses.arguments import Target
@@ -29,7 +29,7 @@ from semlens.store.reader import Database
 
 ALL_SETS, ALL_ARTEFACTS = "all sets", "all artefacts"
 """Names of all sets together, and of all artefacts on one image."""
-ImageSource = Images | str | Path | Sequence[Any]
+ImageSource = ImagesLike
 """Images: an object, a folder or another SPEC, or a list of images or paths."""
 Spurious = Annotated[
     ImageSource | Mapping[str, ImageSource] | None,
@@ -180,7 +180,7 @@ def _image_sets(
     spurious: ImageSource | Mapping[str, ImageSource] | None,
 ) -> list[tuple[str, Images, Int64[np.ndarray, " n"]]]:
     """Return the name, the images and the samples of each set."""
-    if not spurious:
+    if spurious is None or (isinstance(spurious, Sized) and len(spurious) == 0):
         return []
     if isinstance(spurious, Mapping):
         by_name = {name: as_images(source) for name, source in spurious.items()}

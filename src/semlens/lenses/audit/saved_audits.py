@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from semlens.errors import EditError, SemlensError
+from semlens.errors import SemlensError
 from semlens.lenses.audit.audit import RESAMPLES, audit_class
 from semlens.lenses.audit.audit_records import (
     AuditChanges,
@@ -116,10 +116,6 @@ def saved_audits(database: Database) -> SavedAudits:
     return audits if isinstance(audits, SavedAudits) else SavedAudits(database)
 
 
-ATTEMPTS = 5
-"""Edits by others, while a mark is saved, before it is given up."""
-
-
 def reviews_of(database: Database, target: int) -> dict[str, Review]:
     """Return the latest review of each component in any saved audit of a class."""
     latest: dict[str, Review] = {}
@@ -160,17 +156,25 @@ def review_as_spurious(
     ------
     LayerError
         If the database has no such component.
-    EditError
-        If others keep editing the audit.
+    StoreError
+        If the audits cannot be written.
     """
     audits = saved_audits(database)
     names = database.names(np.array(database.rows_of(components), np.int64))
-    records = _audits(audits, target)
-    if on:
-        record = records[-1] if records else _new_audit(database, audits, target)
-        return _saved(audits, record, names, on)
-    marked = [record for record in records if any(_is_marked(record, name) for name in names)]
-    return [_saved(audits, record, names, on) for record in marked][-1] if marked else None
+    exists = bool(_audits(audits, target))
+    if not exists and not on:
+        return None
+    # its concepts are looked up first, so that others wait for milliseconds only
+    concepts = None if exists else _default_concepts(database, target)
+    with audits.writing():
+        records = _audits(audits, target)
+        if on:
+            if not records:
+                concept_set, sources = concepts or (ConceptSet((), "marks"), ())
+                records = [audits.add(target, concept_set, sources=sources)]
+            return _saved(audits, records[-1], names, on)
+        marked = [record for record in records if any(_is_marked(record, name) for name in names)]
+        return [_saved(audits, record, names, on) for record in marked][-1] if marked else None
 
 
 def with_reviews(database: Database, verdicts: Verdicts) -> Verdicts:
@@ -223,15 +227,13 @@ def _audits(audits: SavedAudits, target: int) -> list[AuditRecord]:
     return sorted(records, key=lambda record: (len(record.concepts) > 0, record.changed))
 
 
-def _new_audit(database: Database, audits: SavedAudits, target: int) -> AuditRecord:
-    """Save an audit of a class with its default concepts, or with none if it has no defaults."""
+def _default_concepts(database: Database, target: int) -> tuple[ConceptSet, Sequence[str]] | None:
+    """Return the concepts that a class is audited with by default, and the names of their sets."""
     try:
         resolved = concepts_by_class(database, files=False)[0].get(target)
     except SemlensError:  # no class has concepts
-        resolved = None
-    if resolved is None:
-        return audits.add(target, ConceptSet((), "marks"))
-    return audits.add(target, resolved.concepts, sources=resolved.sets)
+        return None
+    return None if resolved is None else (resolved.concepts, resolved.sets)
 
 
 def _is_marked(record: AuditRecord, name: str) -> bool:
@@ -240,18 +242,9 @@ def _is_marked(record: AuditRecord, name: str) -> bool:
 
 
 def _saved(audits: SavedAudits, record: AuditRecord, names: Sequence[str], on: bool) -> AuditRecord:
-    """Save the marks in an audit; again in the newer revision if it was edited meanwhile."""
-    for attempt in range(ATTEMPTS):
-        changes = {name: _changed(record, name, on) for name in names}
-        if not on:
-            changes = {name: new for name, new in changes.items() if _is_marked(record, name)}
-        try:
-            return audits.edit(record.id, record.revision, AuditChanges(reviews=changes))
-        except EditError:
-            if attempt == ATTEMPTS - 1:
-                raise
-            record = audits.get(record.id)
-    raise AssertionError("unreachable")
+    """Save the marks in an audit as it is now."""
+    changes = {name: _changed(record, name, on) for name in names if on or _is_marked(record, name)}
+    return audits.edit(record.id, record.revision, AuditChanges(reviews=changes))
 
 
 def _changed(record: AuditRecord, name: str, on: bool) -> Review | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from semlens.data.images import Images
 from semlens.data.load import as_images
+from semlens.documents import csv_rows, refuse_repeated_columns
 from semlens.errors import DataError, nearest
 from semlens.lenses.classes import class_name, class_samples, find_class, sample_numbers
 from semlens.models.forward import logits
@@ -210,10 +214,14 @@ def _listed(path: Path) -> list[str]:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        content = io.BytesIO(read_bytes(path))
-        is_parquet = path.suffix.lower() == ".parquet"
-        return pd.read_parquet(content) if is_parquet else pd.read_csv(content)
-    except (OSError, ValueError) as error:
+        if path.suffix.lower() == ".parquet":
+            table = pq.read_table(io.BytesIO(read_bytes(path)))
+            refuse_repeated_columns(table.column_names)
+            return table.to_pandas()
+        text = read_text(path)
+        csv_rows(text)  # pandas renames a column that is there twice
+        return pd.read_csv(io.StringIO(text))
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise DataError(
             f"The table '{path}' cannot be read ({error}).",
             "Expected a .csv or .parquet file.",

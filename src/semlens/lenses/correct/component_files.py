@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from semlens.documents import csv_rows, read_json
 from semlens.errors import DataError
 from semlens.regular_files import read_text
 from semlens.types import Component
@@ -38,13 +38,12 @@ def read_components(
     """
     expected = "Expected an audit's .json or .csv, or a text file with one component per line."
     try:
-        text = read_text(path)
         if path.suffix.lower() == ".json":
-            entries = list(_entries(json.loads(text)))
+            entries = list(_entries(read_json(path)))
         elif path.suffix.lower() == ".csv":
-            entries = list(csv.DictReader(text.splitlines()))
+            entries = list(csv_rows(read_text(path)))
         else:
-            entries = [{"component": line} for line in text.split()]
+            entries = [{"component": line} for line in read_text(path).split()]
         selected = [entry for entry in entries if entry.get(VERDICT, verdict) == verdict]
         if auroc is not None:
             selected = [e for e in selected if float(e.get(AUROC) or "nan") >= auroc]
@@ -98,9 +97,9 @@ def read_affected(path: Path) -> list[str]:
         text = read_text(path)
         if path.suffix.lower() != ".csv":
             return [line.strip() for line in text.splitlines() if line.strip()]
-        rows = list(csv.DictReader(text.splitlines()))
+        rows = csv_rows(text)
         return [row["path"] for row in rows if row.get("flagged", "True") == "True"]
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         raise DataError(
             f"Cannot read samples from '{path}' ({error}).",
             "Expected a .csv with a column 'path', or one path per line.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from semlens.data.artefact import Artefact, insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
 from semlens.lenses.accuracy import LabelledImages, check_targets
 from semlens.models.forward import batches, run_scores
+from semlens.models.hooks import FAILURES
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.settings import Settings, setting
@@ -214,23 +214,29 @@ class TrainingRun:
             return False
         try:
             saved = torch.load(self.checkpoint, map_location=self.model.device, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-            raise StoreError(
-                f"Cannot read the checkpoint '{self.checkpoint}'.",
-                "Expected a checkpoint of a retraining.",
-                "Remove it to start again.",
-            ) from error
+        except Exception as error:  # a pickle may make the reader raise anything
+            raise self._unreadable() from error
         if not isinstance(saved, dict) or saved.get("identity") != self.identity:
             raise StoreError(
                 f"The checkpoint '{self.checkpoint}' belongs to a different run.",
                 "Expected the same model, images, artefacts and settings.",
                 "Remove it to start again, or resume with the previous settings.",
             )
-        self.model.module.load_state_dict(saved["module"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.last_epoch = saved["schedule"]["last_epoch"]
-        self.history = saved["history"]
+        try:
+            self.model.module.load_state_dict(saved["module"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.last_epoch = saved["schedule"]["last_epoch"]
+            self.history = saved["history"]
+        except FAILURES as error:
+            raise self._unreadable() from error
         return True
+
+    def _unreadable(self) -> StoreError:
+        return StoreError(
+            f"Cannot read the checkpoint '{self.checkpoint}'.",
+            "Expected a checkpoint of a retraining.",
+            "Remove it to start again.",
+        )
 
 
 def _train_mode(module: nn.Module, *, frozen: bool) -> None:

@@ -14,8 +14,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
-from semlens.data.images import Images
-from semlens.data.load import as_images
+from semlens.data.load import ImagesLike, as_images
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, nearest
 from semlens.figures import FigureSpec, Point, Scatter
@@ -100,7 +99,7 @@ def retrain(
     artefacts: Artefacts,
     drop: AffectedSamples | str | Path | Sequence[int | str] = (),
     *,
-    images: Images | str | Path | Sequence[Any] | None = None,
+    images: ImagesLike | None = None,
     only: Annotated[
         str | None, setting("Use only images whose file name starts with this (train-).")
     ] = None,

@@ -48,11 +48,6 @@ MOVES = _operators("""
 """)
 
 
-def _operator(node: OpNode) -> Any:
-    """Return the operator of a node without its overload."""
-    return getattr(node.target, "overloadpacket", node.target)
-
-
 class BlockingOpError(Exception):
     """An operation that prevents exact pruning by editing weights."""
 
@@ -64,9 +59,8 @@ class BlockingOpError(Exception):
 
 def describe(node: OpNode) -> str:
     """Return an operation's name and the module that it belongs to."""
-    name = str(node.target).removeprefix("aten.").partition(".")[0].strip("_")
-    scope = next((scope for scope in reversed(node.scopes) if scope), "")
-    return f"'{name}' in '{scope}'" if scope else f"'{name}'"
+    name, module = node.operator_name, node.module
+    return f"'{name}' in '{module}'" if module else f"'{name}'"
 
 
 @torch.no_grad()
@@ -126,7 +120,7 @@ def _any(mark: Any) -> bool:
 
 def _passed(node: OpNode, marks: Mapping[OpNode, Any], values: Mapping[OpNode, Any]) -> Any:
     """Return the mark of a node's value, if it depends on marked entries only."""
-    kind = _operator(node)
+    kind = node.operator
     if kind in ELEMENTWISE or node.target in BATCH_NORM:
         return _only(node, marks)
     if str(node.target) == "<built-in function getitem>":
@@ -171,7 +165,7 @@ def _combined(
         mark = mark.expand(shape)
         affected, only_marked = affected | mark, only_marked & mark
         is_zero = is_zero | (mark & (values[source].expand(shape) == 0))
-    return affected, only_marked | is_zero if _operator(node) is aten.mul else only_marked
+    return affected, only_marked | is_zero if node.operator is aten.mul else only_marked
 
 
 def _moved(
@@ -350,7 +344,7 @@ class EditableWeights:
 
 def _sources(node: OpNode) -> list[OpNode]:
     """Return the inputs that must be zero for a node's channels to be zero."""
-    kind = _operator(node)
+    kind = node.operator
     getitem = str(node.target) == "<built-in function getitem>"
     normed = getitem and node.args[0].target in BATCH_NORM
     stays_zero = kind in ELEMENTWISE and bool(

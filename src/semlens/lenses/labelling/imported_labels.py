@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.documents import csv_rows, parse_json
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
 from semlens.errors import ConceptError, LayerError, nearest, shortened
@@ -170,12 +169,12 @@ def _records(path: Path) -> tuple[str, Sequence[tuple[str, object]]]:
             return CLIP_DISSECT, _of_csv(text)
         if suffix == ".jsonl":
             lines = enumerate(text.split("\n"), start=1)
-            records = [(f"Line {n}", json.loads(line)) for n, line in lines if line.strip()]
+            records = [(f"Line {n}", parse_json(line)) for n, line in lines if line.strip()]
         else:
-            parsed = json.loads(text)
+            parsed = parse_json(text)
             items = parsed if isinstance(parsed, list) else [parsed]
             records = [(f"Entry {n}", item) for n, item in enumerate(items, start=1)]
-    except (OSError, ValueError, RecursionError, csv.Error) as error:  # not UTF-8, not JSON, ...
+    except (OSError, ValueError, csv.Error) as error:  # not UTF-8, not JSON, ...
         raise ConceptError(
             f"'{path}' cannot be read: {' '.join(str(error).split())}.",
             f"Expected a file of labels in UTF-8, as {suffix}.",
@@ -185,7 +184,7 @@ def _records(path: Path) -> tuple[str, Sequence[tuple[str, object]]]:
 
 
 def _of_csv(text: str) -> list[tuple[str, object]]:
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv_rows(text)
     if not set(_COLUMNS[CLIP_DISSECT]) <= set(reader.fieldnames or ()):
         return [("The first line", dict.fromkeys(reader.fieldnames or ()))]
     return [(f"Line {reader.line_num}", record) for record in reader]

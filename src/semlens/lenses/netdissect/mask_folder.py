@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from PIL import Image
 
+from semlens.documents import read_json
 from semlens.errors import DataError, shortened
 from semlens.regular_files import is_file, is_folder, read_bytes, read_text, user_path
 
@@ -179,8 +179,7 @@ def load_masks(folder: str | Path) -> MaskFolder:
 def _names(file: Path) -> dict[int, str]:
     """Read the name of each index."""
     try:
-        text = read_text(file)
-        entries: Any = text.split("\n") if file.suffix == ".txt" else json.loads(text)
+        entries: Any = read_text(file).split("\n") if file.suffix == ".txt" else read_json(file)
         pairs = entries.items() if isinstance(entries, dict) else enumerate(entries)
         names = {int(index): str(name).strip() for index, name in pairs if name}
         names = {index: name for index, name in names.items() if name}

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
-from PIL import Image
 from rich.console import Group, RenderableType
 
 from semlens.data.images import Images
+from semlens.data.pictures import listed_pictures
 from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
 from semlens.figures import FigureSpec, PictureRow, Pictures
@@ -38,7 +39,6 @@ from semlens.lenses.prototypes.mixture import (
 from semlens.lenses.result import Result
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import as_list
 
 LISTED = 10
 """Components that are listed for a prototype or an image."""
@@ -237,7 +237,8 @@ def prototypes(
     Parameters
     ----------
     images
-        Pictures to compare with the prototypes, from anywhere; a path, a picture, or several.
+        Pictures, from anywhere, to compare with the prototypes: a path, a picture, an array, or
+        several.
 
     Raises
     ------
@@ -381,5 +382,5 @@ def _names(images: PicturesLike) -> list[str]:
     """Return the names of pictures: their paths, or their numbers."""
     if isinstance(images, Images):
         return list(images.ids)
-    items = as_list(images)
-    return [str(i) if isinstance(one, Image.Image) else str(one) for i, one in enumerate(items)]
+    items = [] if images is None else listed_pictures(images)
+    return [str(one) if isinstance(one, str | Path) else str(i) for i, one in enumerate(items)]

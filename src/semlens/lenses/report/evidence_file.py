@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from semlens.documents import first_problem, parse_json
 from semlens.errors import StoreError, shortened
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.audit.audit_rows import ComponentRow, ConceptRow, NullShareRow, ShareRow
@@ -117,12 +118,12 @@ class EvidenceFile(_Part):
             If it cannot be read, or has another schema.
         """
         try:
-            return cls.model_validate_json(read_text(Path(path)))
-        except (OSError, UnicodeDecodeError, ValidationError) as error:
-            reason = error.errors()[0] if isinstance(error, ValidationError) else error
-            what = f"{reason['loc']}: {reason['msg']}" if isinstance(reason, dict) else str(reason)
+            text = read_text(Path(path))
+            parse_json(text)  # pydantic accepts repeated keys, infinities and half characters
+            return cls.model_validate_json(text)
+        except (OSError, ValueError) as error:
             raise StoreError(
-                f"'{shortened(path)}' is not an evidence file ({what}).",
+                f"'{shortened(path)}' is not an evidence file ({first_problem(error)}).",
                 f"Expected a file of the schema {SCHEMA}.",
                 "Write it again, or use the version of semlens that wrote it.",
             ) from error

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from semlens.data.pictures import ImageLike, listed_pictures
 from semlens.errors import ConceptError
 from semlens.lenses.query_embedding import (
     SEARCH_TEMPLATES,
-    ImageLike,
     QueryEmbedding,
     directions,
     embed_images,
@@ -68,7 +68,7 @@ class Terms:
         components: Components = (),
     ) -> Terms:
         """Take one term or several of each kind, as callers give them."""
-        return cls(as_list(texts), as_list(images), as_components(components))
+        return cls(as_list(texts), listed_pictures(images), as_components(components))
 
     @property
     def by_words(self) -> bool:

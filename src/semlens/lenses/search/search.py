@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.data.pictures import ImageLike
 from semlens.draw.example_sheet import Meter, sheet
 from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table, text_bar
@@ -22,7 +23,6 @@ from semlens.lenses.labelling.component_labels import saved_names
 from semlens.lenses.noise import cached_on_database
 from semlens.lenses.query_embedding import (
     SEARCH_TEMPLATES,
-    ImageLike,
     QueryEmbedding,
     directions,
     embed_texts,

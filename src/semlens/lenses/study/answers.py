@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from semlens.documents import csv_rows
 from semlens.errors import DataError, shortened
 from semlens.lenses.result import format_error, read_saved
 from semlens.lenses.study.tasks import PROTOCOLS, TASKS, Measure, Protocol
@@ -99,8 +99,8 @@ def read_answers(key: Key, files: Sequence[str | Path]) -> pd.DataFrame:
 def _read(key: Key, path: Path) -> list[dict[str, str]]:
     """Read the rows of a file as texts."""
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path.expanduser())), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv_rows(read_text(path.expanduser()), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
         raise _unreadable(path, str(error)) from error
     if not rows:
         raise _unreadable(path, "it has no rows")

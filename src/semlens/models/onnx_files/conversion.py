@@ -104,6 +104,8 @@ TOLERANCE = 1e-4
 """Largest difference of a layer, relative to its largest magnitude (of sums: or its terms')."""
 TOLERANCE_OF_OUTPUT = 1e-3
 """The same for the output, in which the rounding of all layers adds up."""
+_LARGEST_BATCH = 200_000_000
+"""Pixels of a batch; in float32 they take 12 bytes each."""
 _SUMS = ("Add", "Sub", "Sum", "Mean", "ReduceMean", "ReduceSum", "GlobalAveragePool")
 """Operators whose rounding is relative to what they add, as the terms may cancel."""
 REMEDY = "Load the model from the library that it was exported from, or write a FILE.py:CALLABLE."
@@ -131,6 +133,12 @@ def to_module(
     runtime = Runtime(model, path)
     noise = np.random.default_rng(0).standard_normal
     counts = (2, 3) if image.batch is None else (image.batch, image.batch)
+    if max(counts) * height * width > _LARGEST_BATCH:
+        raise ModelError(
+            f"'{path}' takes {max(counts)} images of {height} x {width} pixels.",
+            f"Expected at most {_LARGEST_BATCH // 10**6} million pixels.",
+            "Export it with a free batch ('dynamic_axes' or 'dynamic_shapes'), or smaller images.",
+        )
     # the second ones are brighter, for operators that differ in large values only
     batches = [
         scale * noise((n, 3, height, width), np.float32)

@@ -11,11 +11,13 @@ from typing import Any, TypeGuard, cast
 
 from PIL import Image
 
-from semlens.errors import ModelError
+from semlens.documents import read_json
+from semlens.errors import ModelError, reason_of
+from semlens.models.hooks import FAILURES
 from semlens.models.onnx_files.reading import ImageInput
-from semlens.models.preprocess_geometry import Preprocess
+from semlens.models.preprocess_geometry import LARGEST_SIDE, Preprocess
 from semlens.recipe import fingerprint
-from semlens.regular_files import is_file, read_text
+from semlens.regular_files import is_file
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _CROP_MODES = ("center", "squash", "border")
@@ -44,8 +46,21 @@ class Preprocessing:
     classes: list[str] | None
 
     def input_size(self) -> tuple[int, int]:
-        """Return the height and width of inputs."""
-        _, height, width = self.preprocess(Image.new("RGB", (64, 48))).shape
+        """Return the height and width of inputs.
+
+        Raises
+        ------
+        ModelError
+            If no image can be preprocessed.
+        """
+        try:
+            _, height, width = self.preprocess(Image.new("RGB", (64, 48))).shape
+        except FAILURES as error:
+            raise ModelError(
+                f"The preprocessing beside the ONNX file fails on an image ({reason_of(error)}).",
+                "Expected the settings of a transform from an image to float32[3 h w].",
+                "Correct the JSON file beside it.",
+            ) from error
         return height, width
 
 
@@ -80,7 +95,9 @@ def _of_settings(content: Mapping[str, Any], file: Path, image: ImageInput) -> P
     """Return timm's evaluation transform with the settings of a file."""
     from timm.data.transforms_factory import create_transform
 
-    given: Mapping[str, Any] = content.get("pretrained_cfg", content)
+    given: Any = content.get("pretrained_cfg", content)
+    if not isinstance(given, dict):
+        raise _invalid_value(file, "pretrained_cfg", given, "an object with the preprocessing")
     checked: dict[str, Any] = {
         "mean": _numbers(given, "mean", file),
         "std": _numbers(given, "std", file),
@@ -89,6 +106,14 @@ def _of_settings(content: Mapping[str, Any], file: Path, image: ImageInput) -> P
         "crop_mode": _choice({"crop_mode": "center", **given}, "crop_mode", _CROP_MODES, file),
         "input_size": _input_size(given, image, file),
     }
+    resized = max(checked["input_size"]) / checked["crop_pct"]
+    if resized > LARGEST_SIDE:
+        raise _invalid(
+            file,
+            f"scales images to {resized:.0f} pixels",
+            f"Expected a size and a crop_pct that need at most {LARGEST_SIDE}.",
+            f"{_EXAMPLE}, {_size_example(image)}",
+        )
     transform = cast(Preprocess, create_transform(**checked, is_training=False))
     return Preprocessing(transform, fingerprint("timm", checked), _classes(content, given, file))
 
@@ -100,13 +125,16 @@ def _of_transformers(folder: Path) -> Preprocessing:
     preprocess, version = image_processor(str(folder), f"onnx/{folder}")
     config = folder / "config.json"
     labels = _read(config).get("id2label") if is_file(config) else None
-    by_logit = {int(i): str(name) for i, name in labels.items()} if labels else {}
+    try:
+        by_logit = {int(i): str(name) for i, name in labels.items()} if labels else {}
+    except (AttributeError, ValueError) as error:
+        raise _invalid_value(config, "id2label", labels, "names by logit") from error
     return Preprocessing(preprocess, version, class_names(by_logit))
 
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(read_text(file))
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise _invalid(file, f"cannot be read as JSON ({error})", "Expected an object.") from error
     if not isinstance(content, dict):
@@ -167,7 +195,9 @@ def _classes(content: Mapping[str, Any], given: Mapping[str, Any], file: Path) -
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _invalid_value(file, key, names, "a list of texts in logit order")
-    texts: Mapping[str, str] = content.get("label_descriptions") or {}
+    texts = content.get("label_descriptions") or {}
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise _invalid_value(file, "label_descriptions", texts, "texts by name")
     return [texts.get(name, name) for name in cast("list[str]", names)]
 
 

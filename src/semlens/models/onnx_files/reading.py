@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from onnx import inliner
 
-from semlens.errors import ModelError
+from semlens.errors import ModelError, shortened
 from semlens.regular_files import is_file
 
 LARGEST = 2**31 - 1
@@ -64,6 +64,12 @@ def read_graph(path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node:  # protobuf reads almost any file as a message without fields
         raise ModelError(f"'{path}' contains no graph.", "Expected an ONNX file.", _FAILURE_REMEDY)
+    if not model.graph.output:
+        raise ModelError(
+            f"The graph of '{path}' has no outputs.",
+            "Expected the logits of images as the first output.",
+            "Export the model again, with its logits as an output.",
+        )
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
         for tensor in model.graph.initializer:
@@ -125,10 +131,11 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
 
 def _described(value: onnx.ValueInfoProto) -> str:
     tensor = value.type.tensor_type
-    names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    kind = names.get(tensor.elem_type, f"element type {tensor.elem_type}")
     sizes = [d.dim_param or d.dim_value or "?" for d in tensor.shape.dim]
     shape = " ".join(map(str, sizes))
-    return f"'{value.name}' ({names[tensor.elem_type].lower()}[{shape}])"
+    return shortened(f"'{value.name}' ({kind}[{shape}])")
 
 
 class Runtime:

@@ -9,158 +9,15 @@ in zennit), Montavon et al. 2017 (z+), Lapuschkin et al. 2019 (flat); the compos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from semlens.relevance.backward_signal import BackwardSignal
-from semlens.relevance.captured_graph import OpNode, pair
+from semlens.relevance.captured_graph import OpNode
 from semlens.relevance.rules.base import NodeSignals, Rule, share_kept
-
-
-class Dense:
-    """Apply the weights of a dense layer: float[U ... i] to float[U ... o]."""
-
-    def __init__(self, node: OpNode) -> None:
-        self.weight: Tensor = node.arg(1)
-        self.bias: Tensor | None = node.arg(2)
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Apply weights [o i]."""
-        return functional.linear(x, weight, bias)
-
-    def apply_transposed(
-        self, signal: BackwardSignal, weight: Tensor, shape: Sequence[int]
-    ) -> BackwardSignal:
-        """Apply the transposed weights."""
-        return BackwardSignal(signal.values @ weight)
-
-    def to_memory_format(self, weight: Tensor) -> Tensor:
-        """Return the weights as they are."""
-        return weight
-
-
-class Convolution:
-    """Apply the weights of a 2D convolution, with groups, stride and dilation."""
-
-    def __init__(self, node: OpNode) -> None:
-        self.weight: Tensor = self.to_memory_format(node.arg(1))
-        self.bias: Tensor | None = node.arg(2)
-        self.stride, self.dilation = pair(node.arg(3, 1)), pair(node.arg(5, 1))
-        self.groups: int = node.arg(6, 1)
-        self.padding, after = _padding_before_after(
-            node.arg(4, 0), self.weight.shape[-2:], self.dilation
-        )
-        self.extra_padding = tuple(b - a for a, b in zip(self.padding, after, strict=True))
-
-    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolve with weights [o i/groups h w]."""
-        if any(self.extra_padding):
-            x = functional.pad(x, (0, self.extra_padding[1], 0, self.extra_padding[0]))
-        return functional.conv2d(
-            x, weight, bias, self.stride, self.padding, self.dilation, self.groups
-        )
-
-    def apply_transposed(
-        self, signal: BackwardSignal, weight: Tensor, shape: Sequence[int]
-    ) -> BackwardSignal:
-        """Apply the transposed convolution; a window grows by the kernel."""
-        return self._transposed(signal, weight, shape, self.groups)
-
-    def count_pixels(self, ones: Tensor) -> Tensor:
-        """Count the input pixels under each position of the kernel."""
-        kernel = ones.new_ones(1, 1, *self.weight.shape[-2:])
-        if any(self.extra_padding):
-            ones = functional.pad(ones, (0, self.extra_padding[1], 0, self.extra_padding[0]))
-        return functional.conv2d(ones, kernel, None, self.stride, self.padding, self.dilation)
-
-    def sum_over_kernel(self, signal: BackwardSignal, shape: Sequence[int]) -> BackwardSignal:
-        """Sum over the kernel's positions."""
-        kernel = signal.values.new_ones(1, 1, *self.weight.shape[-2:])
-        return self._transposed(signal, kernel, shape, 1)
-
-    def to_memory_format(self, weight: Tensor) -> Tensor:
-        """Store the channels last, the fastest format for convolutions on CPU and GPU."""
-        return weight.contiguous(memory_format=torch.channels_last)
-
-    def _transposed(
-        self, signal: BackwardSignal, weight: Tensor, shape: Sequence[int], groups: int
-    ) -> BackwardSignal:
-        if signal.corner is None:
-            size = (shape[-2], shape[-1])
-            full = [
-                (cells - 1) * stride + dilation * (kernel - 1) + 1
-                for cells, stride, dilation, kernel in zip(
-                    signal.window, self.stride, self.dilation, weight.shape[-2:], strict=True
-                )
-            ]
-            if self._is_point(weight, groups):
-                return signal.from_batch(self._strided_point(signal.as_batch(), weight, size))
-            # positions that no kernel reaches, because of the stride or uneven padding
-            missing = [
-                max(0, length - (reached - 2 * pad))
-                for length, reached, pad in zip(size, full, self.padding, strict=True)
-            ]
-            result = functional.conv_transpose2d(
-                signal.as_batch(), weight, None, self.stride, self.padding,
-                [min(m, s - 1) for m, s in zip(missing, self.stride, strict=True)],
-                groups, self.dilation,
-            )  # fmt: skip
-            return signal.from_batch(_pad_or_crop(result, size))
-        if self._is_point(weight, groups):
-            size = tuple((p - 1) * s + 1 for p, s in zip(signal.window, self.stride, strict=True))
-            result = self._strided_point(signal.as_batch(), weight, size)
-        else:
-            result = functional.conv_transpose2d(
-                signal.as_batch(), weight, None, self.stride, 0, 0, groups, self.dilation
-            )
-        device = signal.corner.device
-        corner = signal.corner * torch.tensor(self.stride, device=device)
-        return signal.from_batch(result, corner - torch.tensor(self.padding, device=device))
-
-    def _is_point(self, weight: Tensor, groups: int) -> bool:
-        """Whether this is a 1 x 1 kernel with a stride, which skips most positions."""
-        plain = groups == 1 and max(self.padding) == 0
-        return plain and tuple(weight.shape[-2:]) == (1, 1) and max(self.stride) > 1
-
-    def _strided_point(self, batch: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
-        dense = functional.conv2d(batch, weight.transpose(0, 1))
-        result = dense.new_zeros(len(batch), weight.shape[1], *size)
-        result = result.contiguous(memory_format=torch.channels_last)
-        rows, columns = (
-            (n - 1) * s + 1 for n, s in zip(dense.shape[-2:], self.stride, strict=True)
-        )
-        result[:, :, : rows : self.stride[0], : columns : self.stride[1]] = dense
-        return result
-
-
-def _pad_or_crop(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Pad maps with zeros, or crop them, to ``size``."""
-    missing = (size[0] - maps.shape[-2], size[1] - maps.shape[-1])
-    return functional.pad(maps, (0, missing[1], 0, missing[0])) if any(missing) else maps
-
-
-def _padding_before_after(
-    value: Any, kernel: Sequence[int], dilation: Sequence[int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the padding before (top, left) and after (bottom, right) the map."""
-    if isinstance(value, tuple) and isinstance(value[0], tuple):
-        return value
-    if value == "valid":
-        return (0, 0), (0, 0)
-    if value == "same":
-        padding = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        before = (padding[0] // 2, padding[1] // 2)
-        return before, (padding[0] - before[0], padding[1] - before[1])
-    symmetric = pair(value)
-    return symmetric, symmetric
-
-
-Operator = Dense | Convolution
-"""Applies the weights of ``y = w x + b`` in both directions."""
+from semlens.relevance.rules.operators import Convolution, weights_operator
 
 
 class Affine(Rule):
@@ -169,19 +26,17 @@ class Affine(Rule):
     Parameters
     ----------
     node
-        A ``conv2d`` or ``linear``, with or without a ReLU.
+        A convolution or dense layer, with or without a ReLU.
     nonnegative
         Whether the input can never be negative.
     epsilon
         Stabiliser of the denominators.
     """
 
-    windowed = True
-
     def __init__(self, node: OpNode, nonnegative: bool, epsilon: float) -> None:
         super().__init__(node)
-        dense = node.target == torch.ops.aten.linear.default
-        self.operator: Operator = Dense(node) if dense else Convolution(node)
+        self.operator = weights_operator(node)
+        self.windowed = self.operator.windowed
         self.source: OpNode = node.args[0]
         self.nonnegative = nonnegative
         self.epsilon = epsilon

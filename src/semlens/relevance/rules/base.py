@@ -39,7 +39,7 @@ class Rule(ABC):
         The operation that the rule belongs to.
     """
 
-    windowed: ClassVar[bool] = False
+    windowed: bool = False
     """Whether :meth:`backward` accepts signals that cover only a window of the map."""
     ends_at_pixels: ClassVar[bool] = False
     """Whether :meth:`backward` returns relevance of pixels, to be added to the heatmap."""
@@ -96,6 +96,10 @@ def _slope_at_zero(slope: float) -> Callable[[OpNode, Tensor, Tensor], Tensor]:
     return share
 
 
+def _power(node: OpNode, x: Tensor, y: Tensor) -> Tensor:
+    return _slope_at_zero(1.0 if node.args[1] == 1 else 0.0)(node, x, y)
+
+
 SHARES: Mapping[Any, Callable[[OpNode, Tensor, Tensor], Tensor]] = {
     aten.relu.default: lambda _, x, y: (x > 0).to(x.dtype),
     aten.silu.default: lambda _, x, y: torch.sigmoid(x),
@@ -110,8 +114,34 @@ SHARES: Mapping[Any, Callable[[OpNode, Tensor, Tensor], Tensor]] = {
     aten.tanh.default: _slope_at_zero(1.0),
     aten.hardtanh.default: _slope_at_zero(1.0),
     aten.relu6.default: _slope_at_zero(1.0),
+    aten.clamp.default: _slope_at_zero(1.0),
+    aten.clamp_min.default: _slope_at_zero(1.0),
+    aten.clamp_max.default: _slope_at_zero(1.0),
+    aten.pow.Tensor_Scalar: _power,
 }
 """``f(x) / x`` of each function that is zero at zero, with the limit at zero."""
+
+
+def _softplus_slope(node: OpNode, x: Tensor, y: Tensor) -> Tensor:
+    beta, threshold = node.arg(1, 1), node.arg(2, 20)
+    return torch.where(x * beta > threshold, 1, torch.sigmoid(beta * x))
+
+
+def _inside_bounds(node: OpNode, x: Tensor, y: Tensor) -> Tensor:
+    return (x == y).to(x.dtype)
+
+
+SLOPES: Mapping[Any, Callable[[OpNode, Tensor, Tensor], Tensor]] = {
+    aten.sigmoid.default: lambda _, x, y: y * (1 - y),
+    aten.log_sigmoid.default: lambda _, x, y: torch.sigmoid(-x),
+    aten.softplus.default: _softplus_slope,
+    aten.threshold.default: lambda node, x, y: (x > node.args[1]).to(x.dtype),
+    **dict.fromkeys((aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default),
+                    _inside_bounds),
+}  # fmt: skip
+"""The derivative of each function that is not zero at zero; bounds may exclude zero."""
+SOFTMAX = (aten.softmax.int, aten._softmax.default)
+LOG_SOFTMAX = (aten.log_softmax.int, aten._log_softmax.default)
 
 
 class Activation(Rule):
@@ -130,27 +160,32 @@ class Activation(Rule):
 
 
 class Taylor(Rule):
-    """The plain gradient of a function that is not zero at zero (softmax, sigmoid).
+    """The plain gradient of a function that is not zero at zero (softmax, sigmoid, softplus).
 
     First-order Taylor expansion; its constant term absorbs part of the relevance (Achtibat et
     al. 2024, Eq. 13).
     """
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Return the node's value, twice."""
+        """Return the node's value, and its derivative or the softmax."""
         y = execute(self.node, values, torch.empty(0))
-        return y, y
+        if self.node.target in SOFTMAX:
+            return y, y
+        if self.node.target in LOG_SOFTMAX:
+            return y, y.exp()
+        return y, SLOPES[self.node.target](self.node, values[self.node.args[0]], y)
 
     def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Multiply by the derivative."""
-        y, g = saved, signal.values
-        if "softmax" in str(self.node.target):
+        g, is_log = signal.values, self.node.target in LOG_SOFTMAX
+        if is_log or self.node.target in SOFTMAX:
             # the axis was counted without the leading axis of seeds
             axis = int(self.node.args[1])
             axis = axis if axis < 0 else axis + 1
-            passed = y * (g - (g * y).sum(axis, keepdim=True))
+            total = (g if is_log else g * saved).sum(axis, keepdim=True)
+            passed = g - saved * total if is_log else saved * (g - total)
         else:
-            passed = g * y * (1 - y)
+            passed = g * saved
         return [(self.node.args[0], BackwardSignal(passed))]
 
 
@@ -226,11 +261,7 @@ class Product(Rule):
         self.receives = receives
         self.share = 1 / max(1, sum(receives))
         self.matrices = node.target in (aten.matmul.default, aten.bmm.default)
-
-    @property
-    def windowed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Windows are supported if one factor is constant."""
-        return sum(self.receives) == 1 and not self.matrices
+        self.windowed = sum(receives) == 1 and not self.matrices
 
     def receivers(self) -> list[OpNode]:
         """Return the factors that receive relevance."""

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from semlens.relevance.backward_signal import BackwardSignal, extract_windows
 from semlens.relevance.captured_graph import OpNode, execute, pair
+from semlens.relevance.expansions import SELECTIONS
 from semlens.relevance.rules.affine import Flat
 from semlens.relevance.rules.base import NodeSignals, Rule, share_kept, unbroadcast
 
@@ -25,30 +26,27 @@ aten = torch.ops.aten
 _LINEAR = """
     view reshape _unsafe_view permute transpose t cat stack slice select expand squeeze unsqueeze
     flatten unflatten pad constant_pad_nd roll flip mean sum add sub neg rsub index index_select
-    gather repeat masked_fill where slice_scatter avg_pool1d avg_pool2d adaptive_avg_pool1d
-    adaptive_avg_pool2d pixel_shuffle pixel_unshuffle upsample_bilinear2d upsample_nearest2d
-    upsample_bicubic2d type_as _to_copy to movedim swapaxes channel_shuffle
-    native_channel_shuffle im2col
+    gather repeat masked_fill where slice_scatter avg_pool1d avg_pool2d avg_pool3d
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d pixel_shuffle pixel_unshuffle
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
+    upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d type_as _to_copy to movedim
+    swapaxes channel_shuffle native_channel_shuffle im2col col2im
 """.split()
 _MAXIMUM = """
-    max_pool1d max_pool2d amax amin maximum minimum abs
+    max_pool1d max_pool2d max_pool3d amax amin maximum minimum abs
 """.split()
 
 LINEAR = {getattr(aten, name) for name in _LINEAR if hasattr(aten, name)}
 """Operators that are linear in one input-dependent argument while the others are constant."""
 
-MAXIMUM = {getattr(aten, name) for name in _MAXIMUM if hasattr(aten, name)}
+MAXIMUM = {getattr(aten, name) for name in _MAXIMUM if hasattr(aten, name)} | {
+    selection.overloadpacket for selection in SELECTIONS
+}
 """Positively homogeneous operators: the gradient sends all relevance to the winner."""
 
 
 class Gradient(Rule):
     """The plain gradient, by automatic differentiation."""
-
-    def receivers(self) -> list[OpNode]:
-        """Return the arguments that depend on the input; a condition receives nothing."""
-        if self.node.target == aten.where.self and isinstance(self.node.args[0], OpNode):
-            return [n for n in self.node.args[1:] if isinstance(n, OpNode) and n.live]
-        return self.node.live_inputs()
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Return the node's value, and what automatic differentiation needs."""
@@ -161,19 +159,20 @@ class Join(Rule):
     windowed = True
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Return the node's value, and the axis and lengths of its inputs."""
+        """Return the node's value, the axis and lengths of its inputs, and the size of the map."""
         y = execute(self.node, values, torch.empty(0))
         axis = self.node.arg(1, 0)
         tensors = [
             values[tensor] if isinstance(tensor, OpNode) else tensor for tensor in self.node.args[0]
         ]
-        return y, (axis % y.ndim + 1, [tensor.shape[axis] for tensor in tensors])
+        return y, (axis % y.ndim + 1, [tensor.shape[axis] for tensor in tensors], y.shape[-2:])
 
     def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
-        """Split the signal."""
-        axis, lengths = saved
-        if signal.corner is not None and axis != 2:
-            raise ValueError("A window can only be split along its channels.")
+        """Split the signal; that of a window only along the channels, otherwise the whole map."""
+        axis, lengths, size = saved
+        if axis != 2:
+            # parts of a map may have other strides, so that their windows could not be added
+            signal = signal.full_map(size)
         pieces = signal.values.split(lengths, axis)
         return [
             (source, BackwardSignal(piece, signal.corner))
