@@ -326,8 +326,11 @@ def test_intervals_and_certainty_come_from_redrawn_verdicts(db, words):
             shares = [float(np.array([v == verdict for v in d]) @ weights) for d in drawn]
             low, high = np.quantile(shares, [0.025, 0.975])
             row = found.shares.query(f"layer == 'all' and verdict == '{verdict}'").iloc[0]
-            assert row[f"by_{by}_low"] == pytest.approx(low, abs=1e-6)
-            assert row[f"by_{by}_high"] == pytest.approx(high, abs=1e-6)
+            share = row[f"by_{by}"]  # the range, or the same reflected about the share
+            least, most = min(low, 2 * share - high), max(high, 2 * share - low)
+            assert row[f"by_{by}_low"] == pytest.approx(max(0, least), abs=1e-6)
+            assert row[f"by_{by}_high"] == pytest.approx(min(1, most), abs=1e-6)
+            assert row[f"by_{by}_low"] <= share + 1e-9 and share <= row[f"by_{by}_high"] + 1e-9
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from benchmarks import harness
 from benchmarks.cases import embedders as retrieval
 from benchmarks.cases import marks
 from benchmarks.cases.map import trustworthiness
+from benchmarks.cases.zoo import benchmark as zoo
 from benchmarks.harness import recorded
 from benchmarks.harness.registry import benchmark_names, load_benchmark
 
@@ -414,6 +415,23 @@ def test_autoencoders_quick():
     for row in (neurons, nmf):
         assert row["held_out"] > 0.95 and row["components"] >= 1
     assert sae["active"] <= 4 and sae["explained"] < nmf["explained"]  # hardly trained
+
+
+@pytest.mark.slow
+def test_zoo_quick():
+    printed = run("zoo")
+    models = {one["name"]: one for one in printed["models"]}
+    assert set(models) == set(zoo.QUICK)
+    for one in models.values():
+        assert one["build"] == "ok" and one["seconds"] > 0
+        assert one["gradient_check"] < 1e-8
+    exact, fallback = models["own/GLU and softplus"], models["own/LSTM"]
+    assert (exact["relevance"], exact["operators"]) == ("exact", [])
+    assert exact["conservation"] < 1e-9
+    assert (fallback["relevance"], fallback["operators"]) == ("fallback", ["lstm"])
+    assert zoo.problem(printed) is None
+    wrong = {**printed, "models": [{**exact, "gradient_check": 0.1}, {**exact, "build": "no"}]}
+    assert zoo.problem(wrong) == f"not built: {exact['name']}; wrong relevance: {exact['name']}"
 
 
 @pytest.mark.slow

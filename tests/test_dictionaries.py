@@ -72,6 +72,32 @@ def test_nonnegative_codes_are_those_of_scipy_whatever_the_signs():
     assert nonnegative_least_squares(torch.zeros(0, 9), directions).shape == (0, 5)
 
 
+def test_nonnegative_codes_are_exact_where_directions_are_nearly_or_fully_dependent():
+    """Coordinate descent needs thousands of sweeps between directions that nearly cancel."""
+    x, opposed = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0], [-0.999, 0.0447]])
+    expected = nnls(opposed.T.double().numpy(), x[0].double().numpy())[0]
+    assert expected[1] > 22
+    np.testing.assert_allclose(nonnegative_least_squares(x, opposed)[0], expected, rtol=1e-6)
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(4, 7))[rng.integers(0, 4, 18)] * rng.choice([-1, 1], (18, 1))
+    cases = {
+        "near": few + 1e-3 * rng.normal(size=few.shape),
+        "repeated": few,
+        "more than channels": rng.normal(size=(40, 7)),
+        "with a zero": np.vstack([few[:5], np.zeros(7)]),
+    }
+    rows = rng.normal(size=(60, 7))
+    for name, made in cases.items():
+        codes = nonnegative_least_squares(torch.from_numpy(rows), torch.from_numpy(made)).numpy()
+        assert (codes >= 0).all()
+        least = [nnls(made.T, row, maxiter=5000)[1] for row in rows]
+        left = np.linalg.norm(rows - codes @ made, axis=1)
+        np.testing.assert_allclose(left, least, atol=1e-6, err_msg=name)
+    damaged = torch.from_numpy(rows).index_fill(0, torch.tensor([3]), torch.nan)
+    found = nonnegative_least_squares(damaged, torch.from_numpy(cases["near"]))
+    assert found[3].isnan().all() and found[[2, 4]].isfinite().all()
+
+
 def test_codes_of_autoencoders_are_their_formulas():
     x, encoder, bias = random(30, 7), random(11, 7, seed=1), random(11, seed=2)
     threshold = random(11, seed=3)

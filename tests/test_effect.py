@@ -10,7 +10,8 @@ import torch
 import typer
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
 from PIL import Image
-from scipy.stats import spearmanr
+from scipy.stats import sem, spearmanr
+from scipy.stats import t as student
 from torch import nn
 from torch.nn import functional
 from typer.testing import CliRunner
@@ -209,6 +210,12 @@ def test_the_rank_correlation_is_spearmans(db, model, images):
     frame = found.to_pandas()
     expected = spearmanr(frame["relevance"], frame["effect"]).statistic
     assert found.rank_correlation == pytest.approx(expected)
+    columns = zip(found.relevance.T, found.effect.T, strict=True)
+    by_image = [spearmanr(*one).statistic for one in columns]
+    assert found.on_image == pytest.approx(np.nanmean(by_image))
+    varied = np.array(by_image)[~np.isnan(by_image)]
+    expected = student.interval(0.95, len(varied) - 1, varied.mean(), sem(varied))
+    assert found.interval == pytest.approx(np.clip(expected, -1, 1))
     low, high = found.interval
     assert -1 <= low <= high <= 1
     again = effect(db, 0, layer="first", samples=12)
@@ -221,8 +228,8 @@ def test_two_components_have_no_rank_correlation(db, model, images):
     found = effect(db, 0, [Component("first", 0), Component("first", 1)])
     assert np.isnan(found.rank_correlation)
     assert "three" in found.summary()
-    ties = effects._correlation(np.zeros((4, 5)), np.ones((4, 5)))
-    assert np.isnan([ties[0], *ties[1]]).all()
+    ties = effects._correlations(np.zeros((4, 5)), np.ones((4, 5)))
+    assert np.isnan([ties[0], ties[1], *ties[2]]).all()
 
 
 def test_samples_of_a_class(tmp_path, model, words):

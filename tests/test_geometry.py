@@ -183,6 +183,40 @@ def warped(image):
     return pixels[:, :, (torch.linspace(0, 1, 64) ** 2 * 63).long()]
 
 
+def squashed(image):
+    return to_tensor(image.resize((64, 48)))
+
+
+def edges(pixels):
+    padded = torch.nn.functional.pad(pixels, (1, 1, 1, 1))
+    return 4 * pixels - sum(padded.roll(by, (1, 2))[:, 1:-1, 1:-1] for by in ((0, 1), (1, 0)))
+
+
+CHANNELS = {
+    "with its inverse": lambda x: torch.cat([x, 1 - x]),
+    "signed pair": lambda x: torch.stack([x[0] - 0.5, 0.5 - x[0]]),
+    "with coordinates": lambda x: torch.cat([x, torch.linspace(-1, 1, 64).expand(1, 48, 64)]),
+    "with edges": lambda x: torch.cat([x, edges(x)]),
+    "opponent colours": lambda x: torch.stack([x[0] - x[1], x[2] - x[1], x.sum(0)]),
+    "grey": lambda x: x[:1],
+    "one scaled down": lambda x: x * torch.tensor([1, 1e-3, -0.2])[:, None, None],
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_each_channel_that_shows_the_image_is_measured(name):
+    compare(lambda image: CHANNELS[name](squashed(image)), 200, 150, [(0, 200), (0, 150)])
+
+
+def halves(image):
+    left, right = (squashed(image.crop((x, 0, x + 100, 150))) for x in (0, 100))
+    return torch.cat([left, right])
+
+
+def with_its_mirror_image(image):
+    return torch.cat([squashed(image), squashed(image).flip(2)])
+
+
 def nothing(image):
     return torch.zeros(3, 32, 32)
 
@@ -194,8 +228,17 @@ def normalised_by_itself(image):
 
 @pytest.mark.parametrize(
     "preprocess",
-    [rotated(90), rotated(30), rotated(10), warped, nothing, normalised_by_itself],
-    ids=["90", "30", "10", "warp", "nothing", "own norm"],
+    [
+        rotated(90),
+        rotated(30),
+        rotated(10),
+        warped,
+        nothing,
+        normalised_by_itself,
+        halves,
+        with_its_mirror_image,
+    ],
+    ids=["90", "30", "10", "warp", "nothing", "own norm", "halves", "mirror image"],
 )
 def test_what_has_no_rectangles_is_refused(preprocess):
     with pytest.raises(ModelError) as caught:

@@ -6,15 +6,15 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from semlens.errors import DataError
 from semlens.lenses.labelling.hits import (
     hit_chance,
     hit_table,
-    share_bootstrap,
-    truth_bootstrap,
     truths_of,
 )
+from semlens.lenses.statistics.intervals import clustered_shares
 
 
 def plain_chance(scores, right, count):
@@ -52,8 +52,8 @@ def test_impossible_scores_are_refused():
     for scores in (np.zeros((2, 0)), np.full((2, 4), np.nan)):
         with pytest.raises(DataError, match="words, and"):
             hit_table(scores, np.zeros(scores.shape, bool))
-    with pytest.raises(DataError, match="1 truth"):
-        truth_bootstrap(np.ones((3, 1)), np.zeros(3, int))
+    with pytest.raises(DataError, match="1 group"):
+        clustered_shares(np.ones((3, 1)), np.zeros(3, int))
 
 
 def test_truths_are_equal_sets_of_right_words():
@@ -62,35 +62,34 @@ def test_truths_are_equal_sets_of_right_words():
     assert truths[0] == truths[2] and len(set(truths.tolist())) == 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [6, 20])
-def test_intervals_cover_the_mean_where_components_of_a_truth_agree(count):
+@pytest.mark.parametrize("count", [3, 6, 20])
+def test_intervals_cover_the_share_where_components_of_a_truth_agree(count):
     """Truths are right with a probability of .3, and all of their five components with them."""
     rng, covered, narrow = np.random.default_rng(1), 0, 0
-    truths, rounds = np.repeat(np.arange(count), 5), 400
+    truths, rounds = np.repeat(np.arange(count), 5), 2000
     for _ in range(rounds):
-        hits = np.repeat(rng.normal(0.3, 0.4, count), 5)[:, None]
-        _, low, high = truth_bootstrap(hits, truths, draws=400)
+        hits = (rng.random((5 * count, 1)) < np.repeat(rng.beta(0.3, 0.7, count), 5)[:, None]) * 1.0
+        _, low, high = clustered_shares(hits, truths)
         covered += bool(low[0] <= 0.3 <= high[0])
-        _, low, high = truth_bootstrap(hits, np.arange(5 * count), draws=400)
+        _, low, high = clustered_shares(hits, np.arange(5 * count))
         narrow += bool(low[0] <= 0.3 <= high[0])
-    assert 0.915 < covered / rounds < 0.98
-    assert narrow / rounds < 0.75  # as if all components were independent
+    assert covered / rounds > 0.935
+    assert narrow / rounds < 0.85  # as if all components were independent
 
 
-def test_columns_share_the_draws_and_differences_are_paired():
-    rng = np.random.default_rng(2)
-    first = rng.random((50, 1))
-    table = np.hstack([first, first - 0.1, np.full((50, 1), 0.1)])
-    mean, low, high = truth_bootstrap(table, np.arange(50) // 2)
-    np.testing.assert_allclose(mean, table.mean(0))
-    assert high[0] - low[0] > 0.05
-    np.testing.assert_allclose([low[0] - low[1], high[0] - high[1], low[2], high[2]], 0.1)
+def test_independent_samples_have_the_exact_interval():
+    """Clopper and Pearson's, if each sample is a cluster of its own: no correction is needed."""
+    hits = np.arange(40)[:, None] < 13
+    share, low, high = clustered_shares(hits.astype(float), np.arange(40))
+    exact = binomtest(13, 40).proportion_ci()
+    assert share[0] == pytest.approx(13 / 40)
+    # the variance of the sample has 39 degrees of freedom: 1/40 less independent samples
+    assert (low[0], high[0]) == pytest.approx((exact.low, exact.high), abs=0.003)
 
 
 def test_shares_of_none_and_of_all_have_an_interval():
     hits = np.array([[0.0, 1.0]] * 20)
-    share, low, high = share_bootstrap(hits, np.arange(20) // 2)
+    share, low, high = clustered_shares(hits, np.arange(20) // 2)
     assert share.tolist() == [0, 1] and low[0] == 0 and high[1] == 1
     # of ten truths none is right with a probability of 2.5 %
     assert (1 - high[0]) ** 10 == pytest.approx(0.025)

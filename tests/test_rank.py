@@ -38,9 +38,9 @@ from semlens.lenses.query_embedding import embed_concepts
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.make_engine import FallbackWarning
 from semlens.relevance.protocols import OUTPUT
 from semlens.run.executors.local_processes import LocalProcesses
+from semlens.run.layer_stages import NotFiniteWarning
 from semlens.run.parts import Part, build_part, merge_parts
 from semlens.run.plan import Execution
 
@@ -236,7 +236,8 @@ def test_an_image_with_infinite_activations_is_no_example(tmp_path, subject, fol
     pictures = [images.read(i) for i in range(9)]
     pictures.insert(4, Image.new("RGB", (30, 30), (255, 255, 255)))
     model = SubjectModel(net, to_tensor, "v", "python:overflow", list("abcd"))
-    with pytest.warns(FallbackWarning):  # where() has no rule
+    told = r"first, second are NaN or infinite on 1 of 10 images \(4\)"
+    with pytest.warns(NotFiniteWarning, match=told):
         db = make(tmp_path / "db", model, pictures, batch_size=5)
     assert all(layer.not_finite == 1 for layer in db.manifest.layers)
     for layer in LAYERS:

@@ -17,7 +17,7 @@ from semlens.errors import ModelError
 from semlens.models.hooks import run_layers
 from semlens.models.inspection import layers
 from semlens.models.load import load_model
-from semlens.models.subject import PreparedSample, SubjectModel, batch_inputs
+from semlens.models.subject import PreparedSample, SubjectModel, batch_inputs, input_pictures
 
 SMALL = {
     "hidden_size": 24,
@@ -357,3 +357,16 @@ def test_channels_are_last_only_where_that_changes_nothing(module, accepted):
     inputs = batch_inputs(model, [item, item])
     assert inputs.is_contiguous(memory_format=torch.channels_last) == accepted
     run_layers(model.module, inputs, [], lambda *_: None)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_pictures_of_inputs_without_three_channels_are_grey(channels):
+    def preprocess(image):
+        x = to_tensor(image.convert("L").convert("RGB"))
+        return torch.cat([x, -x])[:channels] if channels > 1 else 3 * x[:1] - 1
+
+    values = np.linspace(0, 255, 24).astype(np.uint8).reshape(4, 6)
+    image = Image.fromarray(values).convert("RGB").resize((60, 40), Image.Resampling.NEAREST)
+    (shown,) = input_pictures(SubjectModel(nn.Identity(), preprocess, "v"), preprocess(image)[None])
+    expected = (255 * (to_tensor(image) + 1) / 2).round().permute(1, 2, 0).numpy()
+    assert np.abs(np.asarray(shown, int) - expected).max() <= 1

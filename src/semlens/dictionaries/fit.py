@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from semlens.dictionaries.dictionary import Code, Dictionary, DictionaryInfo
-from semlens.dictionaries.operators import improved_codes, nonnegative_least_squares
+from semlens.dictionaries.operators import nonnegative_least_squares
 from semlens.errors import LayerError
 
 MAX_ROUNDS = 100
@@ -40,9 +40,8 @@ def semi_nmf(x: Float[Tensor, "n c"], directions: int, seed: int) -> Float[Tenso
         solved = torch.linalg.lstsq(codes[:, used].double(), x.double()).solution.float()
         fitted = fitted.clone()
         fitted[used] = solved
-        lengths = fitted.norm(dim=1)
         fitted = _unit(fitted)
-        codes = improved_codes(x, fitted, codes * lengths)
+        codes = nonnegative_least_squares(x, fitted)
         left = float((x - codes @ fitted).square().sum())
         if previous - left < TOLERANCE * energy:
             break

@@ -29,6 +29,7 @@ from semlens.lenses.labelling.component_labels import (
     label_of,
 )
 from semlens.lenses.result import Result, plain
+from semlens.lenses.statistics.intervals import mean_interval
 from semlens.models.forward import batches, logits_without
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine
@@ -42,8 +43,6 @@ Units = Mapping[str, Sequence[Component]]
 
 LABELLED = 8
 """Number of the most relevant components that are labelled in the figure."""
-RESAMPLES = 1000
-"""Number of bootstrap resamples of the images."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,9 +61,12 @@ class Effects(Result):
     logit
         float64[s], the class's logit with all components.
     rank_correlation
-        Spearman's rank correlation of the means over samples; NaN for fewer than three units.
+        Spearman's rank correlation of the means over these samples; NaN for fewer than three
+        units. It describes these samples: the noise of few samples draws it towards 0.
+    on_image
+        Mean over samples of the rank correlation on the sample by itself, where nothing is noisy.
     interval
-        95 % bootstrap interval of the rank correlation over the samples.
+        95 % interval of ``on_image`` for other samples of their kind (Student's t).
     """
 
     target: int
@@ -77,6 +79,7 @@ class Effects(Result):
     effect: Float64[np.ndarray, "n s"]
     logit: Float64[np.ndarray, " s"]
     rank_correlation: float
+    on_image: float
     interval: tuple[float, float]
 
     def __len__(self) -> int:
@@ -110,6 +113,7 @@ class Effects(Result):
                 "samples": self.samples,
                 "logit": self.logit.mean(),
                 "rank_correlation": self.rank_correlation,
+                "on_image": self.on_image,
                 "interval": self.interval,
                 "effects": self.to_pandas().assign(components=names).to_dict("records"),
             }
@@ -130,13 +134,14 @@ class Effects(Result):
         return FigureSpec(f"'{self.name}', {len(self.samples)} images", [panel])
 
     def summary(self) -> str:
-        """Return the rank correlation as a sentence."""
+        """Return the rank correlations as a sentence."""
         if np.isnan(self.rank_correlation):
             return "rank correlation: needs at least three components or groups that differ"
         low, high = self.interval
         return (
-            f"rank correlation of relevance and effect {self.rank_correlation:.2f} "
-            f"(95 % interval {low:.2f} to {high:.2f} over the images)"
+            f"rank correlation of relevance and effect {self.rank_correlation:.2f} for the means "
+            f"over these {len(self.samples)} images; on single images {self.on_image:.2f} on "
+            f"average (95 % interval {low:.2f} to {high:.2f})"
         )
 
     def __rich__(self) -> RenderableType:
@@ -268,7 +273,7 @@ def effect(
         relevance[order],
         effects,
         logit,
-        *_correlation(relevance[order], effects),
+        *_correlations(relevance[order], effects),
     )
 
 
@@ -325,25 +330,29 @@ def _values(
     return {component: float(means[database.row(component)]) for component in components}
 
 
-def _correlation(
+def _correlations(
     relevance: Float64[np.ndarray, "n s"], change: Float64[np.ndarray, "n s"]
-) -> tuple[float, tuple[float, float]]:
-    """Return Spearman's correlation of the means, and its bootstrap interval over samples.
+) -> tuple[float, float, tuple[float, float]]:
+    """Return Spearman's correlation of the means, its mean over samples, and the latter's interval.
 
-    The first row of ``weights`` gives the means over all samples; each further row is a
-    bootstrap resample.
+    A sample on which either is the same for all units has none.
     """
-    count = relevance.shape[1]
+    none = float("nan")
     if len(relevance) < 3:
-        return float("nan"), (float("nan"), float("nan"))
-    resamples = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    weights = np.concatenate([np.ones((1, count)), resamples]) / count
-    ranks = [rankdata(weights @ values.T, axis=1) for values in (relevance, change)]
-    a, b = (values - values.mean(1, keepdims=True) for values in ranks)
-    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    undefined = np.full(len(norm), np.nan)
-    correlation = np.divide((a * b).sum(1), norm, out=undefined, where=norm > 0)
-    if np.isnan(correlation[1:]).all():
-        return float(correlation[0]), (float("nan"), float("nan"))
-    low, high = np.nanpercentile(correlation[1:], [2.5, 97.5])
-    return float(correlation[0]), (float(low), float(high))
+        return none, none, (none, none)
+    of_means = float(_spearman(relevance.mean(1, keepdims=True), change.mean(1, keepdims=True))[0])
+    by_sample = _spearman(relevance, change)
+    by_sample = by_sample[~np.isnan(by_sample)]
+    if not len(by_sample):
+        return of_means, none, (none, none)
+    low, high = np.clip(mean_interval(by_sample), -1, 1).tolist()
+    return of_means, float(by_sample.mean()), (low, high)
+
+
+def _spearman(
+    x: Float64[np.ndarray, "n s"], y: Float64[np.ndarray, "n s"]
+) -> Float64[np.ndarray, " s"]:
+    """Return the rank correlation of each column; NaN where one does not vary."""
+    a, b = (ranks - ranks.mean(0) for ranks in (rankdata(x, axis=0), rankdata(y, axis=0)))
+    norm = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    return np.divide((a * b).sum(0), norm, out=np.full(len(norm), np.nan), where=norm > 0)

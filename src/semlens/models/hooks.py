@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,11 +44,36 @@ class NamedLayers(nn.Module, ABC):
         """Return the layer's name for a path in ``named_modules``."""
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Remove torch.compile and data parallelism around a model, which rename its layers.
+
+    Raises
+    ------
+    ModelError
+        If the model is TorchScript.
+    """
+    while True:
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                f"The module is TorchScript ({type(module).__name__}).",
+                "Expected a plain module, whose layers can be read while it runs.",
+                "Use the module that it was scripted or traced from.",
+            )
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(original := getattr(module, "_orig_mod", None), nn.Module):
+            module = original
+        else:
+            return module
+
+
 def layer_modules(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules of a model by the names of layers; the model itself has an empty one."""
-    if isinstance(module, NamedLayers):
-        return module.layers()
-    return dict(module.named_modules())
+    """Return the modules of a model by the names of layers; the model itself has an empty one.
+
+    TorchScript inside of the model is left out, since it accepts no hooks.
+    """
+    layers = module.layers() if isinstance(module, NamedLayers) else dict(module.named_modules())
+    return {n: part for n, part in layers.items() if not isinstance(part, torch.jit.ScriptModule)}
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
@@ -58,6 +85,12 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
         If the model has no such layer; the text names the nearest ones.
     """
     layers = layer_modules(module)
+    if name not in layers and name in dict(module.named_modules()):
+        raise LayerError(
+            f"Layer '{name}' is TorchScript, or inside of it.",
+            "Expected plain modules, whose values can be read while the model runs.",
+            "Put the module that it was scripted or traced from in its place, or choose another.",
+        )
     if name not in layers or name == "":
         raise LayerError(
             f"Layer '{name}' is not in {type(module).__name__}.",
@@ -87,13 +120,45 @@ def call_model(module: nn.Module, batch: Tensor) -> Any:
         ) from error
 
 
+class _Uncompiled:
+    """Runs what torch.compile made as plain Python, since compiled code may skip our hooks.
+
+    PyTorch has one setting for all threads: it is restored when the last of them is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._users = threading.Lock(), 0
+        self._stance: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            # nothing can be compiled before the compiler is imported, which takes seconds
+            if self._stance is None and "torch._dynamo" in sys.modules:
+                self._stance = torch.compiler.set_stance("force_eager")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._stance is not None:
+                self._stance.__exit__(None, None, None)
+                self._stance = None
+
+
+_UNCOMPILED = _Uncompiled()
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every sub-module into eval mode, and restore the mode of each afterwards."""
+    """Put every sub-module into eval mode, and restore the mode of each afterwards.
+
+    Compiled parts run as plain Python, with their hooks.
+    """
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
-        yield
+        with _UNCOMPILED:
+            yield
     finally:
         for child, mode in modes:
             child.training = mode
@@ -195,8 +260,10 @@ def run_layers(
     if missing:
         raise LayerError(
             f"Layer '{missing[0]}' did not run in the forward pass.",
-            "Expected layers that the model uses.",
-            "Choose a layer that runs; 'semlens layers MODEL' lists them.",
+            "Expected layers that the model calls. Some modules use the weights of a part without "
+            "calling it, such as MultiheadAttention those of its out_proj.",
+            "Choose a layer that runs, such as the module around it; 'semlens layers MODEL' lists "
+            "them.",
         )
     return results
 

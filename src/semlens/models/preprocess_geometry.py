@@ -67,29 +67,51 @@ def measure_geometry(preprocess: Preprocess, width: int, height: int) -> Geometr
     Raises
     ------
     ModelError
-        If rows and columns of the input are not straight, evenly spaced lines of the image (after
-        a rotation or a warp), so that boxes do not map to rectangles.
+        If rows and columns of the input are not straight, evenly spaced lines of the image, the
+        same in all channels (after a rotation or a warp, or if channels show several crops), so
+        that boxes do not map to rectangles.
     """
     black = _preprocess_grey(preprocess, np.zeros((height, width), np.uint8))
     contrast = _preprocess_grey(preprocess, np.full((height, width), 255, np.uint8)) - black
-    usable_contrast = np.where(np.abs(contrast) > 0.5 * np.abs(contrast).max(), contrast, np.nan)
+    usable_contrast = np.where(_shows_image(contrast), contrast, np.nan)
 
     def normalised(grey: np.ndarray) -> np.ndarray:
-        return (
-            _preprocess_grey(preprocess, np.broadcast_to(grey, (height, width))) - black
-        ) / usable_contrast
+        values = _preprocess_grey(preprocess, np.broadcast_to(grey, (height, width)))
+        return (values - black) / usable_contrast
 
     return Geometry(
-        _measure_axis(lambda ramp: normalised(ramp[None, :]), width),
-        _measure_axis(lambda ramp: normalised(ramp[:, None]).T, height),
+        _measure_axis(lambda ramp: np.concatenate([*normalised(ramp[None, :])]), width),
+        _measure_axis(lambda ramp: np.hstack([*normalised(ramp[:, None])]).T, height),
         width,
         height,
     )
 
 
 def _preprocess_grey(preprocess: Preprocess, grey: np.ndarray) -> np.ndarray:
+    """Return the preprocessed picture of grey levels [h w], as [channels h w]."""
     image = Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2))
-    return preprocess(image).double().mean(0).numpy()
+    return preprocess(image).double().numpy()
+
+
+def _shows_image(contrast: np.ndarray) -> np.ndarray:
+    """Return where each channel shows the brightness of the image, not padding.
+
+    Parameters
+    ----------
+    contrast
+        What white minus black gives, [channels h w]; of either sign.
+
+    Returns
+    -------
+    np.ndarray
+        bool[channels h w]; all false for a channel that does not show brightness (a hue, a
+        coordinate), or only at some positions (edges).
+    """
+    size = np.abs(contrast)
+    largest = size.max(axis=(1, 2), keepdims=True)
+    shown = (size > 0.5 * largest) & (largest > 0.05 * largest.max())
+    area = shown.sum(axis=(1, 2), keepdims=True)
+    return shown & (area > 0.5 * area.max())
 
 
 def _measure_axis(send_ramp: Callable[[np.ndarray], np.ndarray], size: int) -> AxisMap:
@@ -137,7 +159,7 @@ def _fit_axis(positions: np.ndarray, start: float, stop: float, size: int) -> Ax
         if abs(scale) * visible.sum() > 0.5 and largest_error <= tolerance:
             return AxisMap(float(scale), float(offset))
     raise ModelError(
-        f"The preprocessing does not map a {size}-pixel side linearly.",
+        f"The preprocessing does not map a {size}-pixel side linearly, alike in all channels.",
         "Expected preprocessing that only resizes, crops, pads or mirrors.",
         "Build with crop='none' (--crop none), or remove rotations and warps.",
     )

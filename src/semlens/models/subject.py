@@ -7,7 +7,7 @@ import random
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import ImageError, ModelError
 from semlens.models.activations import Axes, first_tensor
 from semlens.models.axes import find_axes
-from semlens.models.hooks import call_model, evaluating
+from semlens.models.hooks import call_model, evaluating, unwrapped
 from semlens.models.preprocess_geometry import Geometry, Preprocess, measure_geometry
 from semlens.models.with_dictionaries import bare_module, dictionaries_of, with_dictionaries
 from semlens.recipe import fingerprint
@@ -66,10 +66,13 @@ class SubjectModel:
     synsets: Sequence[str] | None = None
     layout: Layout = "auto"
     _axes: dict[str, Axes] = field(default_factory=dict[str, Axes], init=False, repr=False)
+    _geometries: dict[tuple[int, int], Geometry] = field(
+        default_factory=dict[tuple[int, int], Geometry], init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Unwrap the module, and test the preprocessing on noise."""
-        object.__setattr__(self, "module", _unwrap(self.module))
+        object.__setattr__(self, "module", unwrapped(self.module))
         _check_names("classes", self.classes)
         _check_names("synsets", self.synsets)
         noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
@@ -198,8 +201,19 @@ class SubjectModel:
         return self._axes
 
     def geometry(self) -> Callable[[int, int], Geometry]:
-        """Return a cached function from image width and height to the preprocessing's geometry."""
-        return lru_cache(maxsize=4096)(partial(measure_geometry, self.preprocess))
+        """Return a function from image width and height to the preprocessing's geometry.
+
+        The geometry of a size is measured once.
+        """
+        return self._geometry
+
+    def _geometry(self, width: int, height: int) -> Geometry:
+        known = self._geometries.get((width, height))
+        if known is None:
+            known = self._geometries[width, height] = measure_geometry(
+                self.preprocess, width, height
+            )
+        return known
 
 
 def _check_names(name: str, values: Any) -> None:
@@ -210,23 +224,6 @@ def _check_names(name: str, values: Any) -> None:
             "Expected a list of texts in logit order, or None.",
             "Convert them with [str(name) for name in names].",
         )
-
-
-def _unwrap(module: nn.Module) -> nn.Module:
-    """Remove torch.compile and data parallelism, which rename layers and bypass hooks."""
-    while True:
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ModelError(
-                f"The module is TorchScript ({type(module).__name__}).",
-                "Expected a plain module, whose layers can be read while it runs.",
-                "Use the module that it was scripted or traced from.",
-            )
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            module = module.module
-        elif isinstance(original := getattr(module, "_orig_mod", None), nn.Module):
-            module = original
-        else:
-            return module
 
 
 def _random_states() -> tuple[bytes, int, int]:
@@ -255,8 +252,8 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b 3 h w"]) -> list[Image.Image]:
-    """Return inputs as pictures, at the size that the model sees.
+def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b c h w"]) -> list[Image.Image]:
+    """Return inputs as pictures, at the size that the model sees; grey unless they have 3 channels.
 
     The values that the preprocessing gives to black and to white tell how to scale each colour. If
     they are equal, since every image is normalised by itself, its own extremes are used.
@@ -271,6 +268,8 @@ def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b 3 h w"]) -> lis
     low = torch.where(usable, black, flat.amin(2))[..., None, None]
     high = torch.where(usable, white, flat.amax(2))[..., None, None]
     scaled = ((values - low) / (high - low).where(high != low, torch.ones_like(high))).clamp(0, 1)
+    if scaled.shape[1] != 3:
+        scaled = scaled.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     pixels = (255 * scaled).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
     return [Image.fromarray(one) for one in pixels]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.models.activations import Axes, LayerLayout, measure_layout
 from semlens.models.forward import NO_LOGITS
+from semlens.models.hooks import unwrapped
 from semlens.models.with_dictionaries import connected
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, in_full_precision
@@ -102,7 +103,7 @@ class RelevanceEngine(ABC):
     """Order of the axes of maps, by layer."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = in_full_precision(connected(module))
+        self.module = in_full_precision(connected(unwrapped(module)))
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,6 +137,31 @@ def collect_stage(
     return Stage(("collect",), key, len(plan.images), plan.execution.batch_size, task)
 
 
+class NotFiniteWarning(UserWarning):
+    """Activations on some images are NaN or infinite."""
+
+
+_NAMED = 3
+"""Images that a warning names."""
+
+
+def _warn_not_finite(plan: Plan, collected: Collected) -> None:
+    """Say which images are left out of the statistics and examples of which layers."""
+    layers = [name for name, layer in collected.layers.items() if layer.not_finite]
+    samples = sorted({i for name in layers for i in collected.layers[name].not_finite})
+    if not samples:
+        return
+    named = ", ".join(plan.images.ids[i] for i in samples[:_NAMED])
+    warnings.warn(
+        f"Activations of {', '.join(layers)} are NaN or infinite on {len(samples)} of "
+        f"{len(plan.images)} images ({named}{', ...' if len(samples) > _NAMED else ''}). There, "
+        "these components have no statistics and no examples. Check these images, the "
+        "preprocessing, and the numeric type of the model.",
+        NotFiniteWarning,
+        stacklevel=3,
+    )
+
+
 def load_collected(plan: Plan, stage: Stage, shards: Shards) -> tuple[Collected, Collected | None]:
     """Merge the shards of a complete stage.
 
@@ -148,6 +174,11 @@ def load_collected(plan: Plan, stage: Stage, shards: Shards) -> tuple[Collected,
     ------
     DataError
         If no image can be read.
+
+    Warns
+    -----
+    NotFiniteWarning
+        If activations on some images are NaN or infinite.
     """
     collected, whole = shards.merged(
         stage, lambda tensors: Collected.from_tensors(tensors, plan.layers), Collected.merge
@@ -159,6 +190,7 @@ def load_collected(plan: Plan, stage: Stage, shards: Shards) -> tuple[Collected,
             "Expected at least one readable image.",
             "Check the files.",
         )
+    _warn_not_finite(plan, collected)
     return collected, whole
 
 

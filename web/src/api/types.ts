@@ -1197,7 +1197,7 @@ export interface components {
         /**
          * @description Components with a verdict in a layer or, last, in all layers, and their share.
          *
-         *     Intervals are bootstrap intervals of 95 %; null if they were not drawn.
+         *     Low and high are the range over resampled examples; null if none were drawn.
          */
         ShareRow: {
             layer: string;

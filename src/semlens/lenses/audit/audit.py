@@ -50,7 +50,7 @@ DRAWS = 1000
 Background = Annotated[
     Concepts, setting("Concept set that random concepts are drawn from."), REMOTE_CONCEPTS
 ]
-Resamples = Annotated[int, setting("Bootstrap draws for the intervals; 0 for none.", ge=0)]
+Resamples = Annotated[int, setting("Bootstrap draws for the ranges of shares; 0 for none.", ge=0)]
 
 
 @lens("embedder", group="Audit", command="")
@@ -93,7 +93,7 @@ def audit(
     background
         Source of random concepts; the paper's vocabulary by default.
     resamples
-        Bootstrap draws over concept examples; 0 for no intervals.
+        Bootstrap draws over concept examples; 0 for no ranges.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def audit(
     Notes
     -----
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
-    intervals and the alarm are additions of semlens.
+    ranges and the alarm are additions of semlens.
     """
     settings = AuditSettings.of(layers, minimum, level, threshold, seed)
     class_index, concept_set = class_and_concepts(database, target, concepts)

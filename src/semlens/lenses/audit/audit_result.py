@@ -275,10 +275,8 @@ class Audit(Result):
             {
                 "verdict": overall["verdict"],
                 "components": overall["components"],
-                "by_number": [share_range(r, "by_number") for r in overall.to_dict("records")],
-                "by_relevance": [
-                    share_range(r, "by_relevance") for r in overall.to_dict("records")
-                ],
+                "by_number": [share_text(r, "by_number") for r in overall.to_dict("records")],
+                "by_relevance": [share_text(r, "by_relevance") for r in overall.to_dict("records")],
             }
         )
         concepts = self.summary.query("components > 0").head(10)
@@ -304,7 +302,7 @@ class Audit(Result):
         )
         return Group(
             Text(self.sentence, style="bold"),
-            rich_table(shares, "\nShares, with 95 % intervals"),
+            rich_table(shares, "\nShares, with ranges over resampled examples"),
             rich_table(
                 concepts,
                 "\nConcepts that components align with best",
@@ -323,7 +321,7 @@ def verdict_concept(record: Mapping[Any, Any]) -> str | None:
     return " / ".join(record[f"{side}_concept"] for side in sides.get(verdict, [verdict])) or None
 
 
-def share_range(record: Mapping[Any, Any], measure: str) -> str:
-    """Return a verdict's share with its interval, as text."""
+def share_text(record: Mapping[Any, Any], measure: str) -> str:
+    """Return a verdict's share with its range, as text."""
     value, low, high = (100 * record[key] for key in (measure, f"{measure}_low", f"{measure}_high"))
     return f"{value:.1f} %" if math.isnan(low) else f"{value:.1f} % ({low:.1f} to {high:.1f})"

@@ -18,7 +18,7 @@ class _Row(BaseModel):
 class ShareRow(_Row):
     """Components with a verdict in a layer or, last, in all layers, and their share.
 
-    Intervals are bootstrap intervals of 95 %; null if they were not drawn.
+    Low and high are the range over resampled examples; null if none were drawn.
     """
 
     layer: str

@@ -27,13 +27,14 @@ from semlens.lenses.labelling.chosen_method import (
 )
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.evidence import Evidence
-from semlens.lenses.labelling.hits import hit_table, share_bootstrap
+from semlens.lenses.labelling.hits import hit_table
 from semlens.lenses.labelling.known_content import LabelledFolders, find_known
 from semlens.lenses.labelling.label import VOCABULARY
 from semlens.lenses.labelling.registry import make_labeller
 from semlens.lenses.labelling.vote import ExampleVote
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts, unit
 from semlens.lenses.result import Result, Section
+from semlens.lenses.statistics.intervals import clustered_shares
 from semlens.models.forward import readouts
 from semlens.progress import report_progress
 from semlens.settings import setting
@@ -231,7 +232,7 @@ def evaluate_labels(
     own = _ceiling(unit(embedding.vectors), vectors, folders.targets[embedded])[known.folder]
     picked[CEILING] = own.argmax(1)
     hits += hit_table(own, right)
-    found = share_bootstrap(np.stack(hits, 1), known.folder)
+    found = clustered_shares(np.stack(hits, 1), known.folder)
     similarity = vectors @ unit(embedding.vectors).T
     table = [
         {

@@ -1,4 +1,4 @@
-"""How often labels are right, and intervals over what they are judged by."""
+"""How often labels are right."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 from scipy.special import gammaln
-from scipy.stats import norm, t
 
 from semlens.errors import DataError
 
 TOP = 5
 """Best words of which one must be right."""
-DRAWS = 2000
-"""Bootstrap samples."""
-LEVEL = 0.95
-"""Confidence level."""
 
 
 class HitTable(NamedTuple):
@@ -89,77 +84,3 @@ def _log_choose(
 def truths_of(right: Bool[np.ndarray, "n q"]) -> Int64[np.ndarray, " n"]:
     """Return a number for each component, the same where the right words are the same."""
     return np.unique(right, axis=0, return_inverse=True)[1].ravel()
-
-
-class Interval(NamedTuple):
-    """Means of k columns, with the limits of their confidence intervals."""
-
-    mean: Float64[np.ndarray, " k"]
-    low: Float64[np.ndarray, " k"]
-    high: Float64[np.ndarray, " k"]
-
-
-def truth_bootstrap(
-    values: Float[np.ndarray, "n k"],
-    truths: Int64[np.ndarray, " n"],
-    *,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-    seed: int = 0,
-) -> Interval:
-    """Return the mean of each column over components, with an interval over truths.
-
-    Components of one truth are right or wrong together, so that truths are drawn with
-    replacement, each with all of its components. All columns share the draws: the interval of a
-    difference of two methods is that of the column of their differences. Limits are expanded
-    percentiles (Hesterberg 2015), which are not too narrow for few truths.
-
-    Parameters
-    ----------
-    values
-        A row per component, such as hits, or differences of hits.
-    truths
-        The truth of each component, as :func:`truths_of` numbers them.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two truths.
-    """
-    _, truth = np.unique(truths, return_inverse=True)
-    count = int(truth.max(initial=-1)) + 1
-    if count < 2:
-        raise DataError(
-            f"The components have {count} truth.",
-            "Expected components of at least two truths, for an interval.",
-            "Add classes of images.",
-        )
-    sizes = np.bincount(truth)
-    sums = np.zeros((count, values.shape[1]))
-    np.add.at(sums, truth, values)
-    weight = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
-    means = (weight @ sums) / (weight @ sizes)[:, None]
-    tail = norm.cdf(t.ppf((1 - level) / 2, count - 1) * np.sqrt(count / (count - 1)))
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return Interval(values.mean(0, dtype=np.float64), low, high)
-
-
-def share_bootstrap(
-    hits: Float[np.ndarray, "n k"],
-    truths: Int64[np.ndarray, " n"],
-    *,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-    seed: int = 0,
-) -> Interval:
-    """Return shares of hits, as :func:`truth_bootstrap`, with an interval also at 0 and 1.
-
-    Of a method without a single hit, all draws are 0. The upper limit is then the share that no
-    truth shows with a probability of (1 - level) / 2 (Clopper and Pearson 1934); and the same for
-    a method without a miss.
-    """
-    share, low, high = truth_bootstrap(hits, truths, draws=draws, level=level, seed=seed)
-    least = ((1 - level) / 2) ** (1 / len(np.unique(truths)))
-    high = np.where(hits.any(0), high, 1 - least)
-    low = np.where((hits < 1).any(0), low, least)
-    return Interval(share, low, high)

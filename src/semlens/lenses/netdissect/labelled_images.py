@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import DataError
 from semlens.lenses.netdissect.input_masks import InputMasks, grid_size, masks_in_input
 from semlens.lenses.netdissect.mask_folder import MaskFolder, load_masks, mask_file
-from semlens.models.preprocess_geometry import Geometry
 from semlens.store.reader import Database
 
 LEAST_IMAGES = 8
@@ -39,7 +36,6 @@ class LabelledImages:
     samples: Int64[np.ndarray, " n"]
     input_size: tuple[int, int]
     grid: tuple[int, int]
-    geometry: Callable[[int, int], Geometry]
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
 
     def image(self, sample: int) -> Image.Image:
@@ -63,8 +59,8 @@ class LabelledImages:
     def _read(self, sample: int) -> InputMasks:
         size = self._sizes.get(sample) or self.image(sample).size
         path = self.database.sample(sample).path
-        sampled = partial(masks_in_input, self.masks, path, self.geometry, size)
-        return sampled(self.input_size, self.grid)
+        geometry = self.database.model.geometry()
+        return masks_in_input(self.masks, path, geometry, size, self.input_size, self.grid)
 
 
 def labelled_images(
@@ -99,4 +95,4 @@ def labelled_images(
     model = database.model
     height, width = model.prepare(database.images.read(int(samples[0]))).shape[-2:]
     grid = grid_size(height, width, resolution)
-    return LabelledImages(database, masks, samples, (height, width), grid, model.geometry())
+    return LabelledImages(database, masks, samples, (height, width), grid)

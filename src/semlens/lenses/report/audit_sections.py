@@ -24,7 +24,7 @@ from semlens.draw.report_page import (
     figure_picture,
 )
 from semlens.lenses.audit.audit_records import AuditRecord, Status
-from semlens.lenses.audit.audit_result import Audit, share_range, verdict_concept
+from semlens.lenses.audit.audit_result import Audit, share_text, verdict_concept
 from semlens.lenses.audit.class_verdict import Kind
 from semlens.lenses.audit.relevance_shares import ALL
 from semlens.lenses.classes import class_name
@@ -57,7 +57,7 @@ def audit_section(audit: Audit, database: Database, shown: int) -> list[ReportBl
         Details(f"The {len(cards)} most relevant components, with examples", [ReportCards(cards)]),
         Details("Concepts that components align with best", [_concepts(audit)]),
         Details(
-            "Shares with intervals, comparison with random concepts, and values of the components",
+            "Shares with ranges, comparison with random concepts, and values of the components",
             [*numbers, *(left_out if rest else [])],
         ),
     ]
@@ -116,14 +116,14 @@ def _shares(audit: Audit) -> ReportTable:
             "all layers" if row["layer"] == ALL else row["layer"],
             Badge(row["verdict"], row["verdict"]),
             str(row["components"]),
-            share_range(row, "by_number"),
-            share_range(row, "by_relevance"),
+            share_text(row, "by_number"),
+            share_text(row, "by_relevance"),
         )
         for row in audit.shares.to_dict("records")
         if row["layer"] != ALL or several_layers
     ]
     return ReportTable(
-        "Shares of the verdicts, with 95 % intervals (bootstrap over concept examples)",
+        "Shares of the verdicts, with ranges over resampled examples",
         ["layer", "verdict", "components", "share by number", "share by relevance"],
         rows,
         [2, 3, 4],

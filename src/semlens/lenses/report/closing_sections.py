@@ -303,7 +303,7 @@ def _verdicts(audit: Audit | SkippedSection) -> list[tuple[str, str]]:
         f" {uncertain} of {len(audit.frame)} verdicts change in more than 10 % of the bootstrap "
         "draws over examples."
         if settings["resamples"]
-        else " No intervals were computed."
+        else " No examples were resampled."
     )
     return [
         ("Thresholds", text),

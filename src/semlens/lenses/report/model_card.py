@@ -69,7 +69,7 @@ def _evaluation(evidence: EvidenceFile) -> Iterable[str]:
     rules = database.relevance.rules if database.relevance is not None else "none"
     yield (
         "The share of a class's relevance on components by their verdict: valid, spurious, both or "
-        f"unexpected (rules `{rules}`; 95 % intervals by bootstrap over examples). p: probability "
+        f"unexpected (rules `{rules}`; ranges over resampled examples). p: probability "
         "that one more class like the others relies as much on any concept of the list (with fewer "
         "than six classes: that random concepts claim as much relevance). q: p "
         f"corrected for the classes tested together (Benjamini-Hochberg). Alarm: q, or p of a "

@@ -1,0 +1,238 @@
+"""Whether models of all kinds build, and whether their relevance is exact.
+
+    python -m benchmarks zoo [--json] [--quick] [--only NAME ...]
+
+About 70 architectures of torchvision, timm and transformers with random weights, and handwritten
+ones. Of each: `build`, a whole database from a few pictures, `ok` or the error; `relevance`,
+`exact` if LRP's rules cover all operators, else `fallback` with the `operators` that have none;
+`gradient_check`, the largest difference of its heatmaps from gradient times input of the network of
+chords (oracle.py; of a fallback, from PyTorch's gradient), as a share of the largest value;
+`conservation`, the part of a logit that is neither at the pixels nor accounted for, as a share of
+the logit (null without logits, or for a fallback, which accounts for nothing); `pixels`, the share
+of the logit at the pixels, and `absorbed`, what absorbed most; seconds and peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import semlens as sl
+from benchmarks.cases.zoo.architectures import ARCHITECTURES, QUICK, Architecture
+from benchmarks.cases.zoo.oracle import chord_heatmap, gradient_heatmap
+from benchmarks.harness import Meter, benchmark, log, table
+from semlens.relevance import lrp_engine
+from semlens.relevance.backward_signal import BackwardSignal
+from semlens.relevance.captured_graph import capture
+from semlens.relevance.conservation import check_conservation
+from semlens.relevance.make_engine import FallbackWarning, engine_for
+from semlens.relevance.presets import GRADIENT, Rules
+
+RULES = Rules("zoo", first="epsilon", conv="epsilon", dense="epsilon", epsilon=1e-13)
+TOLERANCE = 1e-5
+"""Largest difference of a check, as a share of the largest value."""
+FALLBACKS = 1 / 6
+"""Largest share of architectures without exact relevance."""
+IMAGES = 6
+DOUBLE = 5e7
+"""Parameters up to which a network is in double precision, so that checks are sharp."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--only": {"nargs": "+", "metavar": "NAME", "help": "architectures, or parts of their names"}
+}
+
+
+def problem(result: dict[str, Any]) -> str | None:
+    """Say which architectures do not build, are wrong, or that too many fall back."""
+    models = result["models"]
+    failed = [one["name"] for one in models if one["build"] != "ok"]
+    wrong = [
+        one["name"]
+        for one in models
+        for key in ("gradient_check", "conservation")
+        if one[key] is not None and not one[key] <= TOLERANCE
+    ]
+    fallen = [one["name"] for one in models if one["relevance"] == "fallback"]
+    said = [f"not built: {', '.join(failed)}"] if failed else []
+    said += [f"wrong relevance: {', '.join(dict.fromkeys(wrong))}"] if wrong else []
+    if len(models) >= len(ARCHITECTURES) and len(fallen) > FALLBACKS * len(models):
+        said.append(f"more than one in six falls back: {', '.join(fallen)}")
+    return "; ".join(said) or None
+
+
+@benchmark(minutes=30, quoted=("docs/relevance.md",), options=OPTIONS, problem=problem)
+def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Try all architectures."""
+    started, models = time.monotonic(), []
+    for name, architecture in ARCHITECTURES.items():
+        chosen = name in QUICK if options.quick else not options.only
+        if chosen or any(part in name for part in options.only or ()):
+            models.append(try_architecture(architecture, work))
+            log(", ".join(f"{key} {value}" for key, value in models[-1].items() if value != []))
+    exact = sum(one["relevance"] == "exact" for one in models)
+    return {
+        "architectures": len(models),
+        "built": sum(one["build"] == "ok" for one in models),
+        "exact": exact,
+        "models": models,
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": "",
+        "seconds": round(time.monotonic() - started),
+    }
+
+
+def try_architecture(architecture: Architecture, work: Path) -> dict[str, Any]:
+    """Return the record of one architecture."""
+    meter = Meter("cpu")
+    found: dict[str, Any] = {"name": architecture.name, "build": "", "layers": 0}
+    found |= {"relevance": None, "operators": [], "rules": None, "gradient_check": None}
+    found |= {"conservation": None, "pixels": None, "absorbed": None}
+    with meter.clock, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            module = architecture.module()
+            if sum(parameter.numel() for parameter in module.parameters()) < DOUBLE:
+                module = module.double()
+            subject = sl.SubjectModel(module, _preprocess(architecture.side))
+            listed = sl.layers(subject).to_pandas()
+            names = _chosen(listed)
+            found["layers"] = len(listed)
+            folder = work / re.sub(r"\W+", "-", architecture.name)
+            with _captured_once():
+                database = sl.build(
+                    folder, subject, _pictures(), "semlens/demo", names, examples=2, reference=4
+                )
+                found["build"] = "ok" if len(database.components) else "no components"
+                found |= _checks(subject, architecture.side, names, listed)
+        except Exception as error:  # of any model
+            step = "build" if found["build"] != "ok" else "error"
+            found[step] = f"{type(error).__name__}: {error}"
+    reasons = [str(w.message) for w in caught if issubclass(w.category, FallbackWarning)]
+    if found["relevance"] == "fallback":
+        found["operators"] = _operators(reasons)
+    return found | {
+        "seconds": round(meter.clock.seconds, 1),
+        "cpu_seconds": round(meter.clock.cpu_seconds, 1),
+        "peak_mib": round(meter.read(1)["peak_mib"]),
+    }
+
+
+def _preprocess(side: int) -> Any:
+    def preprocess(image: Image.Image) -> Tensor:
+        pixels = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float32)
+        return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+
+    return preprocess
+
+
+def _pictures() -> list[Image.Image]:
+    """Return pictures of smooth random colours."""
+    grids = np.random.default_rng(0).integers(0, 256, (IMAGES, 6, 6, 3), dtype=np.uint8)
+    return [Image.fromarray(grid).resize((96, 80), Image.Resampling.BICUBIC) for grid in grids]
+
+
+def _chosen(listed: Any) -> list[str]:
+    """Return the first and the last block; of a network without blocks, of its layers."""
+    readable = listed[(listed["runs"] == 1) & (listed["form"] != "-")]
+    blocks = readable[readable["block"]]["layer"].tolist() or readable["layer"].tolist()
+    return list(dict.fromkeys([blocks[0], blocks[-1]]))
+
+
+@contextmanager
+def _captured_once() -> Iterator[None]:
+    """Capture the forward pass once, for the build and the checks: it takes most of the time."""
+    known: dict[Any, Any] = {}
+
+    def once(module: nn.Module, example: Tensor) -> Any:
+        key = (example.shape[1:], example.dtype)
+        if key not in known:
+            known[key] = capture(module, example)
+        return copy.deepcopy(known[key])
+
+    with patch.object(lrp_engine, "capture", once):
+        yield
+
+
+def _checks(subject: sl.SubjectModel, side: int, names: list[str], listed: Any) -> dict[str, Any]:
+    """Compare heatmaps with those of the oracle, and account for one logit per image."""
+    batch = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    module, batch = subject.module, batch.to(next(subject.module.parameters()))
+    last = listed[listed["runs"] == 1]["layer"].iloc[-1]
+    engine = engine_for(subject, [*dict.fromkeys([*names, last])])
+    exact = engine.rules.name != GRADIENT
+    found: dict[str, Any] = {"relevance": "exact" if exact else "fallback"}
+    found["rules"] = engine.rules.name
+    checked = engine.with_rules(RULES) if exact else engine
+    trace = checked.trace(batch)
+    flow = torch.randn(trace.values[last].shape, generator=torch.Generator().manual_seed(2))
+    flow = flow.to(batch)
+    heat = trace.backward({last: BackwardSignal(flow[None])}).heatmaps[0]
+    oracle = chord_heatmap if exact else gradient_heatmap
+    expected = oracle(module, last, batch, flow)
+    scale = float(expected.abs().max())
+    found["gradient_check"] = float((heat - expected).abs().max()) / scale if scale else None
+    if not exact:
+        return found
+    try:
+        account = check_conservation(engine, batch)
+    except sl.SemlensError:  # no logits
+        return found
+    start = np.where(account.start == 0, np.nan, account.start)
+    found["conservation"] = float(np.abs(account.residual / start).max())
+    found["pixels"] = float(np.median(account.pixels / start))
+    absorbed = {kind: float(np.median(value / start)) for kind, value in account.absorbed.items()}
+    kind = max(absorbed, key=lambda kind: abs(absorbed[kind]))
+    found["absorbed"] = f"{kind}: {absorbed[kind]:.2f}"
+    return found
+
+
+def _operators(reasons: list[str]) -> list[str]:
+    """Return the operators that a warning names, or the whole reason."""
+    for reason in reasons:
+        _, found, listed = reason.partition("without a relevance rule: ")
+        if found:
+            return re.findall(r"(\w+) \(\d+ x", listed)
+    return [reason.partition(" Relevance is gradient")[0] for reason in reasons[:1]]
+
+
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the table of the documentation."""
+    header = ["architecture", "build", "relevance", "rules", "gradient check", "conservation",
+              "at the pixels", "CPU s", "MiB"]  # fmt: skip
+    rows = [
+        [
+            one["name"],
+            one["build"],
+            "exact" if one["relevance"] == "exact" else f"fallback: {', '.join(one['operators'])}",
+            one["rules"],
+            _power(one["gradient_check"]),
+            _power(one["conservation"]),
+            one["pixels"],
+            one["cpu_seconds"],
+            one["peak_mib"],
+        ]
+        for one in result["models"]
+    ]
+    return {"zoo": table(header, rows)}
+
+
+def _power(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0e}"
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the table."""
+    print(tables(result)["zoo"])
+    print(f"\n{result['built']} of {result['architectures']} built, {result['exact']} exact.")
