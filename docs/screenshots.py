@@ -77,14 +77,14 @@ MARKED = 2090
 def demo_views(audit: int) -> list[View]:
     """Return the views of the demo database."""
     return [
-        View("overview", "#/m/demo/overview", pictures=20),
+        View("overview", "#/m/demo/overview", pictures=12),
         View("unexpected", f"#/m/demo/unexpected?class={VEGETABLE}", pictures=6),
         View("search", "#/m/demo/search?q=letter", pictures=5),
         View("search-nothing", "#/m/demo/search?q=watermark", pictures=5),
-        View("card", "#/m/demo/search?q=letter&sel=layer2%3A30", click=("Heatmap",), pictures=15),
-        View("map", "#/m/demo/map", pictures=150),
-        View("map-verdicts", f"#/m/demo/map?by=verdict&class={VEGETABLE}", pictures=150),
-        View("map-dark", "#/m/demo/map?q=text", "dark", pictures=150),
+        View("card", "#/m/demo/search?q=letter&sel=layer2%3A30", click=("Heatmap",), pictures=10),
+        View("map", "#/m/demo/map", pictures=120),
+        View("map-verdicts", f"#/m/demo/map?by=verdict&class={VEGETABLE}", pictures=120),
+        View("map-dark", "#/m/demo/map?q=text", "dark", pictures=120),
         View(
             "components",
             f"#/m/demo/components?class={VEGETABLE}&sort=relevance_mean&order=down",
@@ -92,7 +92,7 @@ def demo_views(audit: int) -> list[View]:
         ),
         View("classes", f"#/m/demo/classes?class={VEGETABLE}", pictures=10),
         View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph", pictures=8),
-        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Leave out the",), pictures=15),
+        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Leave out the",), pictures=10),
         View("audit-all", "#/m/demo/audit", pictures=8),
         View("hero", f"#/m/demo/audit?audit={audit}", height=2400, part=".hero", pictures=8),
         View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part="main", pictures=8),

@@ -64,7 +64,8 @@ def highlight(
         return image.convert("RGB")
     pixels = np.asarray(image.convert("RGB"), np.float32)
     high = values >= threshold
-    edge = high ^ ndimage.binary_erosion(high, iterations=2, border_value=1)
+    inner = np.asarray(ndimage.binary_erosion(high, iterations=2, border_value=1), bool)
+    edge = high & ~inner
     pale = 255 * PALE + (1 - PALE) * pixels.mean(2, keepdims=True)
     shown = np.where(high[:, :, None], pixels, pale)
     shown[edge] = rgb(colour)
