@@ -13,7 +13,8 @@ from semlens.errors import LayerError, ModelError, RelevanceError
 from semlens.models.ablation import pruned
 from semlens.models.activations import Axes, measure_layout
 from semlens.models.axes import find_axes
-from semlens.models.forward import class_scores, logits, readouts
+from semlens.models.forward import logits, readouts
+from semlens.models.output_tensor import find_tensor
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
@@ -257,6 +258,7 @@ def test_detectors_have_no_logits_and_all_say_so(tmp_path, images, embedder, kin
 
 def test_logits_by_name_are_found():
     scores = torch.randn(2, 5)
-    assert class_scores({"loss": torch.zeros(()), "logits": scores}) is scores
-    assert class_scores((scores, torch.zeros(2, 3))) is scores
-    assert class_scores([{"boxes": scores}]) is None
+    for output in ({"loss": torch.zeros(()), "logits": scores}, (scores, torch.zeros(2, 3))):
+        assert find_tensor(output, 2, None, list("abcde"))(output) is scores
+    with pytest.raises(ModelError, match="boxes"):
+        find_tensor([{"boxes": scores}], 2, None, None)

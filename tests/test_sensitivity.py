@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, WithArtefact
-from semlens.errors import DataError, LayerError, ModelError, RecipeError
-from semlens.lenses.accuracy import LabelledImages, check_targets
+from semlens.errors import DataError, LayerError, RecipeError
+from semlens.lenses.accuracy import LabelledImages
 from semlens.lenses.correct.ablation_preview import ablation_preview
 from semlens.lenses.correct.artefact_sensitivity import (
     accuracies,
@@ -197,12 +197,6 @@ def test_bad_input(images, db):
     for name in ("vanilla", "pruned"):
         with pytest.raises(DataError, match=f"'{name}'|vanilla, pruned, {name}"):
             db.sensitivity(prune="eyes:1", weights={name: model()})
-
-
-def test_one_logit_has_no_largest():
-    with pytest.raises(ModelError) as error:
-        check_targets(np.zeros(3, np.int64), 1)
-    assert_says(error.value, "one logit", "one logit per class", "Add a logit of zero")
 
 
 def test_samples_by_set(images):

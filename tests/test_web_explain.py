@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,14 +16,17 @@ from safetensors.numpy import load
 from torch.nn import functional
 
 import semlens as sl
+from benchmarks.harness.measuring import memory_mib, reset_peak
 from semlens.data.image_folder import ImageFolder
+from semlens.data.images import decode
 from semlens.errors import LayerError, RelevanceError
 from semlens.lenses.explain import explain_without
 from semlens.models.subject import SubjectModel
+from semlens.run.executors.executor import return_freed_memory
 from semlens.types import Component
 from semlens.web.app import create_app
 from semlens.web.errors import HttpError
-from semlens.web.upload import UploadedImages
+from semlens.web.upload import LONGEST, UploadedImages, decode_upload
 
 BASE = "/api/v1/models/0/explanations"
 CLASSES = ["class0", "class1", "c", "d"]
@@ -271,6 +275,60 @@ def test_requests_that_cannot_be_answered(client, path, json, params, status, pa
 def test_what_is_no_image_is_refused(client):
     assert "not a readable image" in upload(client, b"no image", 415)["value"]
     assert "not a readable image" in upload(client, b"<svg></svg>", 415)["value"]
+
+
+def smooth(width, height, mode):
+    """A picture that is known at every size: a gradient, turned by EXIF if it is a JPEG."""
+    rows, columns = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None, :]
+    bands = [255 * columns + 0 * rows, 255 * rows + 0 * columns, 127 * (rows + columns)]
+    if mode == "RGBA":
+        bands.append(255 * (0.5 + rows / 2) + 0 * columns)
+    return Image.fromarray(np.stack(bands, -1).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "turned"),
+    [("jpeg", "RGB", False), ("jpeg", "RGB", True), ("png", "RGB", False), ("png", "RGBA", False),
+     ("png", "P", False), ("webp", "RGBA", False), ("gif", "RGB", False)],
+)  # fmt: skip
+def test_large_uploads_are_decoded_at_a_size_that_models_see(kind, mode, turned):
+    picture = smooth(2600, 1300, mode)
+    picture = picture.convert("P") if mode == "P" else picture
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    picture.save(stream, kind, **({"exif": exif, "quality": 95} if kind == "jpeg" else {}))
+    found = decode_upload(stream.getvalue())
+    whole = decode(stream.getvalue(), "whole")
+    assert max(found.size) == LONGEST and found.mode == "RGB"
+    assert found.size == ((1024, 2048) if turned else (2048, 1024))
+    expected = np.asarray(whole.resize(found.size, Image.Resampling.BOX)).astype(float)
+    difference = np.abs(np.asarray(found) - expected)
+    assert difference.mean() < (10 if mode == "P" or kind == "gif" else 1)  # dithered colours
+    small = whole.resize((60, 30))
+    stream = io.BytesIO()
+    small.save(stream, "png")
+    np.testing.assert_array_equal(decode_upload(stream.getvalue()), small)
+
+
+def test_large_uploads_are_decoded_one_at_a_time_and_leave_no_memory_behind():
+    stream = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(stream, "PNG", compress_level=1)  # 46 MiB of pixels
+    decode_upload(stream.getvalue())
+    reset_peak()
+    before = memory_mib("VmRSS")
+    with ThreadPoolExecutor(6) as pool:
+        sizes = list(pool.map(lambda data: decode_upload(data).size, [stream.getvalue()] * 7))
+    assert set(sizes) == {(LONGEST, LONGEST)}
+    assert memory_mib("VmHWM") - before < 250  # of six at the same time: 350
+    return_freed_memory()
+    assert memory_mib("VmRSS") - before < 150
+
+
+def test_a_large_upload_that_is_cut_is_refused():
+    stream = io.BytesIO()
+    smooth(2600, 1300, "RGB").save(stream, "PNG")
+    with pytest.raises(HttpError, match="Cannot decode"):
+        decode_upload(stream.getvalue()[:-2000])
 
 
 def test_uploads_are_dropped_oldest_first():

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+
 from semlens.concept_database import ConceptDatabase
-from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
+from semlens.data.class_mapping import TargetMap, UnmappedWarning, map_targets, read_classes
+from semlens.data.images import Images
 from semlens.data.load import ImagesLike, as_images
 from semlens.data.own_boxes import load_boxes
 from semlens.dictionaries.request import OWN, parse_components
 from semlens.embedders.embedder import Embedder
 from semlens.embedders.load import load_embedder
+from semlens.errors import DataError
+from semlens.models.forward import predict
 from semlens.models.load import ModelLike, as_model
+from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.regular_files import user_path
@@ -139,7 +145,9 @@ def make_plan(
     data = as_images(images)
     mapping = read_classes(Path(classes)) if classes is not None else None
     names = data.targets if targets is None else targets
-    mapped = map_targets(names, len(data), subject.classes, subject.synsets, mapping)
+    mapped = map_targets(names, len(data), subject.class_names, subject.synsets, mapping)
+    if subject.classes is None and mapping is not None:
+        subject = _with_two_classes(subject, mapping, data, mapped)
     if mapped.notice:
         warnings.warn(mapped.notice, UnmappedWarning, stacklevel=3)
     values: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
@@ -166,6 +174,43 @@ def make_plan(
         boxes=load_boxes(boxes, data.ids) if boxes is not None else None,
         extendable=extendable,
     )
+
+
+SAMPLES_OF_A_CLASS = 32
+"""Images on which it is checked for which class a single logit stands."""
+
+
+def _with_two_classes(
+    model: SubjectModel, mapping: Mapping[str, int], images: Images, mapped: TargetMap
+) -> SubjectModel:
+    """Name the classes 0 and 1 of a model with one logit, which stands for class 1 by convention.
+
+    Raises
+    ------
+    DataError
+        If the images contradict the convention: the model is then wrong on most of them.
+    """
+    is_binary = model.answer_error is None and model.answer.task == "binary"
+    if not is_binary or set(mapping.values()) != {0, 1}:
+        return model
+    names = [" or ".join(name for name, logit in mapping.items() if logit == i) for i in (0, 1)]
+    named = replace(model, classes=names)
+    of_class = [[i for i, logit in enumerate(mapped.logits) if logit == one] for one in (0, 1)]
+    shares = [
+        float(np.mean(predict(named, images.read, samples[:SAMPLES_OF_A_CLASS], stage=None) == one))
+        for one, samples in enumerate(of_class)
+        if samples
+    ]
+    if shares and float(np.mean(shares)) < 0.5:
+        raise DataError(
+            f"If the model's one logit stands for class 1 ('{names[1]}'), the model is right on "
+            f"{100 * float(np.mean(shares)):.0f} % of the images.",
+            "Expected 1 to be the class of images with a positive logit, as in training with 0 "
+            "and 1.",
+            "Swap the numbers in the file of classes; or name the classes of the model, the "
+            "positive one last: SubjectModel(..., classes=[...]).",
+        )
+    return named
 
 
 def open(  # noqa: A001  # it is semlens.open

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
@@ -90,6 +90,17 @@ class BuildInputs(Settings):
         Path | None,
         setting("CSV file with lines 'path,class', instead of class folders.", strict=False),
     ] = None
+    output: Annotated[
+        str | None,
+        setting(
+            "Which tensor of the model's output answers: its key or index, such as logits or 1 "
+            "[by name, or by the number of class names]."
+        ),
+    ] = None
+    task: Annotated[
+        Literal["auto", "multiclass", "binary", "multilabel", "regression", "embedding"],
+        setting("What the model answers with; auto: measured, see 'semlens layers MODEL'."),
+    ] = "auto"
     random_weights: Annotated[
         int | None, setting("Use the untrained architecture, initialized with this seed.")
     ] = None
@@ -135,7 +146,12 @@ def load_plan(inputs: BuildInputs, recipe: Recipe, *, run_files: bool = True) ->
     images = load_sources(data)
     with err.status("loading the models"):
         subject = load_model(
-            model, random_weights=inputs.random_weights, device=device, run_files=run_files
+            model,
+            random_weights=inputs.random_weights,
+            device=device,
+            run_files=run_files,
+            output=inputs.output,
+            task=inputs.task,
         )
         embedder = inputs.embedder or DEFAULT_EMBEDDER
         if not needs_model(embedder):

@@ -36,7 +36,9 @@ def status(
             {
                 "database": db.location,
                 "fingerprint": db.fingerprint,
-                **manifest.model_dump(include={"model", "data", "embedder", "recipe", "samples"}),
+                **manifest.model_dump(
+                    include={"model", "data", "embedder", "output", "recipe", "samples"}
+                ),
                 "components": manifest.rows,
                 "crops": sum(manifest.crops),
                 "reference": len(manifest.reference_rows),
@@ -55,6 +57,7 @@ def status(
     names = ("model", "data", "embedder", "boxes")
     sources = {name: source for name in names if (source := getattr(manifest, name)) is not None}
     lines = {name: f"{s.spec}  ({s.fingerprint[:12]})" for name, s in sources.items()} | {
+        **({} if manifest.output is None else {"output": manifest.output.summary}),
         "recipe": settings,
         "images": f"{manifest.samples}, {manifest.unreadable} of them unreadable",
         "reference": describe_reference(manifest),
@@ -124,9 +127,12 @@ def layers(
     random_weights: Annotated[
         int | None, typer.Option(help="Use the untrained architecture, initialized with this seed.")
     ] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Which tensor of the output answers, as for build.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the layers of a model that can be used, in execution order.
+    """List the layers of a model that can be used, in execution order, and say what it answers.
 
     Examples:
 
@@ -138,9 +144,12 @@ def layers(
     from semlens.models.load import load_model
 
     with err.status("loading the model"):
-        subject = load_model(model, random_weights=random_weights)
-    frame = layers_of(subject).to_pandas()
+        subject = load_model(model, random_weights=random_weights, output=output)
+    found = layers_of(subject)
+    frame = found.to_pandas()
     if as_json:
-        print_json({"model": model, "layers": frame.to_dict("records")})
+        layers = frame.to_dict("records")
+        print_json({"model": model, "output": found.output, "layers": layers})
         return
     table(frame, f"{model}: {len(frame)} layers")
+    out.print(found.output, highlight=False, markup=False, soft_wrap=True)

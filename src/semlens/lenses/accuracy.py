@@ -15,12 +15,12 @@ from semlens.data.class_mapping import map_targets
 from semlens.data.images import Images
 from semlens.data.load import ImagesLike, as_images
 from semlens.draw.text_table import rich_table
-from semlens.errors import DataError, ModelError
+from semlens.errors import DataError
 from semlens.figures import FigureSpec, Series, Values
 from semlens.lens import lens
 from semlens.lenses.classes import known_classes, sample_numbers
 from semlens.lenses.result import Result
-from semlens.models.forward import logits
+from semlens.models.forward import logits, predicted_classes
 from semlens.models.load import ModelLike, as_model
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
@@ -59,7 +59,9 @@ class LabelledImages:
             If no sample has a known logit.
         """
         if targets is None:
-            targets = map_targets(images.targets, len(images), model.classes, model.synsets).logits
+            targets = map_targets(
+                images.targets, len(images), model.class_names, model.synsets
+            ).logits
         indices = range(len(images)) if samples is None else samples
         logits = {i: logit for i in indices if (logit := targets[i]) is not None}
         if not logits:
@@ -117,7 +119,7 @@ class Evaluation(Result):
     classes
         Names of the model's classes, if it has them.
     predictions
-        int64[n], index of the largest logit of each sample.
+        int64[n], class of the largest logit of each sample; -1 where a logit is not a number.
     logit
         float64[n], value of the correct logit.
     best_other
@@ -212,7 +214,7 @@ def evaluate(
     DataError
         If no image has a class of the model.
     ModelError
-        If the model has only one logit.
+        If the model answers with values or an embedding, not with classes.
     """
     data = labelled_images(database, None if images is None else as_images(images), samples=samples)
     return evaluate_labelled(database.model, data, batch_size)
@@ -243,23 +245,23 @@ def evaluate_labelled(
     model: SubjectModel, data: LabelledImages, batch_size: int = 32
 ) -> Evaluation:
     """Measure a model's accuracy on labelled images; raises the errors of :func:`evaluate`."""
+    model.answer.check_classes()
     scores = logits(model, data.images.read, data.samples.tolist(), batch_size)
     check_targets(data.targets, scores.shape[1])
-    predictions, entries = scores.argmax(1), (np.arange(len(scores)), data.targets)
+    predictions, entries = predicted_classes(model, scores), (np.arange(len(scores)), data.targets)
     correct = scores[entries].astype(np.float64)
     scores[entries] = -np.inf
-    return Evaluation(data, model.classes, predictions, correct, scores.max(1).astype(np.float64))
+    best_other = scores.max(1).astype(np.float64)
+    return Evaluation(data, model.class_names, predictions, correct, best_other)
 
 
 def check_targets(targets: Int64[np.ndarray, " n"], count: int) -> None:
-    """Check targets against a model's number of logits, ``count``.
+    """Check targets against a model's number of classes, ``count``.
 
     Raises
     ------
     DataError
-        If a target is not a logit of the model.
-    ModelError
-        If there is only one logit, which would be the prediction for every image.
+        If a target is not a class of the model.
     """
     for target in (int(targets.min()), int(targets.max())):
         if not 0 <= target < count:
@@ -268,9 +270,3 @@ def check_targets(targets: Int64[np.ndarray, " n"], count: int) -> None:
                 f"Expected logits from 0 to {count - 1}.",
                 "Correct the class map.",
             )
-    if count == 1:
-        raise ModelError(
-            "The model outputs only one logit.",
-            "Expected one logit per class, of which the largest is the prediction.",
-            "Add a logit of zero: torch.cat([x, torch.zeros_like(x)], 1).",
-        )

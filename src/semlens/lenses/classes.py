@@ -65,7 +65,12 @@ def classes_named(database: Database, target: str | int) -> list[int]:
 
 
 def class_name(database: Database, target: int) -> str:
-    """Return the name of a class, or its index if the database has no class names."""
+    """Return the name of a class, or its index if the database has no class names.
+
+    -1 stands for no prediction.
+    """
+    if target < 0:
+        return "no prediction"
     names = database.manifest.classes
     return names[target] if names is not None and target < len(names) else str(target)
 

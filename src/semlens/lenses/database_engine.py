@@ -19,7 +19,7 @@ from semlens.relevance.class_relevance import component_relevance
 from semlens.relevance.layer_nodes import same_values
 from semlens.relevance.make_engine import engine_for
 from semlens.relevance.presets import Rules
-from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
+from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
 from semlens.settings import setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
@@ -80,7 +80,7 @@ def trace_without(
     with pruned(database.model, removed):
         with evaluating(database.model.module), torch.no_grad():
             scores = run_scores(database.model, inputs)
-        if same_values(trace.values[OUTPUT], scores):
+        if same_values(trace.logits, scores):
             return trace
         # the value of a layer is also read past it, such as that of an empty shortcut
         return engine_of(database, inputs, engine.layers, engine.rules).trace(inputs)

@@ -36,10 +36,10 @@ from semlens.lenses.query_embedding import open_image
 from semlens.models.forward import compare_ablated
 from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
-from semlens.relevance.class_relevance import class_seed, shares
+from semlens.relevance.class_relevance import class_seed, predicted_targets, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
-from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
+from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine, check_finite
 from semlens.settings import setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
@@ -105,9 +105,9 @@ def explain(
     )
     labels = as_labels(database, concepts, names)
     trace = trace_without(database, engine, inputs, without)
-    logits = trace.values[OUTPUT][0].detach().cpu().double()
-    ranked = torch.argsort(-logits, stable=True).tolist()
-    class_index = ranked[0] if target is None else target
+    answer, logits = model.answer, trace.logits.cpu().double()
+    class_index = int(predicted_targets(trace)) if target is None else target
+    ranked = torch.argsort(-logits[0], stable=True).tolist() if answer.has_classes else []
     seed = class_seed(trace, torch.tensor([[class_index]]))
     backward = trace.backward({OUTPUT: seed}, names)
     geometry = model.geometry()(*picture.size)
@@ -146,10 +146,15 @@ def explain(
     if name is None:
         named = isinstance(image, str | Path)
         name = "/".join(Path(image).parts[-2:]) if named else "image"
-    probability = logits.softmax(0).tolist()
+    probability = answer.probabilities(logits)
     score, *top_scores = (
-        ClassScore(index, class_name(database, index), float(logits[index]), probability[index])
-        for index in (class_index, *ranked[:TOP_CLASSES])
+        ClassScore(
+            index,
+            class_name(database, index),
+            float(logits[0, index]),
+            None if probability is None else float(probability[0, index]),
+        )
+        for index in (class_index, *(ranked[:TOP_CLASSES] or [class_index]))
     )
     return Explanation(
         name, picture, score, tuple(top_scores), engine.rules.name,
@@ -199,15 +204,15 @@ class ScoreChange:
     logit_before, logit_after
         Logits.
     before, after
-        Probabilities: softmax over the logits.
+        Probabilities; None if the model answers with values, not with classes.
     """
 
     target: int
     name: str
     logit_before: float
     logit_after: float
-    before: float
-    after: float
+    before: float | None
+    after: float | None
 
 
 @dataclass(frozen=True)
@@ -217,9 +222,10 @@ class PredictionWithout:
     Parameters
     ----------
     predicted_before, predicted_after
-        The classes with the largest logits.
+        The classes with the largest logits; if the model answers with values, the target.
     changes
-        The classes with the largest probability on either side, the largest before first.
+        The classes with the largest probability on either side, or the values that change most;
+        the largest before first.
     """
 
     components: tuple[Component, ...]
@@ -259,20 +265,20 @@ def explain_without(
     """
     model = database.model
     inputs = model.batch([model.preprocess(open_image(image))])
-    with_all, without = (
-        scores[0].cpu().double() for scores in compare_ablated(model, inputs, components)
-    )
-    before, after = with_all.softmax(0), without.softmax(0)
+    both = torch.cat(compare_ablated(model, inputs, components)).cpu().double()
+    check_finite({OUTPUT: both})
+    probabilities = model.answer.probabilities(both)
+    measure = both.diff(dim=0).abs() if probabilities is None else probabilities
 
     def change(index: int) -> ScoreChange:
-        values = (float(scores[index]) for scores in (with_all, without, before, after))
-        return ScoreChange(index, class_name(database, index), *values)
+        values = [None, None] if probabilities is None else probabilities[:, index].tolist()
+        return ScoreChange(index, class_name(database, index), *both[:, index].tolist(), *values)
 
-    first, last = int(with_all.argmax()), int(without.argmax())
-    ranked = torch.argsort(-torch.maximum(before, after), stable=True).tolist()
+    ranked = torch.argsort(-measure.amax(0), stable=True).tolist()
+    first, last = both.argmax(1).tolist() if model.answer.has_classes else [target or 0] * 2
     needed = {first, last} if target is None else {first, last, target}
     shown = list(dict.fromkeys([*needed, *ranked]))[: max(top, len(needed))]
-    shown.sort(key=lambda index: (-float(before[index]), index))
+    shown.sort(key=lambda index: (-float(both[0, index]), index))
     return PredictionWithout(
         tuple(components), change(first), change(last), tuple(map(change, shown))
     )

@@ -42,13 +42,20 @@ PICTURED_CLASSES = 3
 
 @dataclass(frozen=True)
 class ClassScore:
-    """The model's output for one class."""
+    """The model's output for one class, or one value."""
 
     target: int
     name: str
     logit: float
-    probability: float
-    """Softmax over the logits."""
+    probability: float | None
+    """By softmax, or by sigmoid for one logit and several labels; None for values."""
+
+    @property
+    def text(self) -> str:
+        """The probability in per cent, or the value."""
+        if self.probability is None:
+            return f"{self.logit:.2f}"
+        return f"{100 * self.probability:.1f} %"
 
 
 @dataclass(frozen=True)
@@ -179,13 +186,16 @@ class Explanation(Result):
     def headline(self) -> str:
         """Score of the explained class, and the prediction if it is a different class."""
         target, predicted = self.target, self.predicted
-        text = f"logit {target.logit:.2f}, probability {100 * target.probability:.1f} %"
+        has_classes = target.probability is not None
+        text = (
+            f"logit {target.logit:.2f}, probability {target.text}" if has_classes else target.text
+        )
         if self.without:
             count = len(self.without)
             text += f" without {self.without[0] if count == 1 else f'{count} components'}"
         if target.target == predicted.target:
-            return f"predicted, {text}"
-        return f"{text}; predicted: {predicted.name}, {100 * predicted.probability:.1f} %"
+            return f"predicted, {text}" if has_classes else f"value {text}"
+        return f"{text}; predicted: {predicted.name}, {predicted.text}"
 
     @cached_property
     def _page(self) -> ExplanationPage:
@@ -197,8 +207,7 @@ class Explanation(Result):
                 f"{self.target.name}: {self.headline}",
                 "Largest: "
                 + ", ".join(
-                    f"{score.name} {100 * score.probability:.1f} %"
-                    for score in self.scores[:PICTURED_CLASSES]
+                    f"{score.name} {score.text}" for score in self.scores[:PICTURED_CLASSES]
                 ),
                 "",
                 f"Model: {self.database.manifest.model.spec}",

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int64
 from PIL import Image
 from torch import Tensor
 
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import DataError, ModelError
 from semlens.models.ablation import batched_ablation, pruned
-from semlens.models.activations import compute_readouts, first_tensor, measure_layout
-from semlens.models.hooks import call_model, evaluating, run_layers
+from semlens.models.activations import compute_readouts, measure_layout
+from semlens.models.answer import Answer, NoPredictionWarning
+from semlens.models.hooks import evaluating, run_layers
+from semlens.models.output_tensor import DECLARE
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.types import Component, Readout
 
 ImageReader = Callable[[int], Image.Image]
-
-NO_LOGITS = (
-    "Expected a classifier, with one row of logits per image.",
-    "Use a model with a classification head. Detectors and segmenters are not supported yet.",
-)
-"""Expectation and remedy of the error for a model without logits."""
 
 
 def batches(
@@ -51,52 +48,21 @@ def batches(
             buffer = []
 
 
-def class_scores(output: Any) -> Tensor | None:
-    """Return the tensor of logits in a model's output, or its first tensor.
-
-    None for the output of a detector, which has no logits.
-    """
-    fields: Mapping[str, Any] = output if isinstance(output, Mapping) else {}
-    items = output if isinstance(output, list | tuple) else ()
-    detects = "boxes" in fields or any(isinstance(part, Mapping) for part in items)
-    scores = getattr(output, "logits", fields.get("logits"))
-    return scores if scores is not None or detects else first_tensor(output)
-
-
 def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
-    """Run the model over a batch and return its logits [b classes].
+    """Run the model over a batch and return its scores [b classes]; see :class:`Answer`.
+
+    There are several rows per image inside :func:`~semlens.models.ablation.batched_ablation`.
 
     Raises
     ------
     ModelError
         If it does not return one row of logits per image.
     """
-    output = call_model(model.module, batch)
-    scores = class_scores(output)
-    if (
-        scores is None or scores.ndim != 2 or len(scores) % len(batch)
-    ):  # several rows per image are possible: batched_ablation
-        received = type(output).__name__ if scores is None else f"a tensor {list(scores.shape)}"
-        raise ModelError(f"The model returns {received}, not logits [b classes].", *NO_LOGITS)
-    return scores
+    return model.answer.run(model.module, batch)
 
 
-@torch.inference_mode()
-def check_logits(model: SubjectModel) -> None:
-    """Raise an error for a model that returns no logits, such as a detector.
-
-    Raises
-    ------
-    ModelError
-        If it does not return one row of logits per image.
-    """
-    with evaluating(model.module):
-        run_scores(model, model.example)
-
-
-@torch.inference_mode()
 def check_classes(model: SubjectModel, targets: Iterable[int | None]) -> None:
-    """Compare the class names of a model, and the logits of samples, with the logits it returns.
+    """Compare the class names of a model, and the classes of samples, with its answer.
 
     A model without logits, such as a detector, passes.
 
@@ -108,24 +74,29 @@ def check_classes(model: SubjectModel, targets: Iterable[int | None]) -> None:
     Raises
     ------
     ModelError
-        If there are more or fewer names than logits.
+        If there are more or fewer names than logits, or names are known and it is open which
+        tensor of the output has the logits.
     DataError
         If a class of the data is mapped to a logit that the model does not have.
     """
-    with evaluating(model.module):
-        scores = class_scores(call_model(model.module, model.example[:1]))
-    if scores is None or scores.ndim != 2:
+    largest = max((target for target in targets if target is not None), default=None)
+    names_of = {"class names": model.classes, "WordNet ids": model.synsets}
+    known = {kind: names for kind, names in names_of.items() if names is not None}
+    error = model.answer_error
+    if error is not None:
+        is_open = error.remedy.endswith(DECLARE)  # the user decides
+        if is_open and (known or largest is not None or model.output is not None):
+            raise error
         return
-    count = scores.shape[1]
-    for kind, names in (("class names", model.classes), ("WordNet ids", model.synsets)):
-        if names is not None and len(names) != count:
+    count = model.answer.width
+    for kind, names in known.items():
+        if len(names) != count and (model.answer.task != "binary" or len(names) != 2):
             raise ModelError(
                 f"There are {len(names)} {kind}, but the model returns {count} logits.",
                 "Expected one for each logit, in this order.",
                 "Check that the list belongs to this model, or leave it out.",
             )
-    largest = max((target for target in targets if target is not None), default=0)
-    if largest >= count:
+    if largest is not None and largest >= model.answer.count:
         raise DataError(
             f"A class of the data is mapped to logit {largest}, but the model returns {count}.",
             f"Expected logits from 0 to {count - 1}.",
@@ -141,7 +112,7 @@ def logits(
     batch_size: int = 32,
     stage: str | None = "running the model",
 ) -> Float32[np.ndarray, "n classes"]:
-    """Return the model's logits for some samples.
+    """Return the model's logits for some samples; see :class:`~semlens.models.answer.Answer`.
 
     Raises
     ------
@@ -154,6 +125,46 @@ def logits(
     return np.concatenate(rows)
 
 
+def predict(
+    model: SubjectModel,
+    reader: ImageReader,
+    samples: Sequence[int],
+    batch_size: int = 32,
+    stage: str | None = "running the model",
+) -> Int64[np.ndarray, " n"]:
+    """Return the predicted class of some samples; -1 where a logit is not a number.
+
+    Raises
+    ------
+    ModelError
+        If the model returns no logits of classes.
+    """
+    model.answer.check_classes()
+    return predicted_classes(model, logits(model, reader, samples, batch_size, stage))
+
+
+def predicted_classes(
+    model: SubjectModel, scores: Float32[np.ndarray, "n classes"]
+) -> Int64[np.ndarray, " n"]:
+    """Return the class of the largest score of each image; -1, with a notice, where one is NaN.
+
+    Raises
+    ------
+    ModelError
+        If the scores are not those of classes.
+    """
+    predicted = model.answer.predicted(torch.from_numpy(scores)).numpy()
+    missing = int((predicted < 0).sum())
+    if missing:
+        warnings.warn(
+            f"The model's logits are not numbers for {missing} of {len(predicted)} images: these "
+            "have no prediction, and do not count as right.",
+            NoPredictionWarning,
+            stacklevel=3,
+        )
+    return predicted
+
+
 def readouts(
     model: SubjectModel,
     reader: ImageReader,
@@ -163,7 +174,8 @@ def readouts(
     batch_size: int = 32,
 ) -> dict[str, Float32[np.ndarray, "n c"]]:
     """Return the raw readouts of all components of some layers for each sample."""
-    return readouts_and_logits(model, reader, samples, layers, readout, batch_size)[0]
+    stream = batches(model, reader, samples, batch_size)
+    return _readouts_and_logits(model, stream, layers, readout, None)[0]
 
 
 def readouts_and_logits(
@@ -183,6 +195,18 @@ def readouts_and_logits_of(
     model: SubjectModel, stream: Iterable[Tensor], layers: Sequence[str], readout: Readout = "mean"
 ) -> tuple[dict[str, Float32[np.ndarray, "n c"]], Float32[np.ndarray, "n classes"] | None]:
     """Return the same as :func:`readouts_and_logits` for batches of preprocessed images."""
+    return _readouts_and_logits(
+        model, stream, layers, readout, None if model.answer_error else model.answer
+    )
+
+
+def _readouts_and_logits(
+    model: SubjectModel,
+    stream: Iterable[Tensor],
+    layers: Sequence[str],
+    readout: Readout,
+    answer: Answer | None,
+) -> tuple[dict[str, Float32[np.ndarray, "n c"]], Float32[np.ndarray, "n classes"] | None]:
     axes = model.axes(layers)
     scores: list[np.ndarray] = []
 
@@ -190,23 +214,23 @@ def readouts_and_logits_of(
         layout = measure_layout(name, output, axes[name])
         return compute_readouts(layout, output, readout).value.cpu().numpy()
 
-    def keep_logits(output: Any) -> None:
-        logits = class_scores(output)
-        if logits is not None and logits.ndim == 2:
-            scores.append(logits.cpu().float().numpy())
+    def run(batch: Tensor) -> dict[str, np.ndarray]:
+        if answer is None:
+            return run_layers(model.module, batch, layers, reduce)
+        found: list[Tensor] = []
+        with answer.reading() as read:
+            result = run_layers(
+                model.module, batch, layers, reduce, on_output=lambda out: found.append(read(out))
+            )
+        scores.append(answer.scores(found[0]).cpu().float().numpy())
+        return result
 
-    count, batch_readouts = 0, list[dict[str, np.ndarray]]()
-    for batch in stream:
-        count += len(batch)
-        batch_readouts.append(
-            run_layers(model.module, batch, layers, reduce, on_output=keep_logits)
-        )
+    batch_readouts = [run(batch) for batch in stream]
     by_layer = {
         name: np.concatenate([batch_values[name] for batch_values in batch_readouts])
         for name in layers
     }
-    joined = np.concatenate(scores) if scores else None
-    return by_layer, joined if joined is not None and len(joined) == count else None
+    return by_layer, np.concatenate(scores) if scores else None
 
 
 @torch.inference_mode()

@@ -100,7 +100,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
     return layers[name]
 
 
-def call_model(module: nn.Module, batch: Tensor) -> Any:
+def call_model(module: Callable[[Tensor], Any], batch: Tensor) -> Any:
     """Run a model on a batch [b 3 h w].
 
     Raises

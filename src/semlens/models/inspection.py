@@ -33,11 +33,14 @@ class LayerList:
         Layout of each layer's output; None if the order of its four axes is not known.
     table
         One row per layer.
+    output
+        What the model answers with, in words, or why that is not known.
     """
 
     model: str
     layouts: Mapping[str, LayerLayout | None]
     table: pd.DataFrame
+    output: str
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per layer.
@@ -49,7 +52,8 @@ class LayerList:
 
     def __repr__(self) -> str:
         """Return the table as text."""
-        return f"{self.model}: {len(self.table)} layers\n{self.table.to_string(index=False)}"
+        head = f"{self.model}: {len(self.table)} layers. {self.output}"
+        return f"{head}\n{self.table.to_string(index=False)}"
 
 
 @torch.inference_mode()
@@ -106,7 +110,9 @@ def layers(model: ModelLike) -> LayerList:
         }
         for name, layout in layouts.items()
     ]
-    return LayerList(model.spec, layouts, pd.DataFrame(rows))
+    error = model.answer_error
+    output = model.answer.sentence() if error is None else f"{error.value} {error.remedy}"
+    return LayerList(model.spec, layouts, pd.DataFrame(rows), output)
 
 
 def _note(layout: LayerLayout | None, runs: int) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 from torch import nn
 
 from semlens.errors import ModelError
+from semlens.models.answer import Task
 from semlens.models.checkpoint import load_weights
+from semlens.models.output_tensor import Output
 from semlens.models.subject import SubjectModel
 from semlens.plug_ins import MODELS, call_plug_in, find_plug_in, owner, version
 from semlens.recipe import fingerprint
@@ -39,6 +41,8 @@ def load_model(
     weights: str | Path | None = None,
     device: str = "cpu",
     run_files: bool = True,
+    output: Output | None = None,
+    task: Task = "auto",
 ) -> SubjectModel:
     """Load a subject model with its preprocessing.
 
@@ -60,6 +64,9 @@ def load_model(
     run_files
         Whether a ``FILE.py:CALLABLE`` may be executed. False if the SPEC was read from a
         database, since opening a database must not run code.
+    output, task
+        Which tensor of the model's output answers, and what it is, as for
+        :class:`~semlens.SubjectModel`.
 
     Raises
     ------
@@ -93,7 +100,9 @@ def load_model(
         # absolute, so that it is valid in any folder
         model = replace(model, spec=f"{model.spec}{WEIGHTS}{file.resolve()}")
     model.module.eval().to(device)
-    return model
+    if output is not None:
+        model = replace(model, output=output)
+    return model if task == "auto" else replace(model, task=task)
 
 
 ModelLike = SubjectModel | str | nn.Module | tuple[Any, ...]

@@ -21,8 +21,10 @@ from semlens.data.prefetch import prefetch
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import ImageError, ModelError
 from semlens.models.activations import Axes, first_tensor
+from semlens.models.answer import Answer, Task, check_task, find_answer
 from semlens.models.axes import find_axes
 from semlens.models.hooks import call_model, evaluating, unwrapped
+from semlens.models.output_tensor import Output, check_output, output_name
 from semlens.models.preprocess_geometry import Geometry, Preprocess, measure_geometry
 from semlens.models.with_dictionaries import bare_module, dictionaries_of, with_dictionaries
 from semlens.recipe import fingerprint
@@ -51,6 +53,12 @@ class SubjectModel:
         WordNet ids in logit order, if known.
     layout
         Order of the axes of maps, for layers where it cannot be detected.
+    output
+        Which tensor of the module's output answers: a key, an index, or a function of the output;
+        by default it is found by name and by the number of class names.
+    task
+        What its values are: ``multiclass``, ``binary``, ``multilabel``, ``regression`` or
+        ``embedding``; by default it is measured, see :attr:`answer`.
 
     Raises
     ------
@@ -65,6 +73,8 @@ class SubjectModel:
     classes: Sequence[str] | None = None
     synsets: Sequence[str] | None = None
     layout: Layout = "auto"
+    output: Output | None = None
+    task: Task = "auto"
     _axes: dict[str, Axes] = field(default_factory=dict[str, Axes], init=False, repr=False)
     _geometries: dict[tuple[int, int], Geometry] = field(
         default_factory=dict[tuple[int, int], Geometry], init=False, repr=False
@@ -75,6 +85,9 @@ class SubjectModel:
         object.__setattr__(self, "module", unwrapped(self.module))
         _check_names("classes", self.classes)
         _check_names("synsets", self.synsets)
+        if self.output is not None:
+            check_output(self.output)
+        check_task(self.task)
         noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
         image, state_before = Image.fromarray(noise), _random_states()
         results: list[Any] = [self._preprocessed(image), self._preprocessed(image)]
@@ -102,9 +115,43 @@ class SubjectModel:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of weights, architecture and preprocessing, without dictionaries."""
+        """SHA-256 of weights, architecture, preprocessing and chosen output; no dictionaries."""
         module = bare_module(self.module)
-        return fingerprint(weights_digest(module), str(module), self.version)
+        chosen = output_name(self.output), self.task
+        more = [] if chosen == ("", "auto") else [chosen]
+        return fingerprint(weights_digest(module), str(module), self.version, *more)
+
+    @cached_property
+    def _answer(self) -> Answer | ModelError:
+        try:
+            return find_answer(
+                self.module, self.example, output=self.output, task=self.task, classes=self.classes
+            )
+        except ModelError as error:
+            return error
+
+    @property
+    def answer(self) -> Answer:
+        """Which tensor of the module's output answers, and what its values are; measured once.
+
+        Raises
+        ------
+        ModelError
+            If the model returns no row of values per image, or several tensors fit.
+        """
+        if isinstance(self._answer, ModelError):
+            raise self._answer
+        return self._answer
+
+    @property
+    def answer_error(self) -> ModelError | None:
+        """Why the model has no :attr:`answer`; None if it has one."""
+        return self._answer if isinstance(self._answer, ModelError) else None
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """A name for each class; of one logit, also for the opposite of its class."""
+        return self.classes if self.answer_error else self.answer.class_names(self.classes)
 
     @property
     def dictionaries(self) -> Mapping[str, Dictionary]:

@@ -5,35 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from semlens.errors import RelevanceError
 from semlens.models.activations import flatten
 from semlens.relevance.backward_signal import BackwardSignal
-from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine, no_logits
+from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine, required
 
 
 def class_seed(trace: ForwardTrace, targets: Int[Tensor, "n u"]) -> BackwardSignal:
     """Seed one logit per image and seed, with the logit itself as relevance.
+
+    If the model ends in a softmax or sigmoid, relevance starts at the logits before it.
 
     Raises
     ------
     RelevanceError
         If the model has no logits, or a target is not one of them.
     """
-    scores = trace.values.get(OUTPUT)
-    if scores is None or scores.ndim != 2:
-        raise no_logits(scores)
+    answer = required(trace.answer)
     low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= scores.shape[1]:
+    if low < 0 or high >= answer.count:
         raise RelevanceError(
             f"The target {low if low < 0 else high} is not a class of the model.",
-            f"Expected a logit from 0 to {scores.shape[1] - 1}.",
+            f"Expected a logit from 0 to {answer.count - 1}.",
             "Choose one of them.",
         )
-    values = scores.detach().new_zeros(len(targets), *scores.shape)
-    return BackwardSignal(values.scatter_(2, targets.to(values.device).long()[..., None], 1.0))
+    return BackwardSignal(answer.seed(trace.values[OUTPUT].detach(), targets))
+
+
+def predicted_targets(trace: ForwardTrace) -> Int64[Tensor, " u"]:
+    """Return the class that the model predicts for each image; of a single value, that value.
+
+    Raises
+    ------
+    ModelError
+        If the model answers with several values, or an embedding.
+    RelevanceError
+        If it has no answer.
+    """
+    answer = required(trace.answer)
+    if answer.count == 1:
+        return torch.zeros(len(trace.inputs), dtype=torch.int64)
+    return answer.predicted(trace.logits).cpu()
 
 
 def component_relevance(
@@ -90,7 +105,7 @@ def explain_batch(
     Parameters
     ----------
     targets
-        Logit of each image; by default the largest, which is the class that the model predicts.
+        Logit of each image; by default that of the class that the model predicts.
 
     Returns
     -------
@@ -100,7 +115,7 @@ def explain_batch(
     """
     trace = engine.trace(inputs)
     if targets is None:
-        targets = trace.values[OUTPUT].detach().argmax(1).cpu()
+        targets = predicted_targets(trace)
     seed = class_seed(trace, targets[None])
     result = trace.backward({OUTPUT: seed}, layers, heatmaps=False)
     by_layer = {

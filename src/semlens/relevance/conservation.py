@@ -166,11 +166,12 @@ def conserved_shares(
     """
     try:
         trace = engine.trace(inputs)
-        seed = class_seed(trace, _targets(trace, None))
+        targets = _targets(trace, None)
+        seed = class_seed(trace, targets)
     except RelevanceError:
         return np.ones(1)
     heatmaps = trace.backward({OUTPUT: seed}).heatmaps
-    logit = _double(trace.values[OUTPUT]).amax(1)
+    logit = _double(trace.logits).gather(1, targets[0].cpu()[:, None])[:, 0]
     pixels = torch.zeros_like(logit) if heatmaps is None else _double(heatmaps[0]).sum((1, 2))
     nonzero = logit != 0
     conserved = (pixels[nonzero] / logit[nonzero]).nan_to_num(torch.inf).numpy()
@@ -201,13 +202,8 @@ def _account(
 
 
 def _targets(trace: ForwardTrace, targets: Tensor | None) -> Tensor:
-    """Return int64[1 u], by default the largest logits; zeros if the model has no logits."""
-    if targets is not None:
-        return targets[None]
-    scores = trace.values.get(OUTPUT)
-    if scores is None or scores.ndim != 2:  # class_seed raises the error
-        return torch.zeros(1, 1, dtype=torch.int64)
-    return scores.detach().argmax(1)[None]
+    """Return int64[1 u], by default the largest of the scores, even if they are no classes'."""
+    return (trace.logits.argmax(1) if targets is None else targets)[None]
 
 
 def _total(first: Tensor, second: Tensor) -> float:

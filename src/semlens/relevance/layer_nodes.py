@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semlens.errors import RelevanceError
+from semlens.errors import ModelError, RelevanceError
 from semlens.models.activations import first_tensor
-from semlens.models.forward import class_scores
+from semlens.models.answer import Answer
 from semlens.models.hooks import evaluating, run_layers
 from semlens.relevance.captured_graph import REMEDY, CapturedGraph, OpNode, relevance_errors
 from semlens.relevance.protocols import OUTPUT, check_finite
@@ -66,8 +66,10 @@ def value_mismatch(module: nn.Module, name: str) -> RelevanceError:
     )
 
 
-def layer_values(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-    """Run the model and return the values of some layers, and of the output.
+def layer_values(
+    module: nn.Module, example: Tensor, layers: Sequence[str], answer: Answer | ModelError
+) -> dict[str, Tensor]:
+    """Run the model and return the values of some layers, and the raw ones of its answer, if any.
 
     Raises
     ------
@@ -78,10 +80,9 @@ def layer_values(module: nn.Module, example: Tensor, layers: Sequence[str]) -> d
     """
     # cloned, since a later operation may overwrite the tensor
     values = run_layers(module, example, layers, lambda _, out: first_tensor(out).clone())
-    with evaluating(module), torch.no_grad():
-        scores = class_scores(module(example))
-    if scores is not None:
-        values[OUTPUT] = scores
+    if not isinstance(answer, ModelError):
+        with evaluating(module), torch.no_grad(), answer.reading() as read:
+            values[OUTPUT] = read(module(example))
     check_finite(values)
     return values
 

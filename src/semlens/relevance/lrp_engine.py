@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semlens.errors import RelevanceError
+from semlens.errors import ModelError, RelevanceError
 from semlens.models.activations import measure_layout, zero_channels
+from semlens.models.answer import Answer
 from semlens.models.axes import find_axes
 from semlens.relevance.assign_rules import assign_rules, has_attention
 from semlens.relevance.backward_signal import BackwardSignal
@@ -44,7 +45,8 @@ from semlens.relevance.protocols import (
     ForwardTrace,
     RelevanceEngine,
     check_finite,
-    no_logits,
+    map_size,
+    required,
 )
 from semlens.relevance.rules.base import NodeSignals, Rule
 from semlens.types import Layout
@@ -67,6 +69,8 @@ class LRPEngine(RelevanceEngine):
         the paper's composite (H.1).
     layout
         Order of the axes of maps, for layers where it cannot be detected.
+    answer
+        What the model answers with, or why it has no answer; by default it is measured.
 
     Raises
     ------
@@ -83,13 +87,14 @@ class LRPEngine(RelevanceEngine):
         layers: Sequence[str],
         rules: str | Rules = "auto",
         layout: Layout = "auto",
+        answer: Answer | ModelError | None = None,
     ) -> None:
-        super().__init__(module)
+        super().__init__(module, example, answer)
         module = self.module
         example = prepare_inputs(example[:1].repeat(2, 1, 1, 1), module)
         noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
         example = example + 0.1 * noise.to(example)  # so that no two layers have equal values
-        expected_values = layer_values(module, example, layers)
+        expected_values = layer_values(module, example, layers, self.answer)
         self.axes = find_axes(module, example[:1], list(layers), layout)
         graph = capture(module, example)
         captured_nodes = layer_nodes(graph, module, example, expected_values)
@@ -147,7 +152,7 @@ class LRPEngine(RelevanceEngine):
         if layer != OUTPUT:
             self.index(layer)
         elif OUTPUT not in self._nodes:
-            raise no_logits(None)
+            required(self.answer)
         return self._nodes[layer]
 
     def largest_value_bytes(self, layer: str = OUTPUT) -> int:
@@ -230,7 +235,16 @@ class LRPEngine(RelevanceEngine):
         check_finite(recorded)
         all_values, order = values if keep_all else {}, self.graph.ancestors(targets)
         return LRPTrace(
-            inputs, recorded, self.axes, all_values, self, order, saved, shapes, removed
+            inputs,
+            recorded,
+            self.axes,
+            self.answer,
+            all_values,
+            self,
+            order,
+            saved,
+            shapes,
+            removed,
         )
 
 
@@ -323,5 +337,4 @@ class LRPTrace(ForwardTrace):
         return [(source, received) for source, received in propagated if source.live]
 
     def _map_size(self, node: OpNode) -> tuple[int, int]:
-        shape = self.shapes[node]
-        return (shape[-2], shape[-1])
+        return map_size(self.shapes[node])

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semlens.errors import RelevanceError
+from semlens.errors import ModelError, RelevanceError
 from semlens.models.ablation import replace_first_tensor
 from semlens.models.activations import (
     first_tensor,
     measure_layout,
     zero_channels,
 )
+from semlens.models.answer import Answer
 from semlens.models.axes import find_axes
-from semlens.models.forward import check_logits, class_scores
 from semlens.models.hooks import evaluating, reading_layers
 from semlens.models.subject import SubjectModel
 from semlens.relevance.backward_signal import BackwardSignal
@@ -40,6 +40,7 @@ from semlens.relevance.protocols import (
     ForwardTrace,
     RelevanceEngine,
     check_finite,
+    map_size,
 )
 from semlens.relevance.rules.base import Rule
 from semlens.types import Layout
@@ -64,8 +65,9 @@ class GradientEngine(RelevanceEngine):
         example: Tensor,
         layers: Sequence[str],
         layout: Layout = "auto",
+        answer: Answer | ModelError | None = None,
     ) -> None:
-        super().__init__(module)
+        super().__init__(module, example, answer)
         batch = prepare_inputs(example[:1], self.module)
         self.axes = find_axes(self.module, batch[:1], list(layers), layout)
         self.rules = Rules(GRADIENT)
@@ -125,14 +127,16 @@ class GradientEngine(RelevanceEngine):
             evaluating(self.module),
             reading_layers(self.module, self.layers, keep),
         ):
-            scores = class_scores(self.module(inputs))
-        if scores is not None:
-            values[OUTPUT] = scores
+            if isinstance(self.answer, ModelError):
+                self.module(inputs)
+            else:
+                with self.answer.reading() as read:
+                    values[OUTPUT] = read(self.module(inputs))
         for name, value in values.items():
             if not value.requires_grad:
                 raise self._without_gradient(name)
         check_finite({name: value.detach() for name, value in values.items()})
-        return GradientTrace(inputs, values, self.axes, {})
+        return GradientTrace(inputs, values, self.axes, self.answer, {})
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class GradientTrace(ForwardTrace):
         """Propagate gradients; the heatmaps are gradient times pixel."""
         outputs = [self.values[name] for name in seeds]
         signals = [
-            signal.full_map((self.values[name].shape[-2], self.values[name].shape[-1])).values
+            signal.full_map(map_size(self.values[name].shape)).values
             for name, signal in seeds.items()
         ]
         sources = [self.values[name] for name in record] + ([self.inputs] if heatmaps else [])
@@ -199,6 +203,7 @@ def make_engine(
     layers: Sequence[str],
     rules: str | Rules = "auto",
     layout: Layout = "auto",
+    answer: Answer | ModelError | None = None,
 ) -> RelevanceEngine:
     """Return a module's relevance engine for images of the size of ``example``.
 
@@ -214,6 +219,8 @@ def make_engine(
         :class:`ConservationWarning` is issued if the rules do not conserve.
     layout
         Order of the axes of maps, for layers where it cannot be detected.
+    answer
+        What the model answers with, or why it has no answer; by default it is measured.
 
     Raises
     ------
@@ -221,9 +228,9 @@ def make_engine(
         If rules were named and do not cover the model's operations.
     """
     if rules in (GRADIENT, Rules(GRADIENT)):
-        return GradientEngine(module, example, layers, layout)
+        return GradientEngine(module, example, layers, layout, answer)
     try:
-        engine = LRPEngine(module, example[:2], layers, rules, layout)
+        engine = LRPEngine(module, example[:2], layers, rules, layout, answer)
     except RelevanceError as error:
         if rules != "auto":
             raise
@@ -233,7 +240,7 @@ def make_engine(
             FallbackWarning,
             stacklevel=2,
         )
-        return GradientEngine(module, example, layers, layout)
+        return GradientEngine(module, example, layers, layout, answer)
     share = float(np.median(conserved_shares(engine, example)))
     for name in engine.auto_presets[1:] if rules == "auto" else ():
         if _conserves(share):
@@ -290,9 +297,8 @@ def engine_for(
     example = model.example
     if size is not None and tuple(size) != example.shape[-2:]:
         example = functional.interpolate(example, tuple(size))
-    if classes:
-        check_logits(model)
-    return make_engine(model.module, example, layers, rules, model.layout)
+    answer = model.answer if classes else model.answer_error or model.answer
+    return make_engine(model.module, example, layers, rules, model.layout, answer)
 
 
 class EngineCache:

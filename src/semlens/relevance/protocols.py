@@ -9,15 +9,16 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from semlens.errors import LayerError, RelevanceError, nearest
+from semlens.errors import LayerError, ModelError, RelevanceError, nearest
 from semlens.models.activations import Axes, LayerLayout, measure_layout
-from semlens.models.forward import NO_LOGITS
+from semlens.models.answer import Answer, answering, find_answer
 from semlens.models.hooks import unwrapped
 from semlens.models.with_dictionaries import connected
 from semlens.relevance.backward_signal import BackwardSignal
-from semlens.relevance.captured_graph import OpNode, in_full_precision
+from semlens.relevance.captured_graph import OpNode, in_full_precision, prepare_inputs
 from semlens.relevance.heatmap_boxes import ReceptiveField
 from semlens.relevance.presets import Rules
 from semlens.relevance.rules.base import Rule
@@ -55,9 +56,12 @@ class ForwardTrace(ABC):
     inputs
         float[U 3 h w].
     values
-        Outputs of the layers in their own shape; that of the model is ``values[""]``.
+        Outputs of the layers in their own shape; ``values[""]`` are the raw values of the
+        model's answer, if it has one.
     axes
         Order of the axes of maps, by layer.
+    answer
+        What the raw values are, or why the model has no answer.
     all_values
         Every operation's value, if an LRP engine made the trace with ``keep_all``.
     """
@@ -65,7 +69,19 @@ class ForwardTrace(ABC):
     inputs: Tensor
     values: Mapping[str, Tensor]
     axes: Mapping[str, Axes]
+    answer: Answer | ModelError
     all_values: Mapping[OpNode, Any]
+
+    @property
+    def logits(self) -> Float[Tensor, "u classes"]:
+        """The scores of the model's answer.
+
+        Raises
+        ------
+        RelevanceError
+            If it has none.
+        """
+        return required(self.answer).scores(self.values[OUTPUT].detach())
 
     def layout(self, layer: str) -> LayerLayout:
         """Return the layout of a layer's output."""
@@ -93,6 +109,10 @@ class RelevanceEngine(ABC):
     ----------
     module
         Any vision model. It is not changed; half precision is copied to float32.
+    example
+        float[b 3 h w], on which the answer is measured.
+    answer
+        The answer, or why there is none; by default it is measured.
     """
 
     rules: Rules
@@ -102,8 +122,21 @@ class RelevanceEngine(ABC):
     axes: Mapping[str, Axes]
     """Order of the axes of maps, by layer."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(
+        self, module: nn.Module, example: Tensor, answer: Answer | ModelError | None
+    ) -> None:
         self.module = in_full_precision(connected(unwrapped(module)))
+        self.answer: Answer | ModelError
+        """What the model answers with, or why it has no answer."""
+        if answer is None:
+            try:
+                self.answer = find_answer(self.module, prepare_inputs(example, self.module))
+            except ModelError as error:
+                self.answer = error
+        elif isinstance(answer, Answer):
+            self.module, self.answer = answering(self.module, answer)
+        else:
+            self.answer = answer
 
     @property
     def device(self) -> torch.device:
@@ -171,10 +204,22 @@ class RelevanceEngine(ABC):
         """Return the bytes per image of the largest value that a layer depends on."""
 
 
-def no_logits(scores: Tensor | None) -> RelevanceError:
-    """Return the error for a model whose output ``scores`` are not logits; None: no tensor."""
-    received = "boxes or no tensor" if scores is None else f"a tensor of shape {list(scores.shape)}"
-    return RelevanceError(f"The model returns {received}, not logits [b classes].", *NO_LOGITS)
+def required(answer: Answer | ModelError) -> Answer:
+    """Return a model's answer.
+
+    Raises
+    ------
+    RelevanceError
+        If it has none, for the same reason.
+    """
+    if isinstance(answer, ModelError):
+        raise RelevanceError(answer.value, answer.expected, answer.remedy) from answer
+    return answer
+
+
+def map_size(shape: Sequence[int]) -> tuple[int, int]:
+    """Return the last two sizes of a value; of one axis only, such as [b], 1 and its size."""
+    return (shape[-2] if len(shape) > 1 else 1, shape[-1])
 
 
 def check_finite(values: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from semlens.embedders.embedder import check_precision
 from semlens.embedders.precomputed import PrecomputedVectors
 from semlens.errors import RecipeError, StaleError
 from semlens.models.activations import LayerLayout
-from semlens.models.forward import check_classes, check_logits
+from semlens.models.forward import check_classes
 from semlens.models.inspection import check_reproducible
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import (
@@ -43,6 +43,7 @@ from semlens.stages.own_boxes import check_same_boxes, count_without_box
 from semlens.stages.select_examples import components_table
 from semlens.store import file_names
 from semlens.store.manifest import MANIFEST_NAME, Manifest, Source
+from semlens.store.model_output import output_entry
 from semlens.store.reader import Database, data_fingerprint
 from semlens.store.writer import BuildWriter, move_staged, write_lock
 
@@ -97,13 +98,29 @@ def check_plan(plan: Plan) -> Plan:
         )
     check_rules(plan.recipe.rules)
     if plan.relevance or plan.recipe.rank == "relevance":
-        check_logits(plan.model)
+        check_explained(plan)
     check_classes(plan.model, plan.targets.logits)
     if plan.recipe.layout != "auto":
         plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
     check_known_vectors(plan.embedder, plan.images)
     check_precision(plan.embedder, plan.recipe.embedder_precision)
     return plan
+
+
+def check_explained(plan: Plan) -> None:
+    """Raise an error if there is no class, or single value, to explain on each image.
+
+    Raises
+    ------
+    ModelError
+        If the model returns no logits; or values or an embedding, and the class is to be predicted.
+    """
+    answer = plan.model.answer
+    by_prediction = plan.recipe.rank == "relevance" or not any(
+        logit is not None for logit in plan.targets.logits
+    )
+    if answer.task == "embedding" or (by_prediction and answer.count > 1):
+        answer.check_classes()
 
 
 def open_existing(
@@ -258,7 +275,8 @@ def write_layers(
         vectors=plan.embedder.digest if isinstance(plan.embedder, PrecomputedVectors) else None,
         boxes=plan.boxes_entry,
         recipe=plan.recipe,
-        classes=list(plan.model.classes) if plan.model.classes is not None else None,
+        output=output_entry(plan.model),
+        classes=None if (names := plan.model.class_names) is None else list(names),
         samples=len(plan.images),
         unreadable=len(collected.unreadable),
         dim=plan.embedder.dim,

@@ -261,7 +261,7 @@ def _targets(
     """Return the classes of the database and those of the new images."""
     table, model = database.files.table(file_names.SAMPLES), database.model
     names = images.targets if targets is None else targets
-    new = map_targets(names, len(images), model.classes, model.synsets, mapping)
+    new = map_targets(names, len(images), model.class_names, model.synsets, mapping)
     if new.notice:
         warnings.warn(new.notice, UnmappedWarning, stacklevel=3)
     logits = (*table["logit"].to_pylist(), *new.logits)

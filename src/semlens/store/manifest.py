@@ -12,6 +12,7 @@ from semlens.dictionaries.dictionary import DictionaryInfo
 from semlens.documents import first_problem, parse_json
 from semlens.errors import RecipeError, StoreError, shortened
 from semlens.models.activations import Form
+from semlens.models.answer import Task
 from semlens.recipe import FORMAT, Recipe
 from semlens.regular_files import is_file, is_folder, read_text
 from semlens.store.atomic_files import save_text
@@ -99,6 +100,24 @@ class _Format(BaseModel):
     format: int
 
 
+class OutputEntry(_Entry):
+    """Which tensor of the model's output answers, and what it is."""
+
+    declared: str | None
+    """The key, index or function that was given; None: it was found by name or width."""
+    path: str
+    """Keys and indices that lead to it; empty if the output is the tensor."""
+    task: Task
+    task_declared: bool
+    """Whether the task was given, not measured."""
+    scores: int
+    """Number of classes, labels or values."""
+    positive: int
+    """Of one logit, the class that it stands for."""
+    summary: str
+    """What the model answers with, in one sentence."""
+
+
 class Manifest(_Entry):
     """The manifest of a database: its inputs, settings, layers and files."""
 
@@ -111,6 +130,8 @@ class Manifest(_Entry):
     boxes: Source | None = None
     """File of the boxes to which examples are cropped; its identity is that of the boxes."""
     recipe: Recipe
+    output: OutputEntry | None = None
+    """None for a model that has no row of values per image."""
     classes: list[str] | None
     samples: int
     unreadable: int

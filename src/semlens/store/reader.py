@@ -32,6 +32,7 @@ from semlens.store.dictionary_files import load_dictionary
 from semlens.store.examples import ReferenceReader, Vectors
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
+from semlens.store.model_output import with_stored_output
 from semlens.store.remote_database import RemoteDatabase
 from semlens.store.verify import Verification, verify
 
@@ -186,7 +187,7 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         if vectors is not None and isinstance(embedder, Embedder) and not is_whole:
             embedder = WithoutFile(embedder, vectors)
         if model is not None and not isinstance(model, str):
-            model = as_model(model)
+            model = with_stored_output(as_model(model), self.manifest)
         if images is not None and not isinstance(images, str | Path):
             images = as_images(images)
         self.sources = (model, images, embedder)
@@ -207,6 +208,7 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
             model = load_model(
                 model or self.manifest.model.spec, device=self.device, run_files=model is not None
             )
+            model = with_stored_output(model, self.manifest)
             self.check_model(model)
             report_progress("loading the model", 1, 1)
         layout = self.manifest.recipe.layout
@@ -295,6 +297,9 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
 
     def check_model(self, model: SubjectModel) -> None:
         """Raise an error if the model's weights or preprocessing differ from the database's."""
+        model = with_stored_output(model, self.manifest)
+        if self.manifest.output is None:  # what was not known at the build may be given now
+            model = replace(model, output=None, task="auto")
         if model.fingerprint != self.manifest.model.fingerprint:
             raise _stale("model", model.spec, self.manifest.model.spec)
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from semlens.errors import BusyError
 from semlens.progress import progress_listener
+from semlens.run.executors.executor import return_freed_memory
 
 T = TypeVar("T")
 
@@ -218,6 +219,8 @@ class JobQueue:
                 job.future.set_exception(error)
             finally:
                 slot.release()
+        if slot is self._long:
+            return_freed_memory()
 
     def _evict(self) -> None:
         """Drop the least recently used results; never a running job."""

@@ -7,6 +7,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -15,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from semlens.data.images import upright_rgb
 from semlens.errors import ImageError
+from semlens.run.executors.executor import return_freed_memory
 from semlens.web.errors import HttpError
 from semlens.web.request_body import Budget
 
@@ -24,8 +26,11 @@ PIXELS = 50_000_000
 ALL_PIXELS = 200_000_000
 """Of the decoded uploads of all requests that are being answered, in three bytes each."""
 _REMEDY = "Convert the image or scale it down."
+LONGEST = 2048
+"""Longest side of a decoded upload: several times what models see. Otherwise an explanation that
+is remembered holds up to 150 MB, and to measure where its pixels lie takes a minute."""
 # an image of the maximum size needs about 500 MB while transparency is put over white
-_decoding = threading.Semaphore(2)
+_decoding = threading.Lock()
 _pixels = Budget(ALL_PIXELS)
 
 UPLOAD: dict[str, Any] = {
@@ -39,6 +44,8 @@ UPLOAD: dict[str, Any] = {
 
 def decode_upload(content: bytes) -> Image.Image:
     """Decode an uploaded image to upright RGB; of an animation, only the first frame.
+
+    A larger image than :data:`LONGEST` is scaled down while it is decoded.
 
     Raises
     ------
@@ -69,10 +76,28 @@ def _opened(content: bytes) -> Image.Image:
 def _decoded(image: Image.Image) -> Image.Image:
     with image:
         try:
-            with _decoding:
+            if max(image.size) <= LONGEST:
                 return upright_rgb(image, "the upload")
+            with _decoding:  # one large image at a time
+                try:
+                    return _scaled(image)
+                finally:
+                    image.close()
+                    return_freed_memory()
         except ImageError as error:
             raise HttpError(415, error.value, error.expected, _REMEDY) from error
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Return an image with :data:`LONGEST` pixels on its longest side, upright and in RGB."""
+    size = (LONGEST, LONGEST)
+    image.draft(None, size)  # a JPEG is decoded at a half, a quarter or an eighth of its size
+    if image.mode in ("L", "RGB", "RGBA", "CMYK") and "transparency" not in image.info:
+        with suppress(OSError, SyntaxError, ValueError):  # damaged: upright_rgb says so
+            image.thumbnail(size)  # before others are made of it
+    picture = upright_rgb(image, "the upload")
+    picture.thumbnail(size)
+    return picture
 
 
 def _too_large(reason: str) -> HttpError:

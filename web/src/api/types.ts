@@ -185,12 +185,12 @@ export interface components {
             name: string;
             recall: components["schemas"]["RateChange"];
         };
-        /** @description The model's output for one class. */
+        /** @description The model's output for one class, or one value. */
         ClassScore: {
             target: number;
             name: string;
             logit: number;
-            probability: number;
+            probability: number | null;
         };
         /** @description Relevance of a component for a class, as shares of its layer's relevance. */
         ClassShare: {
@@ -1098,15 +1098,15 @@ export interface components {
          *     logit_before, logit_after
          *         Logits.
          *     before, after
-         *         Probabilities: softmax over the logits.
+         *         Probabilities; None if the model answers with values, not with classes.
          */
         ScoreChange: {
             target: number;
             name: string;
             logit_before: number;
             logit_after: number;
-            before: number;
-            after: number;
+            before: number | null;
+            after: number | null;
         };
         /** @description Scores of the class on a set of images. */
         ScoreSet: {
@@ -1218,9 +1218,9 @@ export interface components {
             true_class: string;
             original: string;
             before: string;
-            before_probability: number;
+            before_probability: number | null;
             after: string;
-            after_probability: number;
+            after_probability: number | null;
             image: string;
         };
         /** @description A model, data set or embedder: how to load it again, and its identity. */

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 from PIL import Image
-from scipy.special import softmax
 
 from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
@@ -22,7 +22,7 @@ from semlens.lenses.audit.model_test_result import ModelTest, Outputs, SpuriousS
 from semlens.lenses.classes import class_name, class_samples, known_classes
 from semlens.lenses.correct.corrected_model import with_weights
 from semlens.lenses.statistics.intervals import auroc, auroc_interval
-from semlens.models.forward import ImageReader, logits
+from semlens.models.forward import ImageReader, logits, predicted_classes
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -137,6 +137,7 @@ def _outputs(
         raise DataError(
             f"There are no images for '{label}'.", "Expected at least one.", "Add some images."
         )
+    model.answer.check_classes()
     scores = logits(model, read, samples, batch_size, label)
     if not 0 <= target < scores.shape[1]:
         raise ModelError(
@@ -144,12 +145,19 @@ def _outputs(
             f"Expected one from 0 to {scores.shape[1] - 1}.",
             "Use a model with the classes of the database.",
         )
-    if scores.shape[1] == 1:  # one sigmoid output: the other class has a logit of zero
-        scores = np.concatenate([scores, np.zeros_like(scores)], 1)
+    scores = scores[predicted_classes(model, scores) >= 0]
+    if len(scores) == 0:
+        raise ModelError(
+            f"The model has no prediction for any image of '{label}': its logits are not numbers.",
+            "Expected finite logits.",
+            "Check the images and the weights.",
+        )
     class_logits = scores[:, target]
+    probabilities = model.answer.probabilities(torch.from_numpy(scores.astype(np.float64)))
+    probability = np.full(scores.shape, np.nan) if probabilities is None else probabilities.numpy()
     return Outputs(
         class_logits,
-        softmax(scores.astype(np.float64), axis=1)[:, target].astype(np.float32),
+        probability[:, target].astype(np.float32),
         1 + (scores > class_logits[:, None]).sum(1),
     )
 

@@ -31,7 +31,8 @@ class Outputs:
     Parameters
     ----------
     logit, probability
-        float32[n]; the probability is a softmax over the logits, or a single logit's sigmoid.
+        float32[n]; the probability is a softmax over the logits; the sigmoid of a single logit or
+        a label.
     rank
         int64[n]; 1 if no other class has a larger logit.
     """

@@ -20,7 +20,7 @@ from semlens.data.load import as_images
 from semlens.documents import csv_rows, refuse_repeated_columns
 from semlens.errors import DataError, nearest
 from semlens.lenses.classes import class_name, class_samples, find_class, sample_numbers
-from semlens.models.forward import logits
+from semlens.models.forward import predict
 from semlens.regular_files import read_bytes, read_text, user_path
 from semlens.settings import Remote
 from semlens.store.reader import Database
@@ -136,8 +136,7 @@ def error_groups(
     """
     number = find_class(database, target)
     samples = class_samples(database, number, at_most, instead="give the groups by a and b")
-    scores = logits(database.model, database.images.read, samples.tolist(), batch_size)
-    right = scores.argmax(1) == number
+    right = predict(database.model, database.images.read, samples.tolist(), batch_size) == number
     name = class_name(database, number)
     wrong, correct = samples[~right].tolist(), samples[right].tolist()
     if min(len(wrong), len(correct)) < LEAST:

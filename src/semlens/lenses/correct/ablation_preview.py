@@ -62,7 +62,10 @@ class RateChange:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The predicted class of each image and its probability, with and without components."""
+    """The predicted class of each image and its probability, with and without components.
+
+    The class is -1, and the probability NaN, where a logit is not a number.
+    """
 
     name: str
     before: Int64[np.ndarray, " n"]
@@ -171,7 +174,7 @@ def ablation_preview(
     DataError
         If the class has no samples, or the model lacks a class.
     ModelError
-        If the model outputs no logits, or only one.
+        If the model outputs no logits of classes.
     """
     images = database.images
     sources: dict[str, ImageReader] = {CLEAN: images.read}
@@ -206,9 +209,11 @@ def _predict(
     for batch in batches(model, reader, samples.tolist(), batch_size, name):
         for run, scores in enumerate(compare_ablated(model, batch, components)):
             check_targets(right, scores.shape[1])
-            largest = scores.float().softmax(1).max(1)
-            predicted[run].append(largest.indices.cpu().numpy())
-            probability[run].append(largest.values.cpu().numpy())
+            scores = scores.float().cpu()
+            predicted[run].append(model.answer.predicted(scores).numpy())
+            probabilities = model.answer.probabilities(scores)
+            if probabilities is not None:
+                probability[run].append(probabilities.amax(1).numpy())
     return Predictions(name, *map(np.concatenate, predicted), *map(np.concatenate, probability))
 
 

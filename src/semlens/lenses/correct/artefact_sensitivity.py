@@ -145,7 +145,7 @@ def sensitivity(
     DataError
         If names collide, or no image has a known class.
     ModelError
-        If weights do not fit, or the model has only one logit.
+        If weights do not fit, or the model outputs no logits of classes.
 
     Examples
     --------

@@ -16,7 +16,6 @@ from jaxtyping import Int64
 from PIL import Image
 from pydantic import ConfigDict
 from torch import Tensor, nn
-from torch.nn import functional
 
 from semlens.data.artefact import Artefact, insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
@@ -183,7 +182,7 @@ class TrainingRun:
         with torch.enable_grad():
             scores = run_scores(self.model, batch)
             check_targets(targets.cpu().numpy(), scores.shape[1])
-            loss = functional.cross_entropy(scores.float(), targets)
+            loss = self.model.answer.loss(scores, targets)
             self.optimizer.zero_grad()
             loss.backward()
         self.optimizer.step()

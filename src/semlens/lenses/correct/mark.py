@@ -24,7 +24,7 @@ from semlens.errors import DataError, RelevanceError
 from semlens.lenses.classes import true_classes
 from semlens.lenses.correct.cav import POWER
 from semlens.lenses.correct.segments import PIECE_SIZE, Segment, Segments, cut_out, rgba
-from semlens.models.forward import logits
+from semlens.models.forward import predict
 from semlens.progress import report_progress
 from semlens.relevance.heatmap_boxes import upsample_and_blur
 from semlens.store.reader import Database
@@ -259,8 +259,7 @@ def misclassified_as(
     def read(sample: int) -> Image.Image:
         return insert_drawn(database.images.read(sample), [pieces], seed, sample)
 
-    scores = logits(database.model, read, samples.tolist(), 32, None)
-    return scores.argmax(1) == target
+    return predict(database.model, read, samples.tolist(), 32, None) == target
 
 
 def _others(

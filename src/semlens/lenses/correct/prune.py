@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 import pandas as pd
@@ -31,8 +32,8 @@ from semlens.lenses.correct.weight_pruning import (
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from semlens.models.ablation import ComponentValues, replaced, replacement_values
 from semlens.models.activations import measure_layout
-from semlens.models.forward import class_scores
 from semlens.models.hooks import evaluating
+from semlens.models.output_tensor import has_boxes, tensors_of
 from semlens.models.subject import SubjectModel
 from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepare_inputs
 from semlens.relevance.layer_nodes import layer_nodes, layer_values
@@ -163,23 +164,41 @@ def _edited_weights(
         raise _InexactEditError(of_dictionaries, "no weights hold the code of a dictionary")
     model = model.with_dictionaries(())
     example = model.example
-    with replaced(model, new_values), evaluating(model.module), torch.no_grad():
-        expected = class_scores(model.module(example))
+    with replaced(model, new_values):
+        expected = _outputs(model, model.module, example)
     if expected is None:
         raise _InexactEditError(
             new_values, "the model outputs boxes, not logits that can be compared"
         )
     pruner = _WeightPruner(model, new_values, example[:1])
     state = pruner.run()
-    with evaluating(model.module), torch.no_grad():
-        logits: Any = class_scores(torch.func.functional_call(model.module, state, (example,)))
-    half = logits.dtype in (torch.float16, torch.bfloat16)
-    tolerance = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
-    if not float((logits - expected).abs().max()) <= tolerance:  # also raised for NaN
+    edited = partial(torch.func.functional_call, model.module, state)
+    found = _outputs(model, edited, example)
+    if found is None or not all(starmap(_agree, zip(found, expected, strict=True))):
         raise _InexactEditError(
             new_values, "the pruned weights give different logits than the hooks"
         )
     return state, tuple(pruner.weights.edits)
+
+
+@torch.no_grad()
+def _outputs(
+    model: SubjectModel, run: Callable[[Tensor], Any], example: Tensor
+) -> list[Tensor] | None:
+    """Return all tensors that a model puts out, and its logits; None for boxes."""
+    with evaluating(model.module):
+        if model.answer_error is None:
+            with model.answer.reading() as read:
+                output = run(example)
+                return [*tensors_of(output).values(), read(output)]
+        tensors = tensors_of(run(example))
+    return None if has_boxes(tensors) else [*tensors.values()]
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    half = found.dtype in (torch.float16, torch.bfloat16)
+    tolerance = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
+    return float((found - expected).abs().max()) <= tolerance  # not for NaN
 
 
 class _WeightPruner:
@@ -198,7 +217,7 @@ class _WeightPruner:
         try:
             self.graph = capture(self.module, example)
             self.example = prepare_inputs(example, self.module)
-            values = layer_values(self.module, self.example, list(new_values))
+            values = layer_values(self.module, self.example, list(new_values), model.answer)
             nodes = layer_nodes(self.graph, self.module, self.example, values)
         except RelevanceError as error:
             raise _InexactEditError(

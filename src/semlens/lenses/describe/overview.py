@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from semlens.errors import StoreError
 from semlens.lenses.classes import class_name
 from semlens.lenses.scores import scores
-from semlens.models.forward import logits
+from semlens.models.forward import predict
 from semlens.store import file_names
 from semlens.store.manifest import Manifest
 from semlens.store.reader import Database
@@ -52,6 +52,8 @@ def describe_settings(manifest: Manifest) -> list[tuple[str, str]]:
         ("Signs", _SIGNS[recipe.signs]),
         ("Concept vector", _AGGREGATES[recipe.aggregate].format(rank=recipe.rank)),
     ]
+    if manifest.output is not None:
+        settings.append(("Output", manifest.output.summary))
     if recipe.embedder_precision != "float32":
         settings.append(("Embedding", f"in {recipe.embedder_precision}"))
     if rows := manifest.reference_rows:
@@ -139,10 +141,11 @@ def predict_classes(database: Database) -> pd.DataFrame:
     readable = np.flatnonzero(database.samples["error"].isna().to_numpy())
     spaced = np.linspace(0, len(readable) - 1, min(len(readable), MOST)).round().astype(np.int64)
     samples = readable[spaced]
-    scores = logits(
+    predicted = predict(
         database.model, database.images.read, samples.tolist(), stage="predicting the classes"
     )
-    table = pd.DataFrame({"sample": samples, "predicted": scores.argmax(1).astype(np.int64)})
+    has_prediction = predicted >= 0
+    table = pd.DataFrame({"sample": samples, "predicted": predicted})[has_prediction]
     if database.is_writable:
         with suppress(StoreError):  # another process may be writing it
             database.save_analysis(TABLE, table)

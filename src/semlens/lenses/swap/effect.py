@@ -19,7 +19,8 @@ from semlens.lenses.database_engine import by_component
 from semlens.lenses.statistics.outliers import leave_one_out
 from semlens.lenses.swap.pairs import Pairs, SwapPlan
 from semlens.lenses.swap.parts import Part, Transfer, model_inputs
-from semlens.models.forward import NO_LOGITS, readouts_and_logits_of
+from semlens.models.forward import readouts_and_logits_of
+from semlens.models.output_tensor import NO_LOGITS
 from semlens.models.subject import input_pictures
 from semlens.progress import report_progress
 from semlens.store.reader import Database
@@ -95,10 +96,15 @@ def _run(
     """Return the class's logit and the readout of every component."""
     readout = database.manifest.recipe.readout
     values, logits = readouts_and_logits_of(database.model, [batch], layers, readout)
-    if logits is None or target >= logits.shape[1]:
-        received = "no logits" if logits is None else f"{logits.shape[1]} logits per image"
+    if (error := database.model.answer_error) is not None:
         raise ModelError(
-            f"The model returns {received}; the class has number {target}.", *NO_LOGITS
+            f"The model returns no logits: {error.value}", error.expected, error.remedy
+        )
+    if logits is None or target >= logits.shape[1]:
+        count = 0 if logits is None else logits.shape[1]
+        raise ModelError(
+            f"The model returns {count} logits per image; the class has number {target}.",
+            *NO_LOGITS,
         )
     return (
         logits[:, target].astype(np.float64),

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -51,9 +51,16 @@ def freed_memory_kept() -> Iterator[None]:
             libc.mallopt(_MMAP_MAX, 65536)  # the defaults
             libc.mallopt(_MMAP_THRESHOLD, _DYNAMIC_LIMIT)
             libc.mallopt(_TRIM_THRESHOLD, 2 * _DYNAMIC_LIMIT)
-            libc.malloc_trim(0)
+        return_freed_memory()
 
 
+def return_freed_memory() -> None:
+    """Return the memory of freed arrays to the system: each thread's heap keeps some of it."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+@cache
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 

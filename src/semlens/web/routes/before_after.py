@@ -64,9 +64,9 @@ class ShownImage(BaseModel):
     original: str
     """Prediction for the image without the mark, by the intact model."""
     before: str
-    before_probability: float
+    before_probability: float | None
     after: str
-    after_probability: float
+    after_probability: float | None
     image: str
     """Data URL, since an image with a mark is not a file."""
 
@@ -330,6 +330,11 @@ def _condition(result: BeforeAfter, predictions: Predictions) -> Condition:
     )
 
 
+def _known(probability: np.floating) -> float | None:
+    """Return a probability; None for an image without prediction."""
+    return None if np.isnan(probability) else float(probability)
+
+
 def _image(result: BeforeAfter, predictions: Predictions, position: int) -> ShownImage:
     db, sample = result.database, int(result.preview.samples[position])
 
@@ -344,8 +349,8 @@ def _image(result: BeforeAfter, predictions: Predictions, position: int) -> Show
         true_class=name(result.preview.right),
         original=name(result.unmarked.before),
         before=name(predictions.before),
-        before_probability=float(predictions.probability_before[position]),
+        before_probability=_known(predictions.probability_before[position]),
         after=name(predictions.after),
-        after_probability=float(predictions.probability_after[position]),
+        after_probability=_known(predictions.probability_after[position]),
         image=webp_uri(encode_webp(image)),
     )
