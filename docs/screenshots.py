@@ -78,31 +78,31 @@ def demo_views(audit: int) -> list[View]:
     """Return the views of the demo database."""
     return [
         View("overview", "#/m/demo/overview", pictures=12),
-        View("unexpected", f"#/m/demo/unexpected?class={VEGETABLE}", pictures=6),
-        View("search", "#/m/demo/search?q=letter", pictures=5),
-        View("search-nothing", "#/m/demo/search?q=watermark", pictures=5),
-        View("card", "#/m/demo/search?q=letter&sel=layer2%3A30", click=("Heatmap",), pictures=10),
+        View("unexpected", f"#/m/demo/unexpected?class={VEGETABLE}", pictures=3),
+        View("search", "#/m/demo/search?q=letter", pictures=3),
+        View("search-nothing", "#/m/demo/search?q=watermark", pictures=3),
+        View("card", "#/m/demo/search?q=letter&sel=layer2%3A30", click=("Heatmap",), pictures=6),
         View("map", "#/m/demo/map", pictures=120),
         View("map-verdicts", f"#/m/demo/map?by=verdict&class={VEGETABLE}", pictures=120),
         View("map-dark", "#/m/demo/map?q=text", "dark", pictures=120),
         View(
             "components",
             f"#/m/demo/components?class={VEGETABLE}&sort=relevance_mean&order=down",
-            pictures=10,
+            pictures=6,
         ),
-        View("classes", f"#/m/demo/classes?class={VEGETABLE}", pictures=10),
-        View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph", pictures=8),
-        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Leave out the",), pictures=10),
-        View("audit-all", "#/m/demo/audit", pictures=8),
-        View("hero", f"#/m/demo/audit?audit={audit}", height=2400, part=".hero", pictures=8),
-        View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part="main", pictures=8),
+        View("classes", f"#/m/demo/classes?class={VEGETABLE}", pictures=6),
+        View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph", pictures=4),
+        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Leave out the",), pictures=6),
+        View("audit-all", "#/m/demo/audit", pictures=4),
+        View("hero", f"#/m/demo/audit?audit={audit}", height=2400, part=".hero", pictures=4),
+        View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part="main", pictures=4),
         View(
             "experiments",
             f"#/m/demo/audit?errors={VEGETABLE}",
             height=2200,
             click=("Swap borders of all classes", "Compare errors on “vegetable”"),
             part=".without",
-            pictures=6,
+            pictures=3,
         ),
         View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844, pictures=4),
     ]
@@ -140,11 +140,18 @@ def main() -> None:
         with sync_playwright() as playwright:
             path = shutil.which("chromium")
             browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+            faults: list[str] = []
             for view in views:
                 if view.name in wanted:
-                    size = _screenshot(browser, address, view, options.out / f"{view.name}.webp")
-                    print(f"{view.name}: {size // 1024} kB")  # noqa: T201
+                    try:
+                        path = options.out / f"{view.name}.webp"
+                        size = _screenshot(browser, address, view, path)
+                        print(f"{view.name}: {size // 1024} kB", flush=True)  # noqa: T201
+                    except ValueError as error:
+                        faults.append(str(error))
             browser.close()
+        if faults:
+            sys.exit("\n".join(faults))
 
 
 def _serve(databases: list[Path]) -> str:
@@ -202,7 +209,7 @@ def filled(page: Page, view: View) -> list[tuple[int, int, int, int]]:
 
     Raises
     ------
-    SystemExit
+    ValueError
         If there are fewer than the view must have, or one does not load.
     """
     until = time.monotonic() + WAIT
@@ -213,7 +220,9 @@ def filled(page: Page, view: View) -> list[tuple[int, int, int, int]]:
             return [tuple(one["box"]) for one in found]
         page.wait_for_timeout(500)
     done = sum(one["done"] for one in found)
-    sys.exit(f"{view.name}: {done} of {len(found)} pictures are there, of {view.pictures} or more.")
+    raise ValueError(
+        f"{view.name}: {done} of {len(found)} pictures are there, of {view.pictures} or more."
+    )
 
 
 if __name__ == "__main__":
