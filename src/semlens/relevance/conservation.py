@@ -9,7 +9,8 @@ propagates, so that the residual tests that code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,27 @@ class Conservation:
     """What reached the pixels."""
     absorbed: Mapping[str, Float64[np.ndarray, " u"]]
     """What was absorbed, by kind; empty for ``gradient``."""
+    by_module: Mapping[str, Float64[np.ndarray, " u"]] = field(default_factory=dict)
+    """What was absorbed, by the module that contains the operation."""
+
+    @property
+    def largest_loss(self) -> str:
+        """The kind that absorbs most, and the module where most is lost; empty if unknown."""
+        nonzero = self.start != 0
+        if not nonzero.any():
+            return ""
+
+        def share(total: Float64[np.ndarray, " u"]) -> float:
+            return float((total[nonzero] / self.start[nonzero]).mean())
+
+        kinds = {kind: share(total) for kind, total in self.absorbed.items()}
+        modules = {name: share(total) for name, total in self.by_module.items()}
+        if not any(kinds.values()):
+            return ""
+        kind = max(kinds, key=lambda name: abs(kinds[name]))
+        module = max(modules, key=lambda name: abs(modules[name]))
+        place = f", most in '{module}' ({modules[module]:.2f})" if module else ""
+        return f"{kind.capitalize()} absorb {kinds[kind]:.2f} of the logit{place}."
 
     @property
     def residual(self) -> Float64[np.ndarray, " u"]:
@@ -154,6 +176,7 @@ def check_conservation(
         {name: column("layer", name) for name in engine.layers},
         column("pixels"),
         {kind: column("absorbed", kind) for kind in KINDS if isinstance(engine, LRPEngine)},
+        {name: column("module", name) for part, name in [*chain(*accounts)] if part == "module"},
     )
 
 
@@ -188,8 +211,9 @@ def _account(
 
     def absorb(rule: Rule, signal: BackwardSignal) -> None:
         for kind, share in absorbed_relevance(rule, trace.all_values).items():
-            key = ("absorbed", kind)
-            account[key] = account.get(key, 0.0) + _total(signal.values[0], share)
+            total = _total(signal.values[0], share)
+            for key in (("absorbed", kind), ("module", rule.node.module)):
+                account[key] = account.get(key, 0.0) + total
 
     result = trace.backward({OUTPUT: seed}, engine.layers, on_rule=absorb)
     for name, layer_signal in result.layers.items():  # only layers that relevance reaches
@@ -305,12 +329,15 @@ def _group_norm(rule: GroupNorm, values: Mapping[OpNode, Any]) -> Absorbed:
 def _taylor(rule: Taylor, values: Mapping[OpNode, Any]) -> Absorbed:
     """Return ``f(x) - f'(x) x``, the constant term; masked inputs count as zero."""
     node, x = rule.node, values[rule.node.args[0]]
-
-    def function(value: Tensor) -> Tensor:
-        return node.target(value, *node.args[1:], **node.kwargs)
-
-    y, slope = torch.func.jvp(function, (x,), (torch.where(x.isfinite(), x, 0),))[:2]
-    return {EXPANSION: y - slope}
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        y = node.target(leaf, *node.args[1:], **node.kwargs)
+        # the derivative along x itself: that of the pulled-back vector, which is linear in it
+        pulled_from = torch.zeros_like(y, requires_grad=True)
+        (pulled,) = torch.autograd.grad(y, leaf, pulled_from, create_graph=True)
+        direction = torch.where(x.isfinite(), x, 0)
+        (slope,) = torch.autograd.grad(pulled, pulled_from, direction)
+    return {EXPANSION: y.detach() - slope}
 
 
 def _softmax_expansion(x: Tensor, y: Tensor, axis: int) -> Tensor:

@@ -29,7 +29,7 @@ from semlens.models.hooks import evaluating, reading_layers
 from semlens.models.subject import SubjectModel
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import prepare_inputs
-from semlens.relevance.conservation import conserved_shares
+from semlens.relevance.conservation import check_conservation, conserved_shares
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.presets import GRADIENT, Rules
 from semlens.relevance.protocols import (
@@ -254,10 +254,11 @@ def make_engine(
         ):
             engine, share = candidate, float(np.median(candidate_shares))
     if not _conserves(share):
+        loss = check_conservation(engine, example[:1]).largest_loss
         warnings.warn(
             f"With rules '{engine.rules.name}' {share:.2f} of a logit reaches the pixels; 1 "
-            "is expected. Heatmaps and relevance may mislead; semlens.check_conservation shows "
-            "what absorbs it.",
+            f"is expected. {loss}{' ' if loss else ''}Heatmaps and relevance may mislead; "
+            "semlens.check_conservation shows what absorbs it.",
             ConservationWarning,
             stacklevel=2,
         )
