@@ -37,7 +37,9 @@ PICTURES = """async () => {
   const seen = [...document.images].filter((one) => {
     const { left, right, top, bottom } = one.getBoundingClientRect();
     const [x, y] = [(left + right) / 2, (top + bottom) / 2];
-    return document.elementsFromPoint(x, y).slice(0, 4).includes(one);
+    if (!(x > 0 && x < innerWidth && y > 0 && y < innerHeight)) return false;
+    const passive = getComputedStyle(one).pointerEvents === "none"; // as the crops of a map
+    return passive || document.elementsFromPoint(x, y).slice(0, 4).includes(one);
   });
   const decoded = await Promise.allSettled(seen.map((one) => one.decode()));
   return seen.map((one, i) => {

@@ -25,6 +25,12 @@ def flat_share(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
     return float(np.bincount(codes.ravel()).max() / codes.size)
 
 
+def one_colour(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Return whether nearly all pixels have the median colour, within what WebP changes."""
+    apart = np.abs(pixels - np.median(pixels, axis=(0, 1)))
+    return bool((apart <= 12).all(2).mean() > 0.97)
+
+
 def blank_crops(picture: Image.Image) -> tuple[int, list[tuple[int, int, int, int]]]:
     """Return the number of boxes of pictures in a screenshot, and those that are one colour."""
     boxes = json.loads(picture.getexif()[DESCRIPTION])
@@ -37,7 +43,9 @@ def blank_crops(picture: Image.Image) -> tuple[int, list[tuple[int, int, int, in
         if right - left < SMALL or bottom - top < SMALL:
             continue  # outside the part that is shown
         seen += 1
-        if flat_share(pixels[top:bottom, left:right]) > 0.97:
+        # without the frame that a crop has on the map
+        x, y = (right - left) // 6, (bottom - top) // 6
+        if one_colour(pixels[top + y : bottom - y, left + x : right - x]):
             blank.append((left, top, right, bottom))
     return seen, blank
 
@@ -45,7 +53,7 @@ def blank_crops(picture: Image.Image) -> tuple[int, list[tuple[int, int, int, in
 @pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
 def test_a_picture_is_not_of_one_colour(path: Path) -> None:
     with Image.open(path) as picture:
-        assert flat_share(np.asarray(picture.convert("RGB"))) < 0.93
+        assert flat_share(np.asarray(picture.convert("RGB"))) < 0.95
 
 
 @pytest.mark.parametrize("path", sorted(IMAGES.glob("web/*.webp")), ids=lambda path: path.name)
