@@ -106,7 +106,7 @@ def demo_views(audit: int) -> list[View]:
             part=".without",
             pictures=3,
         ),
-        View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844, pictures=4),
+        View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844, pictures=2),
     ]
 
 
