@@ -72,7 +72,7 @@ def run_recipe(python: Path, folder: Path) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
     )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout.partition("REPORT ")[2].splitlines()[0])

@@ -27,7 +27,7 @@ with progress_bars(delay={delay}):
 def executed(notebook: Any, folder: Path) -> Any:
     """Run all cells in a kernel of this Python; an error of a cell fails the test."""
     client = NotebookClient(
-        notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=840, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     return client.execute()
 

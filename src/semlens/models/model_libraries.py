@@ -20,6 +20,9 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.regular_files import is_file, is_folder, user_path
 
+ONE_STAGE = ("SSD", "RetinaNet", "FCOS")
+"""Detectors of torchvision that :func:`~semlens.models.detectors.before_suppression` takes."""
+
 
 def imagenet_synsets() -> list[str]:
     """WordNet ids of ImageNet-1k in logit order."""
@@ -123,7 +126,10 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
 def torchvision_subject(
     module: nn.Module, tag: Any, spec: str, classes: Sequence[str] | None
 ) -> SubjectModel:
-    """Return a model of torchvision with the preprocessing of published weights."""
+    """Return a model of torchvision with the preprocessing of published weights.
+
+    A detector of one stage returns all boxes, before suppression.
+    """
     if tag is None:
         raise ModelError(
             f"'{spec}' has no preprocessing.",
@@ -132,6 +138,10 @@ def torchvision_subject(
         )
     transform = tag.transforms()
     synsets = imagenet_synsets() if classes is not None and len(classes) == 1000 else None
+    if type(module).__name__ in ONE_STAGE:
+        from semlens.models.detectors import before_suppression
+
+        module = before_suppression(module)
     return SubjectModel(module, transform, str(transform), spec, classes, synsets)
 
 

@@ -23,6 +23,7 @@ from semlens.figures import (
     Values,
 )
 from semlens.lens import lens
+from semlens.lenses.arguments import AnyClass
 from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.contrast.image_groups import (
@@ -199,7 +200,7 @@ def contrast(
     ] = None,
     column: Annotated[str | None, setting("Column of the metadata.", local=True)] = None,
     target: Annotated[
-        int | str | None, setting("Class whose relevance is shown [the one that shifts most].")
+        AnyClass, setting("Class whose relevance is shown [the one that shifts most].")
     ] = None,
     layers: Layers = None,
     concepts: LabelSource = NAMES,
@@ -228,7 +229,7 @@ def contrast(
     RelevanceError
         If there is no such class.
     """
-    number = None if target is None else find_class(database, target)
+    number = target
     names = database.layer_names(layers)
     if errors is not None:
         first, second = error_groups(database, errors, samples, batch_size)
@@ -269,7 +270,9 @@ def _run(
         database.model, group.images.read, group.samples, layers,
         database.manifest.recipe.readout, batch_size,
     )  # fmt: skip
-    return by_component(database, layers, by_layer), logits
+    output = database.manifest.output
+    is_embedding = output is not None and output.task == "embedding"  # its axes mean nothing
+    return by_component(database, layers, by_layer), None if is_embedding else logits
 
 
 def _component_table(

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from semlens.lens import lens
-from semlens.lenses.arguments import Targets
+from semlens.lenses.arguments import Classes
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.swap.effect import Transfers, measure_swaps, pasted_pictures
@@ -40,7 +40,7 @@ from semlens.store.reader import Database
 )  # fmt: skip
 def swap(
     database: Database,
-    target: Targets = None,
+    target: Classes = None,
     *,
     part: Annotated[
         Part | None,
