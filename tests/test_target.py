@@ -338,3 +338,11 @@ def test_a_detector_of_torchvision_before_suppression():
         max(float(one["scores"].max()) for one in suppressed), abs=1e-5
     )
     assert set(dict(net.named_modules())) == set(model.layers())
+
+
+def test_a_detector_by_name_returns_all_boxes_and_downloads_nothing():
+    model = sl.load_model("torchvision/ssdlite320_mobilenet_v3_large", random_weights=0)
+    with torch.no_grad():
+        output = model.module.eval()(torch.rand(1, 3, 64, 64))
+    assert output["logits"].shape == (1, 3234, 91) and output["boxes"].shape == (1, 3234, 4)
+    assert "box:CLASS" in str(model.answer_error)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import WordEmbedder, to_tensor, write_pictures
-from target_models import CLASSES, Classifier, Detector, Segmenter
+from target_models import CLASSES, Classifier, Detector, Segmenter, Suppressed
 from torch import nn
 
 import semlens as sl
+from semlens.cli.command import QuestionContext
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ModelError, RelevanceError
+from semlens.lenses.class_relevance import class_relevance
 from semlens.models.ablation import pruned
 from semlens.models.forward import run_output
 from semlens.models.target import Target
@@ -198,6 +200,31 @@ def test_a_text_executes_no_file_but_the_command_line_does(databases, tmp_path):
     own.write_text("def second(output):\n    return output['out'][:, 1].mean((1, 2))\n")
     with pytest.raises(RelevanceError, match="executes no file"):
         db.explain(db.images.read(0), f"{own}:second", concepts=None)
-    target = sl.Target.parse(f"{own}:second")
+    options = {"target": f"{own}:second", "top": 3}
+    asked = QuestionContext([], class_relevance, options, {}, [], False)
+    target = asked.settings["target"]
+    assert asked.settings["top"] == 3 and target == sl.Target.parse(f"{own}:second")
     found = db.class_relevance(target, samples=[0, 1], concepts=None)
     assert found.name == "own.py:second"
+
+
+@pytest.mark.parametrize("make", [Segmenter, Detector])
+def test_weights_are_pruned_as_hooks_do_it(databases, make):
+    """Without an answer, all tensors of the output are compared."""
+    db, component = databases[make], Component("second", 2)
+    result = db.prune([component])
+    batch = db.model.example
+    with torch.no_grad():
+        with pruned(db.model, [component]):
+            expected = db.model.module(batch)
+        found = result.model.module(batch)
+        intact = db.model.module(batch)
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, atol=1e-5)
+    assert any(not torch.allclose(found[name], intact[name], atol=1e-5) for name in found)
+
+
+def test_boxes_after_suppression_are_not_pruned_by_weights():
+    model = sl.SubjectModel(Suppressed(), to_tensor, "v", classes=CLASSES)
+    with pytest.raises(ModelError, match="after suppression"):
+        sl.pruned_state(model, ["second:2"])

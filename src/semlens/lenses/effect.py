@@ -276,7 +276,7 @@ def effect(
         relevance[order],
         effects,
         logit,
-        *_correlations(relevance[order], effects),
+        *correlations(relevance[order], effects),
     )
 
 
@@ -333,7 +333,7 @@ def _values(
     return {component: float(means[database.row(component)]) for component in components}
 
 
-def _correlations(
+def correlations(
     relevance: Float64[np.ndarray, "n s"], change: Float64[np.ndarray, "n s"]
 ) -> tuple[float, float, tuple[float, float]]:
     """Return Spearman's correlation of the means, its mean over samples, and the latter's interval.
