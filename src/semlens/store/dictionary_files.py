@@ -221,7 +221,8 @@ def checked_dictionary(
         the threshold of JumpReLU or the number of active latents is missing.
     """
     given = {"encoder": encoder, "decoder": decoder, "bias": bias, "threshold": threshold}
-    tensors = {name: value for name, value in given.items() if value is not None}
+    optional = ("bias", "threshold")
+    tensors = {n: value for n, value in given.items() if value is not None or n not in optional}
     problem = next(filter(None, (_problem(*item) for item in tensors.items())), None)
     if problem is None:
         shapes = {name: list(value.shape) for name, value in tensors.items()}
