@@ -45,6 +45,8 @@ FOUND = {
     "of the width of the names": ((FEATURES, LOGITS), "1", NAMES),
     "nested": ({"heads": [FEATURES, LOGITS], "maps": torch.randn(2, 5, 3)}, "heads.1", NAMES),
     "the other is a map": ([torch.randn(2, 5, 4, 4), LOGITS], "1", None),
+    "logits and probabilities": ([LOGITS.softmax(1), LOGITS], "1", None),
+    "logits and sigmoids": ({"x": LOGITS, "p": LOGITS.sigmoid()}, "x", None),
     "one tensor twice": ([LOGITS, LOGITS.clone()], "0", None),
     "not an embedding": ({"pooler_output": FEATURES, "x": LOGITS}, "x", None),
 }

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.cli.app import app
-from semlens.errors import DataError, ModelError, StaleError
+from semlens.errors import DataError, ModelError, RelevanceError, StaleError
 from semlens.lenses.correct.ablation_preview import ablation_preview
 from semlens.lenses.describe.overview import describe_settings, predict_classes
 from semlens.lenses.explain import explain_without
@@ -211,6 +211,11 @@ def test_values_and_embeddings(build):
     for question in (lambda: predict_classes(db), lambda: db.evaluate()):
         with pytest.raises((ModelError, DataError)):
             question()
+    net = subject(Colours(2, lambda f, z: functional.normalize(f + 0.1)))
+    vectors = build(net, "vectors", relevance=False)
+    with pytest.raises(RelevanceError, match="no class '0'.*axes are no classes"):
+        vectors.effect(0, ["relu:0"], samples=[1])
+    assert vectors.contrast([0, 2, 4], [1, 3, 5], concepts=None).logits.empty
     one = build(subject(Colours(1), task="regression"), "one")
     assert one.explain(PICTURES[0], concepts=None).headline == "value -5.00"
     assert one.class_relevance(0, concepts=None).components[0] == sl.Component("relu", 0)

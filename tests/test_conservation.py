@@ -85,6 +85,7 @@ def test_all_relevance_is_accounted_for(net, captured, kind, attention):
     assert np.all(np.abs(found.residual) <= 1e-9 * sizes)
     absorbing = [name for name in KINDS if np.abs(found.absorbed[name]).max() > 1e-6]
     assert absorbing == [k for k in KINDS if k != KINDS[-1] or attention == "taylor"]
+    np.testing.assert_allclose(sum(found.by_module.values()), sum(found.absorbed.values()))
 
 
 def test_totals_are_those_of_the_engine(net, captured):

@@ -62,7 +62,8 @@ def run(tree: Path, *words: str) -> str:
 
 
 def test_its_tests_pass(tree):
-    run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_rarely_active.py")
+    words = ["-q", "-n", "0", "-p", "no:cacheprovider", "tests/test_rarely_active.py"]
+    run(tree, "-m", "pytest", *words)
 
 
 def test_it_is_a_command_with_options(tree):

@@ -228,7 +228,7 @@ def test_two_components_have_no_rank_correlation(db, model, images):
     found = effect(db, 0, [Component("first", 0), Component("first", 1)])
     assert np.isnan(found.rank_correlation)
     assert "three" in found.summary()
-    ties = effects._correlations(np.zeros((4, 5)), np.ones((4, 5)))
+    ties = effects.correlations(np.zeros((4, 5)), np.ones((4, 5)))
     assert np.isnan([ties[0], ties[1], *ties[2]]).all()
 
 

@@ -55,6 +55,22 @@ print(json.dumps({
     "tool": {"schema": tool.schema, "text": tool.description},
 }))
 """
+COMMANDS = """
+import contextlib, io, json, sys
+from semlens.cli.main import main
+
+ended = []
+for words in json.load(sys.stdin):
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            sys.argv = ["semlens", *words]
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    ended.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(ended))
+"""
 BROKEN = '[semlens.lenses]\nbroken = "no_such_module:broken"\n'.replace('"', "")
 
 
@@ -77,9 +93,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     (metadata / "entry_points.txt").write_text(BROKEN)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"COLUMNS": "160"}
 
-    def run(*words: object, code: int = 0, cwd: Path = folder) -> str:
+    def run(*words: object, code: int = 0, cwd: Path = folder, given: str | None = None) -> str:
+        command = [program, *map(str, words)]
         ended = subprocess.run(
-            [program, *map(str, words)], capture_output=True, text=True, env=environment, cwd=cwd
+            command, input=given, capture_output=True, text=True, env=environment, cwd=cwd
         )
         assert ended.returncode == code, ended.stdout + ended.stderr
         return ended.stdout + (ended.stderr if code else "")
@@ -105,15 +122,23 @@ def test_the_command_is_listed_and_another_that_cannot_be_imported_with_the_reas
 
 
 def test_the_command_answers_saves_and_refuses(python, demo, tmp_path):
-    usage = python("-m", "semlens.cli", "crop-shapes", "--help")
-    assert "--examples" in usage and "--layer,--layers" in usage
-    words = ["-m", "semlens.cli", "crop-shapes", demo, "--layer", "layer3", "--top", "4"]
-    printed = json.loads(python(*words, "--json", "--save", "shapes.png", cwd=tmp_path))
-    assert {"component", "aspect", "low", "high", "side"} <= set(printed["components"][0])
+    of_layer = ["crop-shapes", str(demo), "--layer", "layer3", "--top", "4"]
+    commands = [
+        ["crop-shapes", "--help"],
+        [*of_layer, "--json", "--save", "shapes.png"],
+        of_layer,
+        ["crop-shapes", str(demo), "--layer", "nowhere"],
+        ["crop-shape", str(demo)],
+    ]
+    ended = json.loads(python("-c", COMMANDS, cwd=tmp_path, given=json.dumps(commands)))
+    assert [code for code, *_ in ended] == [0, 0, 0, 1, 2], ended
+    usage, printed, table, (_, _, refused), (_, _, meant) = ended
+    assert "--examples" in usage[1] and "--layer,--layers" in usage[1]
+    found = json.loads(printed[1])["components"]
+    assert {"component", "aspect", "low", "high", "side"} <= set(found[0])
     assert Image.open(tmp_path / "shapes.png").width > 200
-    assert "components, " in python(*words)
-    assert "'nowhere'" in python(*words[:-4], "--layer", "nowhere", code=1)
-    meant = python("-m", "semlens.cli", "crop-shape", demo, code=2)
+    assert "components, " in table[1]
+    assert "'nowhere'" in refused
     assert "semlens crop-shapes" in meant
 
 

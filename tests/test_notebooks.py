@@ -27,7 +27,7 @@ with progress_bars(delay={delay}):
 def executed(notebook: Any, folder: Path) -> Any:
     """Run all cells in a kernel of this Python; an error of a cell fails the test."""
     client = NotebookClient(
-        notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=840, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     return client.execute()
 
@@ -53,9 +53,9 @@ def test_bars_in_a_kernel_are_one_output_that_is_replaced(tmp_path):
     (output,) = notebook.cells[0].outputs
     assert output["output_type"] == "display_data"
     last = output["data"]["text/html"]
-    assert re.search(
-        r"running the model 40, &lt;b&gt;words&lt;/b&gt; 3/9: (0|1|2) s</div>$", last
-    ), last
+    assert re.search(r"running the model 40, &lt;b&gt;words&lt;/b&gt; 3/9: \d+ s</div>$", last), (
+        last
+    )
     assert len(shown) > 4 and "width:0.0%" in shown[0] and "running the model" in shown[0]
     widths = [float(w) for html in shown[:-1] for w in re.findall(r"width:([\d.]+)%", html)[:1]]
     assert widths == sorted(widths) and widths[-1] == 100

@@ -33,7 +33,7 @@ from semlens.errors import ConceptError, DataError, RecipeError, RelevanceError,
 from semlens.figures import FigureSpec, Series, Values
 from semlens.lens import lens
 from semlens.lenses.accuracy import LabelledImages
-from semlens.lenses.arguments import Target
+from semlens.lenses.arguments import Class
 from semlens.lenses.audit.audit_records import AuditSettings
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.lenses.correct.artefact_sensitivity import accuracies, with_artefacts
@@ -498,7 +498,7 @@ def test_a_lens_of_another_package_has_a_section(db, monkeypatch):
     """The report knows no lens by name: a declared title is enough."""
 
     @lens(group="Describe", report="How many components are there?")
-    def counted(database: Database, target: Target) -> Counted:
+    def counted(database: Database, target: Class) -> Counted:
         """Count."""
         return Counted(database, target)
 

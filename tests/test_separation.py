@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from semlens.lenses.statistics.intervals import auroc_interval, auroc_intervals
-from semlens.lenses.statistics.separation import permuted_groups, separate
+from semlens.lenses.statistics.separation import near_duplicates, permuted_groups, separate
 
 
 def plain_auroc(a, b):
@@ -158,3 +158,57 @@ def test_p_values_of_few_images_are_those_of_all_permutations():
         [abs(sum(c) - 6) >= 3 for c in itertools.combinations(range(1, 6), 2)]  # ranks 1 to 5
     )
     assert found.p_value[0] == pytest.approx(exact, abs=0.01)
+
+
+def bursts_of_five(random, scenes=8, columns=20):
+    scene = np.repeat(random.normal(size=(2 * scenes, columns)), 5, axis=0)
+    return scene + 0.1 * random.normal(size=scene.shape), np.repeat([0, 1], 5 * scenes)
+
+
+def test_bursts_are_found_and_images_that_are_not_alike_stay_by_themselves():
+    random = np.random.default_rng(0)
+    values, groups = bursts_of_five(random)
+    found = near_duplicates(values, groups)
+    assert len(set(found.tolist())) == 16
+    for start in range(0, 80, 5):
+        assert len(set(found[start : start + 5].tolist())) == 1
+    for kind in (random.normal, random.exponential):
+        one_class = kind(size=(300, 24)) + 2 * kind(size=24)
+        assert len(set(near_duplicates(one_class, np.zeros(300, int)).tolist())) == 300
+    # one direction tells nothing: all images would be alike
+    line = random.normal(size=(50, 1)) * np.ones((1, 30))
+    assert len(set(near_duplicates(line, np.zeros(50, int)).tolist())) == 50
+    apart = np.arange(80)  # images of pairs are in groups of their own
+    assert len(set(near_duplicates(values, apart).tolist())) == 80
+
+
+def test_bursts_change_groups_together():
+    """As if each burst were one image of the burst's mean rank."""
+    random = np.random.default_rng(1)
+    values, groups = bursts_of_five(random)
+    blocks, bursts = np.zeros(80, int), near_duplicates(values, groups)
+    alarms = {None: 0, "found": 0}
+    for draw in range(60):
+        values, _ = bursts_of_five(random)
+        for name in alarms:
+            given = None if name is None else bursts
+            p = separate(values[:40], values[40:], blocks, 100, draw, given).p_value
+            alarms[name] += p.min() < 0.05
+    assert alarms[None] > 50 and alarms["found"] <= 8
+
+
+def test_the_interval_of_pairs_follows_from_their_differences():
+    """Against a bootstrap over the pairs."""
+    random = np.random.default_rng(2)
+    scene = 2 * random.normal(size=(40, 1))
+    first, second = (scene + random.normal(size=(40, 1)) + shift for shift in (0.8, 0))
+    found = separate(first, second, np.tile(np.arange(1, 41), 2), 50)
+    alone = separate(first, second, np.zeros(80, int), 50)
+    draws = []
+    for _ in range(400):
+        chosen = random.integers(0, 40, 40)
+        draws.append(plain_auroc(first[chosen, 0], second[chosen, 0]))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    width = found.high[0] - found.low[0]
+    assert width == pytest.approx(high - low, rel=0.25)
+    assert width < 0.75 * (alone.high[0] - alone.low[0])

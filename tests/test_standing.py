@@ -59,8 +59,7 @@ def test_one_sentence_where_a_class_is_suspicious_alone_and_not_among_all():
     alone, among = class_verdict(row(0.01152), [], 0.05), class_verdict(row(0.01152), others, 0.05)
     assert (alone.kind, among.kind) == ("alarm", "suspicion")
     assert alone.sentence() == (
-        "'piano' relies on 'sticker' more than the other classes do, and more than chance explains "
-        "(p = 0.012, tested alone)."
+        "'piano' relies on 'sticker' more than the other classes do (p = 0.012, tested alone)."
     )
     assert among.q_value == pytest.approx(0.01152 * 12)
     assert among.sentence(CURLY).replace("\u00a0", " ") == (
@@ -80,7 +79,7 @@ def test_one_sentence_where_a_class_is_suspicious_alone_and_not_among_all():
 
 def test_without_other_classes_the_test_is_against_random_words():
     found = class_verdict(row(0.002, suspect=None), [], 0.05)
-    assert "more than on random ones, and more than chance explains" in found.sentence()
+    assert "relies on its spurious concepts more than on random ones (p = " in found.sentence()
     assert "does not clearly rely" in class_verdict(row(0.4, suspect=None), [], 0.05).sentence()
     unmatched = class_verdict(row(0.4, concept=None), [0.5], 0.05)
     assert unmatched.shares() == "No relevant component matches a spurious concept."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from web_browser import Watched, axe
 
@@ -25,8 +27,10 @@ def test_what_a_page_does_wrong_is_noticed(page_at, fault):
     watched = Watched()
     watched.watch(page, page.url)
     page.evaluate(SCRIPTS[fault])
-    page.wait_for_timeout(200)
-    assert [found for found in watched.left() if fault in found], watched.faults
+    until = time.monotonic() + 30
+    while not [found for found in watched.left() if fault in found]:
+        assert time.monotonic() < until, watched.faults
+        page.wait_for_timeout(20)
     watched.allowed.append("^nothing like it$")
     assert watched.left() == watched.faults
     watched.allowed.append(".")

@@ -22,7 +22,7 @@ from PIL import Image
 
 from semlens import figures as f
 from semlens.lens import lens
-from semlens.lenses.arguments import AnyTarget
+from semlens.lenses.arguments import AnyClass
 from semlens.lenses.result import Result, Section
 from semlens.progress import report_progress
 from semlens.settings import setting
@@ -77,7 +77,7 @@ class Forms(Result):
 @lens(group="Study", command="")
 def all_forms(
     database: Database,
-    target: AnyTarget = None,
+    target: AnyClass = None,
     *,
     layers: Layers = None,
     shade: Annotated[Literal["plain", "dark"], setting("How it looks.")] = "plain",

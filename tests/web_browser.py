@@ -194,7 +194,7 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import expect as expected
     from playwright.sync_api import sync_playwright
 
-    expected.set_options(timeout=20_000)
+    expected.set_options(timeout=60_000)  # a bound for a machine under load
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield launched

@@ -21,9 +21,11 @@ from .lenses.correct.prune import pruned_state as pruned_state
 from .lenses.query_embedding import QueryEmbedding as QueryEmbedding
 from .lenses.study.results import study_results as study_results
 from .models.ablation import pruned as pruned
+from .models.detectors import before_suppression as before_suppression
 from .models.inspection import layers as layers
 from .models.load import load_model as load_model
 from .models.subject import SubjectModel as SubjectModel
+from .models.target import Target as Target
 from .recipe import Recipe as Recipe
 from .relevance.conservation import check_conservation as check_conservation
 from .relevance.make_engine import make_engine as make_engine

@@ -15,7 +15,19 @@ list with a record per test and null:
 ``family_wise_05``
     Share of the draws in which some class is an alarm, tested together as the question does.
 
-``rates`` are intervals and verdicts: ``rate`` should be ``nominal``.
+``rates`` are verdicts: ``rate`` should be ``nominal``. ``alarms`` has a record per question, family
+of distributions and number of classes:
+
+``rate``, ``power``
+    Share of the draws in which any class raises the alarm without an artefact, where one class lies
+    at the margin; and in which the class with an artefact does.
+``used``
+    Whether semlens does that; otherwise it is there for comparison.
+``above``
+    Whether the rate is above .05 by one limit over all records (Bonferroni).
+
+``intervals`` has a record per interval that is printed: ``name``, ``case``, ``coverage``, and
+whether it is ``below`` the ``nominal`` one, likewise; ranges have none.
 """
 
 from __future__ import annotations
@@ -32,15 +44,18 @@ from typing import Any
 import numpy as np
 
 import semlens as sl
+from benchmarks.cases.calibration import alarms
 from benchmarks.cases.calibration import demo as on_demo
 from benchmarks.cases.calibration import tests as simulated
+from benchmarks.cases.calibration.alarms import Alarm
+from benchmarks.cases.calibration.intervals import Coverage, intervals
 from benchmarks.cases.calibration.rates import Rate, Simulation
 from benchmarks.harness import Clock, benchmark, log, table
 from semlens.demo.bundled_images import DemoWorld
 from semlens.demo.walkthrough import build_demo
 from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled, write_picture
 
-Part = Callable[[np.random.Generator, int], Iterator[Simulation | Rate]]
+Part = Callable[[np.random.Generator, int], Iterator[Simulation | Rate | Alarm | Coverage]]
 COLUMNS = 4
 """Panels in a row of the figure."""
 BINS = 20
@@ -65,6 +80,11 @@ def open_demo(options: argparse.Namespace, work: Path) -> on_demo.Demo:
 
 def parts(options: argparse.Namespace, work: Path) -> dict[str, Part]:
     """Return what is simulated, in the order of the tables."""
+    without = (
+        alarms.swap_alarms, alarms.audit_alarms, alarms.contrast_alarms, intervals,
+    )  # fmt: skip
+    if options.only and {*options.only} <= {part.__name__ for part in without}:
+        return {part.__name__: part for part in without if part.__name__ in options.only}
     demo = open_demo(options, work)
     found: tuple[Part, ...] = (
         simulated.class_contrasts,
@@ -80,8 +100,7 @@ def parts(options: argparse.Namespace, work: Path) -> dict[str, Part]:
         simulated.suspects,
         partial(on_demo.rotated_vocabulary, demo),
         simulated.group_contrasts,
-        simulated.swaps,
-        simulated.intervals,
+        *without,
     )
     named = {getattr(part, "func", part).__name__: part for part in found}
     return {name: part for name, part in named.items() if not options.only or name in options.only}
@@ -91,7 +110,7 @@ def parts(options: argparse.Namespace, work: Path) -> dict[str, Part]:
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Simulate all tests in sequence."""
     draws = 20 if options.quick else options.draws
-    results: list[Simulation | Rate] = []
+    results: list[Simulation | Rate | Alarm | Coverage] = []
     for name, part in parts(options, work).items():
         clock = Clock()
         with clock:  # a seed of its own, so that a part does not depend on the others
@@ -100,8 +119,12 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     simulations = [one for one in results if isinstance(one, Simulation)]
     if options.figure is not None:
         draw_histograms([one for one in simulations if one.drawn], options.figure)
+    raised = [one for one in results if isinstance(one, Alarm)]
+    covered = [one for one in results if isinstance(one, Coverage)]
     return {
         "draws": draws,
+        "alarms": [one.record(len(raised)) for one in raised],
+        "intervals": [one.record(len(covered)) for one in covered],
         "tests": [one.record() for one in simulations],
         "rates": [one.record() for one in results if isinstance(one, Rate)],
     }
@@ -120,6 +143,33 @@ def show(result: Mapping[str, Any]) -> None:
             for one in records
         ]
         print(f"\n{name}\n\n{table(['simulated', 'nominal', 'measured'], rows)}")
+
+    for mark, text in tables(result).items():
+        print(f"\n{mark}\n\n{text}")
+
+
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of alarms and intervals; bold where a limit over all records is crossed."""
+
+    def percent(one: Mapping[str, Any], key: str, bad: bool) -> str:
+        share, low, high = (100 * one[key + end] for end in ("", "_low", "_high"))
+        text = f"{share:.1f} ({low:.1f}-{high:.1f})"
+        return f"**{text}**" if bad else text
+
+    alarmed = [
+        [one["question"], one["family"], one["classes"], percent(one, "rate", one["above"]),
+         f"{100 * one['power']:.0f}"]
+        for one in result["alarms"]
+    ]  # fmt: skip
+    covered = [
+        [one["name"], one["case"], percent(one, "coverage", one["below"])]
+        for one in result["intervals"]
+    ]
+    header = ["question", "family", "classes", "any alarm", "power"]
+    return {
+        "calibration alarms": table(header, alarmed),
+        "calibration intervals": table(["interval", "case", "holds the truth"], covered),
+    }
 
 
 def _by_name(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from benchmarks.cases.calibration.rates import LEVEL, Rate, Simulation
 from benchmarks.worlds.meaningless import VALUES, meaningless_world
@@ -18,13 +17,6 @@ from semlens.lenses.audit.class_contrast import (
 )
 from semlens.lenses.audit.random_concepts import compare_with_random, pool_concepts
 from semlens.lenses.audit.suspects import Candidates, best_matches
-from semlens.lenses.statistics.intervals import (
-    auroc,
-    auroc_intervals,
-    change_interval,
-    wilson_interval,
-)
-from semlens.lenses.statistics.outliers import leave_one_out
 from semlens.lenses.statistics.separation import separate
 
 AUDIT = "Audit: alarm"
@@ -32,9 +24,7 @@ PERMUTATION = "Permuted components (unused)"
 RANDOM_LISTS = "Audit: random lists"
 SUSPECTS = "Suspects"
 CONTRAST = "Contrast of two groups"
-SWAP = "Border and region swap"
 THRESHOLDS = "Labels and search hits"
-INTERVALS = "Intervals"
 VERDICTS = "Verdicts"
 MASKING = "Several classes with one artefact"
 
@@ -188,7 +178,7 @@ def first_suspect(candidates: Candidates, scores: np.ndarray, shares: np.ndarray
     return 1.0 if first.empty else float(first.iloc[0])
 
 
-# -- two groups of images, and parts of images ------------------------------------------------
+# -- two groups of images ------------------------------------------------
 
 
 READOUTS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
@@ -220,52 +210,3 @@ def _groups(
     sizes = f"{n} pairs" if paired else f"{n} and {m} images"
     drawn = name in ("normal", "mostly zero") or n != m
     return Simulation(CONTRAST, f"{name}, {sizes}", p_values, drawn=drawn)
-
-
-def swaps(rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
-    """Yield the p-values of all classes, whose gains are of one distribution."""
-    for classes in (6, 12, 30):
-        for name, sample in VALUES.items():
-            gains = sample(rng, (draws, classes))
-            p_values = np.stack([leave_one_out(row) for row in gains])
-            kind = "null" if name == "normal" else "violated"
-            null = f"{classes} classes, {name}"
-            yield Simulation(SWAP, null, p_values, kind, family="bonferroni", drawn=classes == 12)
-
-
-# -- intervals --------------------------------------------------------------------------------
-
-
-def intervals(rng: np.random.Generator, draws: int) -> Iterator[Rate]:
-    """Yield how often 95 % intervals hold the true value."""
-    for true in (0.5, 0.8, 0.95):
-        for n, m in ((5, 5), (10, 30), (15, 175)):
-            values = rng.normal(size=(n + m, draws))
-            values[:n] += np.sqrt(2) * norm.ppf(true)
-            low, high = auroc_intervals(auroc(values[:n], values[n:]), n, m)
-            null = f"AUROC of {true:g}, {n} and {m} images"
-            yield Rate(INTERVALS, null, 0.95, ((low <= true) & (true <= high))[:, None])
-    for true in (0.5, 0.8, 0.95):
-        for count in (10, 100):
-            limits = np.array([wilson_interval(hits, count) for hits in range(count + 1)])
-            low, high = limits[rng.binomial(count, true, draws)].T
-            null = f"accuracy of {true:g}, {count} images"
-            yield Rate(INTERVALS, null, 0.95, ((low <= true) & (true <= high))[:, None])
-    for paired in (True, False):
-        yield _change(rng, draws, paired)
-
-
-def _change(rng: np.random.Generator, draws: int, paired: bool) -> Rate:
-    """Return the coverage of the interval of a change: accuracy falls from .8 to .6."""
-    before, after, count = 0.8, 0.6, 50
-    holds = np.zeros((draws, 1), bool)
-    for draw in range(draws):
-        first = rng.random(count) < before
-        # of the same images, those that were right are wrong with this probability
-        second = first & (rng.random(count) < after / before) if paired else rng.random(count)
-        second = second if paired else second < after
-        _, low, high = change_interval(second, first, paired=paired)
-        holds[draw] = low <= after - before <= high
-    images = "the same images" if paired else "other images"
-    null = f"change of accuracy from {before:g} to {after:g}, {count} images, {images}"
-    return Rate(INTERVALS, null, 0.95, holds)

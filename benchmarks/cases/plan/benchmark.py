@@ -44,7 +44,7 @@ GIB, TB = 2**30, 1e12
 # -- constants ------------------------------------------------------------------------------------
 
 
-def build_constants(work: Path, count: int) -> dict[str, float]:
+def build_constants(work: Path, count: int, layer: str) -> dict[str, float]:
     """Build a database from generated photographs; return seconds and bytes per unit."""
     images = make_images(work, count, 500)
     marks: list[tuple[str, int, float]] = []
@@ -54,7 +54,7 @@ def build_constants(work: Path, count: int) -> dict[str, float]:
 
     subject = load_model("torchvision/resnet18", random_weights=0)
     db = sl.build(
-        work / "small.semlens", subject, images, "semlens/demo", ["layer4"], examples=1,
+        work / "small.semlens", subject, images, "semlens/demo", [layer], examples=1,
         reference=0, execution=Execution(batch_size=8, workers=0, shard=count), progress=progress,
     )  # fmt: skip
 
@@ -76,7 +76,7 @@ def build_constants(work: Path, count: int) -> dict[str, float]:
         "CPU s to collect an image": seconds("collect") / count,
         "CPU s to crop an example by relevance": seconds("crop") / pairs,
         "CPU s to embed a crop": seconds("embed") / crops,
-        "bytes of an example": size("layer4.parquet") / pairs,
+        "bytes of an example": size(f"{layer}.parquet") / pairs,
         "bytes of a component": (db.path / "components.parquet").stat().st_size
         / len(db.components),
         "bytes of a thumbnail": size("0000.parquet") / crops,
@@ -229,7 +229,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     begin = time.monotonic()
     runs = 100 if options.quick else 10_000
     constants = {
-        **build_constants(work, 16 if options.quick else 24),
+        **build_constants(work, *((16, "layer2") if options.quick else (24, "layer4"))),
         **row_constants(2000 if options.quick else 200_000),
         **merge_constants(200 if options.quick else 20_000),
     }

@@ -18,10 +18,8 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import torch
-from moto.server import ThreadedMotoServer
 
 import semlens as sl
 from benchmarks.harness import Clock, peak_mib, reset_peak
@@ -117,6 +115,9 @@ def store(folder: Path, shards: int) -> dict[str, Any]:
 
 def remote(folder: Path, rows: int) -> dict[str, Any]:
     """Open a database in an object store; return the bytes that each question copied."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
     size = Size(layers=10, rows=rows, samples=10 * rows, crops=20 * rows,
                 crops_per_file=max(1, rows // 2))  # fmt: skip
     database, copies = folder / "x.semlens", folder / "copies"

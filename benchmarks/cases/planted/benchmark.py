@@ -82,7 +82,7 @@ class Measured:
 
     def __init__(self, planted: PlantedWorld, cache: Path, quick: bool) -> None:
         self.planted, self.quick = planted, quick
-        self.world = make_world(planted, 8 if quick else None)
+        self.world = make_world(planted, 4 if quick else None)
         self.folder = world_folder(cache, planted)
         self.subject = trained_subject(planted, self.world, self.folder)
         self.key = fingerprint(code_digest(), planted.settings, str(quick))

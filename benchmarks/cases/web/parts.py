@@ -1,17 +1,20 @@
-"""Server process and client of the web benchmarks; as a script, the server itself."""
+"""Server processes and clients of the web benchmarks."""
 
 from __future__ import annotations
 
 import gzip
 import http.client
 import json
+import multiprocessing
+import os
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -19,10 +22,13 @@ from urllib.parse import quote, urlencode, urlsplit
 import numpy as np
 
 import semlens as sl
-from benchmarks.harness import Clock, Worker, memory_mib, serve
-from benchmarks.worlds.served import database
+from benchmarks.harness import Clock, memory_mib
+from benchmarks.worlds.served import WideDemo, database
 
 API = "/api/v1/models/0"
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Servers are forks of a process that has imported the libraries, and has done nothing else."""
+PROCESSES.set_forkserver_preload([__name__, "semlens.web.serve"])
 
 
 @dataclass(frozen=True)
@@ -70,31 +76,29 @@ def serving(
     database: Path, *, wide: bool = True, page: Path | None = None
 ) -> Iterator[RunningServer]:
     """Serve a database in another process until the block ends."""
-    with Worker("benchmarks.cases.web.parts") as worker:
-        started = worker.ask("serve", database=str(database), page=str(page or ""), wide=wide)
-        yield RunningServer(started["url"], worker.pid)
+    here, there = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=_serve, args=(there, database, wide, page))
+    process.start()
+    there.close()
+    try:
+        yield RunningServer(here.recv(), int(process.pid or 0))
+    finally:
+        here.close()
+        process.join()
 
 
-def _serve_requests() -> None:
-    """Serve databases on request of a :class:`Worker` until it closes."""
+def _serve(there: Connection, database: Path, wide: bool, page: Path | None) -> None:
+    """Serve a database, send its address, and end when the other side closes."""
     from semlens.web.page_build import STATIC
     from semlens.web.serve import make_server
 
-    with ExitStack() as stack:
-
-        def start(database: str, page: str, wide: bool) -> dict[str, Any]:
-            from benchmarks.worlds.served import WideDemo
-
-            db = sl.open(database, embedder=WideDemo() if wide else None)
-            server = make_server([db], static=Path(page) if page else STATIC)
-            stack.enter_context(server).start()
-            return {"url": server.url}
-
-        serve({"serve": start})
-
-
-if __name__ == "__main__":
-    _serve_requests()
+    os.dup2(2, 1)  # standard output is for results
+    db = sl.open(database, embedder=WideDemo() if wide else None)
+    with make_server([db], static=page or STATIC) as server:
+        server.start()
+        there.send(server.url)
+        with suppress(EOFError):
+            there.recv()
 
 
 WORDS = (

@@ -89,6 +89,9 @@ class QuestionContext:
         return {name: self._parse(name, value) for name, value in self.options.items()}
 
     def _parse(self, name: str, value: Any) -> Any:
+        from semlens.models.function_target import FunctionTarget, is_function_text
+        from semlens.models.target import Target
+
         setting = settings_of(self.question).get(name)
         if setting is None:  # a class of settings, already made from its fields
             return value
@@ -100,6 +103,9 @@ class QuestionContext:
             # on the command line 'none' stands for None
             optional = type(None) in typing.get_args(setting.type)
             return None if parsed == NO_LABELS and optional else parsed
+        # a target as text executes no file; here the user of this machine names one
+        if is_function_text(value) and Target in _members(setting.type):
+            return FunctionTarget.load(value)
         return value
 
     @functools.cached_property

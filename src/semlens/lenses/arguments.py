@@ -14,29 +14,38 @@ import numpy as np
 from semlens.errors import LayerError
 from semlens.lenses.classes import count_or_numbers, find_class
 from semlens.lenses.concepts import REMOTE_CONCEPTS, Concepts, ConceptSet, as_concepts
-from semlens.settings import Reads, setting
+from semlens.lenses.database_targets import find_target
+from semlens.models.target import Target as TargetObject
+from semlens.settings import Reads, Remote, setting
 from semlens.store.reader import Database
 from semlens.types import REMOTE_COMPONENTS, Component, as_components, as_list
 from semlens.types import Components as ComponentsLike
 
 ClassLike = int | str
 """A class, by name or by logit index."""
+TargetLike = int | str | TargetObject
+"""A target, as an object or as it is written."""
 SamplesLike = int | Sequence[int] | np.ndarray
 """A largest number of samples, or the numbers of any samples."""
 
 
-def find_optional_class(database: Database, target: ClassLike | None) -> int | None:
+def find_optional_target(database: Database, target: TargetLike | None) -> TargetObject | None:
+    """Return a target, as :func:`find_target`; None stays None."""
+    return None if target is None else find_target(database, target)
+
+
+def find_optional_class(database: Database, target: ClassLike | TargetObject | None) -> int | None:
     """Return the logit index of a class, as :func:`find_class`; None stays None."""
     return None if target is None else find_class(database, target)
 
 
 def find_classes(
-    database: Database, targets: ClassLike | Sequence[ClassLike] | None
+    database: Database, names: ClassLike | TargetObject | Sequence[ClassLike | TargetObject] | None
 ) -> list[int] | None:
     """Return the logit indices of classes, each once; None stays None."""
-    if targets is None:
+    if names is None:
         return None
-    return list(dict.fromkeys(find_class(database, target) for target in as_list(targets)))
+    return list(dict.fromkeys(find_class(database, name) for name in as_list(names)))
 
 
 def distinct_components(components: ComponentsLike) -> list[Component]:
@@ -81,15 +90,31 @@ def _optional_concepts(_: object, concepts: Concepts | None) -> ConceptSet | Non
     return None if concepts is None else as_concepts(concepts)
 
 
-Target = Annotated[int, Reads(ClassLike, find_class), setting("Class, by name or by logit index.")]
-"""A class; the function gets its logit index."""
+REMOTE_TARGET = Remote(int | str, "class", help="Class by name or number, or another target.")
+"""How a page or an agent gives a target."""
+Target = Annotated[
+    TargetObject,
+    Reads(TargetLike, find_target),
+    REMOTE_TARGET,
+    setting("Class by name or number, or another target, such as 'cat - dog'."),
+]
+"""What is asked about, see :class:`semlens.Target`; the function gets a target with numbers."""
 AnyTarget = Annotated[
+    TargetObject | None,
+    Reads(TargetLike | None, find_optional_target),
+    Remote(int | str | None, "class", help=REMOTE_TARGET.help),
+    setting("Class by name or number, or another target, such as 'cat - dog'."),
+]
+"""As :data:`Target`, or None; annotate it with another text where None means something else."""
+Class = Annotated[int, Reads(ClassLike, find_class), setting("Class, by name or by logit index.")]
+"""A class, for questions that compare images of classes; the function gets its logit index."""
+AnyClass = Annotated[
     int | None,
     Reads(ClassLike | None, find_optional_class),
     setting("Class, by name or logit index."),
 ]
 """A class or None; annotate it with another text where None means something else."""
-Targets = Annotated[
+Classes = Annotated[
     list[int] | None,
     Reads(ClassLike | list[ClassLike] | None, find_classes),
     setting("Classes, by name or by logit index [all]."),

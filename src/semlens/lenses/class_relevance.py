@@ -16,7 +16,12 @@ from semlens.figures import ComponentRow, Components, FigureSpec
 from semlens.lens import lens
 from semlens.lenses.arguments import AnySamples, Target
 from semlens.lenses.classes import Pictures, class_name
-from semlens.lenses.graph.relevance_trace import component_shares, make_job, reached_layers
+from semlens.lenses.graph.relevance_trace import (
+    IMAGES,
+    component_shares,
+    make_job,
+    reached_layers,
+)
 from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels, label_of
 from semlens.lenses.result import Result
 from semlens.settings import setting
@@ -224,7 +229,7 @@ class RelevantComponents(Result):
     Parameters
     ----------
     target, name
-        Logit and name of the class.
+        Logit and name of the class; None for a target that is not one class.
     rules
         Name of the relevance rules.
     frame
@@ -233,7 +238,7 @@ class RelevantComponents(Result):
         over the images, and the share on the image where it is largest.
     """
 
-    target: int
+    target: int | None
     name: str
     rules: str | None
     frame: pd.DataFrame
@@ -293,7 +298,7 @@ def class_relevance(
     """List the components that a class relies on most.
 
     Without ``samples`` and ``images``, relevance is read from the database; otherwise it is
-    computed on them.
+    computed on them. Of a target that is not one class it is always computed.
 
     Parameters
     ----------
@@ -308,19 +313,21 @@ def class_relevance(
     RelevanceError
         If there is no such class, or the database has no relevance for it.
     """
+    if samples is None and images is None and target.index is None:
+        samples = IMAGES
     if samples is None and images is None:
         available = set(database.relevance_classes["class"])
-        if target not in available:
+        if target.index not in available:
             raise RelevanceError(
-                f"The database has no relevance for class {target}.",
+                f"The database has no relevance for class {target.index}.",
                 f"Expected one of its {len(available)} classes with samples.",
                 "Choose one of them, or compute relevance on samples or images of your choice.",
             )
-        table = database.relevance(target, layers)
+        table = database.relevance(target.index, layers)
         entry = database.manifest.relevance
         rules = None if entry is None else entry.rules
     else:
-        layers = reached_layers(database, target, layers)
+        layers = reached_layers(database, target.index, layers)
         job = make_job(database, target, 1 if samples is None else samples, images, layers)
         table = pd.concat(
             pd.DataFrame(
@@ -343,4 +350,4 @@ def class_relevance(
     if labels is not None:
         names = [label_of(labels, component) for component in components]
         frame["label"] = pd.Series(names, frame.index, object)  # no label stays None
-    return RelevantComponents(target, class_name(database, target), rules, frame, database)
+    return RelevantComponents(target.index, target.name, rules, frame, database)

@@ -16,20 +16,38 @@ from semlens.errors import DataError, RelevanceError, nearest, shortened
 from semlens.lenses.database_engine import engine_of
 from semlens.lenses.query_embedding import open_image
 from semlens.models.forward import ImageReader
+from semlens.models.parse_target import is_other_target
+from semlens.models.target import Target
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.store import file_names
 from semlens.store.reader import Database
 
 
-def find_class(database: Database, target: str | int) -> int:
-    """Return the logit index of a class that is given by name or index.
+def find_class(database: Database, target: str | int | Target) -> int:
+    """Return the logit index of a class that is given by name, by index or as a target.
 
     Raises
     ------
     RelevanceError
-        If there is no such class, or several classes have the name.
+        If there is no such class, several classes have the name, or it is another target; or if
+        the model answers with an embedding, whose axes are no classes.
     """
+    if isinstance(target, Target):
+        if target.index is None:
+            raise _other_target(target.name)
+        target = target.index
+    elif isinstance(target, str) and is_other_target(target):
+        if not classes_named(database, target):
+            raise _other_target(target)
+    output = database.manifest.output
+    if output is not None and output.task == "embedding":
+        raise RelevanceError(
+            f"There is no class '{target}'. The model: {output.summary}",
+            "Expected a model that answers with classes or values.",
+            "If these are logits of classes, pass task='multiclass' to SubjectModel (--task) and "
+            "build again.",
+        )
     matches = classes_named(database, target)
     if len(matches) == 1:
         return matches[0]
@@ -47,6 +65,14 @@ def find_class(database: Database, target: str | int) -> int:
         else f"Expected an index from 0 to {len(names) - 1}, or a name: "
         f"{nearest(str(target), names)}.",
         "Use the index." if names is None else "Choose one of them.",
+    )
+
+
+def _other_target(name: str) -> RelevanceError:
+    return RelevanceError(
+        f"'{shortened(name)}' is not a class, but another target of the model.",
+        "Expected one class: the question needs images of it, and images of others.",
+        "Name a class; explain, class-relevance, graph and effect take any target.",
     )
 
 
@@ -185,13 +211,13 @@ OTHER_IMAGES = "pass samples=[0, 1, ...] or images=..."
 
 
 @dataclass(frozen=True)
-class ClassImages:
-    """A class, and images that need not be of that class.
+class TargetImages:
+    """A target, and images on which it is analysed.
 
     Parameters
     ----------
     target
-        Logit index.
+        A class, or another target.
     read
         Returns the image of a sample.
     samples
@@ -199,7 +225,7 @@ class ClassImages:
     """
 
     database: Database
-    target: int
+    target: Target
     read: ImageReader
     samples: list[int]
 
@@ -207,21 +233,23 @@ class ClassImages:
         """Return the relevance engine for images of the first image's size."""
         model = self.database.model
         first = model.batch([model.prepare(self.read(self.samples[0]))])
-        return engine_of(self.database, first, layers, rules)
+        outputs = not self.target.reads_answer
+        return engine_of(self.database, first, layers, rules, outputs=outputs)
 
 
-def class_images(
+def target_images(
     database: Database,
-    target: int,
+    target: int | Target,
     samples: int | Sequence[int],
     images: Pictures = None,
-) -> ClassImages:
-    """Select the images on which a class is analysed.
+) -> TargetImages:
+    """Select the images on which a class or another target is analysed.
 
     Parameters
     ----------
     samples
-        Largest number of samples of the class, or the indices of any samples.
+        Largest number of samples of the class, or the indices of any samples. A target that is
+        not one class is analysed on samples of all kinds, evenly spaced.
     images
         Images to use instead of the database's: all of them, or those in ``samples``.
 
@@ -230,12 +258,17 @@ def class_images(
     DataError
         If there are no images.
     """
+    target = Target.logit(target) if isinstance(target, int) else target
     source = database.images if images is None else images
     source = source if isinstance(source, Images) else listed_pictures(source)
     if not isinstance(samples, int):
         selected = samples
+    elif images is None and target.index is not None:
+        selected = class_samples(database, target.index, samples, instead=OTHER_IMAGES).tolist()
     elif images is None:
-        selected = class_samples(database, target, samples, instead=OTHER_IMAGES).tolist()
+        readable = np.flatnonzero(database.samples["error"].isna().to_numpy())
+        spaced = np.linspace(0, len(readable) - 1, min(samples, len(readable))).round()
+        selected = readable[spaced.astype(np.int64)].tolist()
     else:
         selected = range(len(source))
 
@@ -244,4 +277,4 @@ def class_images(
 
     if len(selected) == 0:
         raise DataError("There are no images.", "Expected at least one.", "Pass images or samples.")
-    return ClassImages(database, target, read, list(selected))
+    return TargetImages(database, target, read, list(selected))

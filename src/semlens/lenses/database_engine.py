@@ -13,9 +13,10 @@ from torch import Tensor
 
 from semlens.models.ablation import pruned, replacement_values
 from semlens.models.activations import CHANNELS_FIRST
-from semlens.models.forward import run_scores
+from semlens.models.forward import run_output
 from semlens.models.hooks import evaluating
-from semlens.relevance.class_relevance import component_relevance
+from semlens.models.target import Target
+from semlens.relevance.class_relevance import component_relevance, target_seed
 from semlens.relevance.layer_nodes import same_values
 from semlens.relevance.make_engine import engine_for
 from semlens.relevance.presets import Rules
@@ -40,8 +41,16 @@ def engine_of(
     inputs: Float[Tensor, "b 3 h w"],
     layers: Sequence[str],
     rules: str | Rules | None = None,
+    *,
+    outputs: bool = False,
 ) -> RelevanceEngine:
     """Return the engine of a database's model for images of the size of ``inputs``.
+
+    Parameters
+    ----------
+    outputs
+        Whether relevance starts at targets that are not read off the model's answer; the model
+        then needs none.
 
     Raises
     ------
@@ -54,9 +63,11 @@ def engine_of(
     # hooks, such as those of semlens.pruned, change what the module computes
     hooked = any(vars(part).get("_forward_hooks") for part in model.module.modules())
     engines = {} if hooked else _ENGINES.setdefault(database, {})
-    key = (tuple(layers), inputs.shape[-2:], repr(rules))
+    key = (tuple(layers), inputs.shape[-2:], repr(rules), outputs)
     if key not in engines:
-        engines[key] = engine_for(model, layers, rules, inputs.shape[-2:], classes=True)
+        engines[key] = engine_for(
+            model, layers, rules, inputs.shape[-2:], classes=not outputs, outputs=outputs
+        )
     return engines[key]
 
 
@@ -65,6 +76,7 @@ def trace_without(
     engine: RelevanceEngine,
     inputs: Float[Tensor, "b 3 h w"],
     removed: Sequence[Component],
+    target: Target | None = None,
 ) -> ForwardTrace:
     """Trace images with components set to zero at all positions; by the same rules.
 
@@ -72,6 +84,8 @@ def trace_without(
     ----------
     engine
         The database's engine for the layers to read, and for those of the components.
+    target
+        What the trace has to agree with the model on; by default the scores.
     """
     channels = {layer: list(values) for layer, values in replacement_values(removed).items()}
     trace = engine.trace(inputs, without=channels)
@@ -79,11 +93,15 @@ def trace_without(
         return trace
     with pruned(database.model, removed):
         with evaluating(database.model.module), torch.no_grad():
-            scores = run_scores(database.model, inputs)
-        if same_values(trace.logits, scores):
+            output = run_output(database.model, inputs)
+            expected = output.scores if target is None else target.value(output)
+        found = trace.logits if target is None else target_seed(trace, target).value
+        if same_values(found, expected):
             return trace
         # the value of a layer is also read past it, such as that of an empty shortcut
-        return engine_of(database, inputs, engine.layers, engine.rules).trace(inputs)
+        return engine_of(
+            database, inputs, engine.layers, engine.rules, outputs=engine.outputs
+        ).trace(inputs)
 
 
 def relevance_per_component(

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float64, Int64
 from rich.console import Group, RenderableType
 from scipy.stats import rankdata
@@ -19,7 +18,7 @@ from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.figures import FigureSpec, Point, Scatter
 from semlens.lens import lens
 from semlens.lenses.arguments import Samples, Target
-from semlens.lenses.classes import Pictures, class_images, class_name
+from semlens.lenses.classes import Pictures, target_images
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.labelling.component_labels import (
     NAMES,
@@ -31,6 +30,7 @@ from semlens.lenses.labelling.component_labels import (
 from semlens.lenses.result import Result, plain
 from semlens.lenses.statistics.intervals import mean_interval
 from semlens.models.forward import batches, logits_without
+from semlens.models.target import Target as TargetObject
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import Reads, Remote, setting
@@ -69,7 +69,7 @@ class Effects(Result):
         95 % interval of ``on_image`` for other samples of their kind (Student's t).
     """
 
-    target: int
+    target: int | None
     name: str
     replace: str
     rules: str
@@ -204,6 +204,9 @@ def effect(
 ) -> Effects:
     """Ablate components or groups, and compare the change of a class's logit with their relevance.
 
+    Another target is measured in the same way; what it holds, such as the region where a class is
+    predicted, is that of the intact model.
+
     A channel is ablated as a whole, at all positions and for both signs. Its relevance is also
     that of the whole channel.
 
@@ -232,7 +235,7 @@ def effect(
     ConceptError
         If there are no labels to group by.
     """
-    class_data = class_images(database, target, samples, images)
+    class_data = target_images(database, target, samples, images)
     units = components
     selected = [component for unit in (units or {}).values() for component in unit]
     layers = database.layer_names([c.layer for c in selected] or layer)
@@ -264,8 +267,8 @@ def effect(
     )
     effects = logit[None] - ablated
     return Effects(
-        class_data.target,
-        class_name(database, class_data.target),
+        target.index,
+        target.name,
         replace,
         engine.rules.name,
         units,
@@ -273,16 +276,16 @@ def effect(
         relevance[order],
         effects,
         logit,
-        *_correlations(relevance[order], effects),
+        *correlations(relevance[order], effects),
     )
 
 
 def _relevance(
-    engine: RelevanceEngine, inputs: Tensor, target: int, units: Units
+    engine: RelevanceEngine, inputs: Tensor, target: TargetObject, units: Units
 ) -> Float64[np.ndarray, "n b"]:
     """Return the relevance of each unit's channels for the class, by image."""
     layers = list(dict.fromkeys(c.layer for unit in units.values() for c in unit))
-    channels = class_relevance(engine, inputs, torch.full((len(inputs),), target), layers)
+    channels = class_relevance(engine, inputs, target, layers)
     relevance = np.zeros((len(units), len(inputs)))
     for row, unit in enumerate(units.values()):
         for name, index in {(c.layer, c.index) for c in unit}:
@@ -330,7 +333,7 @@ def _values(
     return {component: float(means[database.row(component)]) for component in components}
 
 
-def _correlations(
+def correlations(
     relevance: Float64[np.ndarray, "n s"], change: Float64[np.ndarray, "n s"]
 ) -> tuple[float, float, tuple[float, float]]:
     """Return Spearman's correlation of the means, its mean over samples, and the latter's interval.

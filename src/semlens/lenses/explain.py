@@ -13,8 +13,9 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from semlens.data.pictures import ImageLike
+from semlens.errors import ModelError, RelevanceError
 from semlens.lens import lens
-from semlens.lenses.arguments import AnyComponents, AnyTarget, Components
+from semlens.lenses.arguments import AnyClass, AnyComponents, AnyTarget, Components
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import (
     RulesLike,
@@ -23,6 +24,7 @@ from semlens.lenses.database_engine import (
     relevance_per_component,
     trace_without,
 )
+from semlens.lenses.database_targets import class_target
 from semlens.lenses.explanation import ClassScore, ExplainedComponent, Explanation
 from semlens.lenses.labelling.component_labels import (
     NAMES,
@@ -34,9 +36,10 @@ from semlens.lenses.labelling.component_labels import (
 from semlens.lenses.labelling.labels import Labels
 from semlens.lenses.query_embedding import open_image
 from semlens.models.forward import compare_ablated
+from semlens.models.target import Target
 from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
-from semlens.relevance.class_relevance import class_seed, predicted_targets, shares
+from semlens.relevance.class_relevance import predicted_targets, shares, target_seed
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine, check_finite
@@ -56,7 +59,8 @@ def explain(
     database: Database,
     image: ImageLike,
     target: Annotated[
-        AnyTarget, setting("Class, by name or by the number of its logit [the prediction].")
+        AnyTarget,
+        setting("Class by name or number, or another target, such as 'cat - dog' [prediction]."),
     ] = None,
     *,
     top: Annotated[int, setting("Components per layer.", ge=1)] = 8,
@@ -68,9 +72,9 @@ def explain(
 ) -> Explanation:
     """Explain one prediction by the components of a database (paper, 3.3 and H.2).
 
-    One backward pass from the logit gives every component's relevance. The relevance of the
-    ``top`` components of each layer is then propagated to the pixels, component by component
-    (CRP).
+    One backward pass from the logit, or from another target of the output, gives every component's
+    relevance. The relevance of the ``top`` components of each layer is then propagated to the
+    pixels, component by component (CRP).
 
     Parameters
     ----------
@@ -90,9 +94,9 @@ def explain(
     ConceptError
         If the file cannot be read.
     RelevanceError
-        If there is no such class.
+        If there is no such class, or the output has no such target.
     ModelError
-        If the model outputs no logits.
+        If no target is given and the model outputs no logits.
     LayerError
         If the database does not have a layer, or a component to leave out.
     """
@@ -101,15 +105,21 @@ def explain(
     inputs = model.batch([model.prepare(picture)])
     needed = {*names, *(component.layer for component in without)}
     engine = engine_of(
-        database, inputs, [layer for layer in database.layers if layer in needed], rules
-    )
+        database, inputs, [layer for layer in database.layers if layer in needed], rules,
+        outputs=target is not None and not target.reads_answer,
+    )  # fmt: skip
     labels = as_labels(database, concepts, names)
-    trace = trace_without(database, engine, inputs, without)
-    answer, logits = model.answer, trace.logits.cpu().double()
-    class_index = int(predicted_targets(trace)) if target is None else target
-    ranked = torch.argsort(-logits[0], stable=True).tolist() if answer.has_classes else []
-    seed = class_seed(trace, torch.tensor([[class_index]]))
-    backward = trace.backward({OUTPUT: seed}, names)
+    trace = trace_without(database, engine, inputs, without, target)
+    if target is None:
+        target = class_target(database, int(predicted_targets(trace)))
+    seed = target_seed(trace, target)
+    if not any(signal.values.any() for signal in seed.signals.values()):
+        raise RelevanceError(
+            f"The target '{target}' is {float(seed.value):g} in this image whatever the output is.",
+            "Expected a target that the image has: a class that is predicted somewhere, or a box.",
+            "Choose another class or place, such as region:CLASS@x0,y0,x1,y1.",
+        )
+    backward = trace.backward(seed.signals, names)
     geometry = model.geometry()(*picture.size)
     blur = database.manifest.recipe.crop_blur
     layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
@@ -146,21 +156,31 @@ def explain(
     if name is None:
         named = isinstance(image, str | Path)
         name = "/".join(Path(image).parts[-2:]) if named else "image"
-    probability = answer.probabilities(logits)
-    score, *top_scores = (
-        ClassScore(
-            index,
-            class_name(database, index),
-            float(logits[0, index]),
-            None if probability is None else float(probability[0, index]),
-        )
-        for index in (class_index, *(ranked[:TOP_CLASSES] or [class_index]))
-    )
+    score, scores = _scores(database, trace, target, float(seed.value))
     return Explanation(
-        name, picture, score, tuple(top_scores), engine.rules.name,
+        name, picture, score, scores, engine.rules.name,
         _heat(backward.heatmaps, inputs)[0], layer_components, blur, geometry, database,
         tuple(without),
     )  # fmt: skip
+
+
+def _scores(
+    database: Database, trace: ForwardTrace, target: Target, value: float
+) -> tuple[ClassScore, tuple[ClassScore, ...]]:
+    """Return the score of the target, and those of the largest classes, if there are classes."""
+    answer = trace.answer
+    own = ClassScore(target.index, target.name, value, None)
+    if isinstance(answer, ModelError) or not answer.has_classes:
+        return own, (own,)
+    logits = trace.logits.cpu().double()
+    probability = answer.probabilities(logits)
+
+    def of_class(index: int) -> ClassScore:
+        share = None if probability is None else float(probability[0, index])
+        return ClassScore(index, class_name(database, index), float(logits[0, index]), share)
+
+    largest = torch.argsort(-logits[0], stable=True)[:TOP_CLASSES].tolist()
+    return own if target.index is None else of_class(target.index), tuple(map(of_class, largest))
 
 
 def _conditional(
@@ -239,7 +259,7 @@ def explain_without(
     database: Database,
     image: ImageLike,
     components: Components,
-    target: AnyTarget = None,
+    target: AnyClass = None,
     *,
     top: Annotated[int, setting("Number of classes.", ge=1)] = 5,
 ) -> PredictionWithout:

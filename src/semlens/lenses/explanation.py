@@ -40,9 +40,10 @@ PICTURED_CLASSES = 3
 
 @dataclass(frozen=True)
 class ClassScore:
-    """The model's output for one class, or one value."""
+    """The model's output for one class, one value, or another target."""
 
-    target: int
+    target: int | None
+    """Number of the class; None for a target that is not one class."""
     name: str
     logit: float
     probability: float | None

@@ -7,7 +7,8 @@ the distinct crops of the layer. It is an addition of semlens; the paper's thres
 chosen for its embedder.
 
 - A **label** must exceed the 0.95 quantile, over mixtures, of the largest alignment with any
-  concept of the list. A component without a meaning gets a label with a probability of 5 %.
+  concept of the list. A component whose examples are random crops gets a label with a probability
+  of 5 %; those of an untrained network, whose examples are alike in colour, do so more often.
 - For a **search hit**, see :mod:`semlens.lenses.search.noise`.
 
 To exceed this threshold means to be above noise: that the concept describes the examples better

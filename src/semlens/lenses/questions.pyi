@@ -56,6 +56,7 @@ from semlens.lenses.study.study import Study
 from semlens.lenses.swap.swap_result import Swap
 from semlens.lenses.tcav.tcav import Tcav
 from semlens.models.subject import SubjectModel
+from semlens.models.target import Target
 from semlens.relevance.presets import Rules
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -75,7 +76,7 @@ class Questions(Database):
 
     def attribution_graph(
         self,
-        target: int | str,
+        target: int | str | Target,
         concepts: ConceptSet | str | Path | Mapping[str, Any] | Sequence[Any] | Labels | Mapping[Component, str] | None = ...,
         *,
         threshold: float | None = ...,
@@ -127,7 +128,7 @@ class Questions(Database):
 
     def class_relevance(
         self,
-        target: int | str,
+        target: int | str | Target,
         *,
         top: int = ...,
         layers: str | Sequence[str] | None = ...,
@@ -227,7 +228,7 @@ class Questions(Database):
 
     def effect(
         self,
-        target: int | str,
+        target: int | str | Target,
         components: Component | str | HasComponents | Iterable[Component | str] | Mapping[str, Component | str | HasComponents | Iterable[Component | str]] | None = ...,
         *,
         samples: int | Sequence[int] | ndarray = ...,
@@ -284,7 +285,7 @@ class Questions(Database):
     def explain(
         self,
         image: Image | str | Path | bytes | ArrayLike,
-        target: int | str | None = ...,
+        target: int | str | Target | None = ...,
         *,
         top: int = ...,
         layers: str | Sequence[str] | None = ...,

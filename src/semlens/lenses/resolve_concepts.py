@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from semlens.errors import ConceptError, RelevanceError, SemlensError
-from semlens.lenses.arguments import AnyTarget
+from semlens.lenses.arguments import AnyClass
 from semlens.lenses.audit.audit_records import AuditRecord, audit_records
 from semlens.lenses.classes import class_name, classes_named, find_class
 from semlens.lenses.concepts import (
@@ -49,7 +49,7 @@ ClassConcepts = Annotated[
 ]
 """What a class should and should not rely on; None for its default sets."""
 OwnTarget = Annotated[
-    AnyTarget,
+    AnyClass,
     setting("Class, by name or by logit index [the class that the concept set names]."),
 ]
 

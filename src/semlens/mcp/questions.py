@@ -59,6 +59,7 @@ def search(call: Call) -> Result:
     ask_explain,
     without=("concepts", "without", *_TECHNICAL),
     image=(ImageName, ...),
+    target=retyped(ask_explain, "target", int | str | None),
     ablated=(
         Annotated[list[str], setting("Components to set to zero first, such as layer4:17.")],
         (),
@@ -160,6 +161,7 @@ def compare(call: Call) -> Result:
 @tool(
     ask_effect,
     without=("concepts", *_TECHNICAL),
+    target=retyped(ask_effect, "target", int | str),
     components=retyped(ask_effect, "components", _Names | None),
     samples=retyped(ask_effect, "samples", Annotated[int, setting("", ge=1)]),
     images=(

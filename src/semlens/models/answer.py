@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from semlens.errors import ModelError
 from semlens.models.hooks import NamedLayers, call_model, evaluating, layer_modules
-from semlens.models.output_tensor import DECLARE, Output, Selection, find_tensor
+from semlens.models.output_tensor import DECLARE, PROBABILITIES, Output, Selection, find_tensor
 from semlens.models.with_dictionaries import bare_module
 
 Task = Literal["auto", "multiclass", "binary", "multilabel", "regression", "embedding"]
@@ -32,11 +32,6 @@ EXAMPLES = 4
 """Example images on which an answer is measured."""
 TOLERANCE = 1e-3
 """Largest deviation of a sum of probabilities, or of a norm, from one."""
-_FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda z: z.softmax(-1),
-    "log_softmax": lambda z: z.log_softmax(-1),
-    "sigmoid": torch.sigmoid,
-}
 _OPERATORS = {
     "softmax": "softmax", "log_softmax": "log_softmax", "sigmoid": "sigmoid", "sigmoid_": "sigmoid",
     "expit": "sigmoid",
@@ -190,13 +185,13 @@ class Answer:
             If the model answers with values, or an embedding.
         """
         if not self.has_classes:
-            what = "values" if self.task == "regression" else "an embedding, whose axes are no"
+            is_embedding = self.task == "embedding"
+            what = "an embedding, whose axes are no" if is_embedding else "values, not with"
             raise ModelError(
-                f"The model answers with {what}{'' if self.task == 'embedding' else ', not with'} "
-                f"classes ({self.reason}).",
+                f"The model answers with {what} classes ({self.reason}).",
                 "Expected classes, of which the one with the largest logit is predicted.",
-                "Ask about a value by its number, or, if these are logits of classes, pass "
-                "task='multiclass' to SubjectModel (--task).",
+                f"{'' if is_embedding else 'Ask about a value by its number. '}If these are logits "
+                "of classes, pass task='multiclass' to SubjectModel (--task).",
             )
 
     def loss(
@@ -424,7 +419,7 @@ class _Probabilities(TorchFunctionMode):
             rows = logits.detach().double().reshape(len(answer), -1)
             if rows.shape[1] == 1 and name != "sigmoid":  # always one
                 continue
-            if _equal(result, answer) and _equal(_FUNCTIONS[name](rows), answer):
+            if _equal(result, answer) and _equal(PROBABILITIES[name](rows), answer):
                 return name
         return None
 

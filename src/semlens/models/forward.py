@@ -13,13 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.data.prefetch import default_workers, prefetch
-from semlens.errors import DataError, ModelError
+from semlens.errors import DataError, ModelError, RelevanceError
 from semlens.models.ablation import batched_ablation, pruned
 from semlens.models.activations import compute_readouts, measure_layout
 from semlens.models.answer import Answer, NoPredictionWarning
-from semlens.models.hooks import evaluating, run_layers
+from semlens.models.hooks import call_model, evaluating, run_layers
+from semlens.models.model_output import ModelOutput, reading_output
 from semlens.models.output_tensor import DECLARE
 from semlens.models.subject import SubjectModel
+from semlens.models.target import Target
 from semlens.progress import report_progress
 from semlens.types import Component, Readout
 
@@ -59,6 +61,13 @@ def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
         If it does not return one row of logits per image.
     """
     return model.answer.run(model.module, batch)
+
+
+def run_output(model: SubjectModel, batch: Tensor) -> ModelOutput:
+    """Run the model over a batch and return its output, which targets are read off."""
+    answer = model.answer_error or model.answer
+    with reading_output(answer, (batch.shape[-2], batch.shape[-1])) as read:
+        return read(call_model(model.module, batch))
 
 
 def check_classes(model: SubjectModel, targets: Iterable[int | None]) -> None:
@@ -259,11 +268,14 @@ def logits_without(
     model: SubjectModel,
     reader: ImageReader,
     samples: Sequence[int],
-    target: int,
+    target: Target,
     units: Sequence[Sequence[Component]],
     to: Mapping[Component, float],
 ) -> tuple[Float64[np.ndarray, " s"], Float64[np.ndarray, "n s"]]:
-    """Return a class's logit of each sample for the intact model, and with each unit ablated.
+    """Return a target of each sample for the intact model, and with each unit ablated.
+
+    What the target holds, such as the region where a class is predicted, is that of the intact
+    model.
 
     Parameters
     ----------
@@ -274,33 +286,30 @@ def logits_without(
 
     Raises
     ------
-    ModelError
-        If the model returns no logits, or has no such class.
+    RelevanceError
+        If the model's output has no such target.
     """
     size = min(32, max(1, IMAGES_PER_PASS // (len(units) + 1)))
     ablate = _AblationPasses(model, target, units, to)
     stream = batches(model, reader, samples, size, "ablating")
     with evaluating(model.module):
-        results = [(_scores(model, batch, target), ablate(batch)) for batch in stream]
+        results = [ablate(batch) for batch in stream]
     return np.concatenate([intact for intact, _ in results]), np.hstack(
         [ablated for _, ablated in results]
     )
 
 
-def _scores(model: SubjectModel, batch: Tensor, target: int) -> Float64[np.ndarray, " b"]:
-    """Return the class's logit of every image of a batch."""
-    scores = run_scores(model, batch)
-    if not 0 <= target < scores.shape[1]:
-        raise ModelError(
-            f"The model has no logit {target}.",
-            f"Expected one from 0 to {scores.shape[1] - 1}.",
-            "Choose one of them.",
-        )
-    return scores[:, target].cpu().double().numpy()
+def target_values(
+    model: SubjectModel, batch: Tensor, target: Target, choice: Tensor | None = None
+) -> Float64[np.ndarray, " b"]:
+    """Return a target of every image of a batch; a choice may be held from another pass."""
+    output = run_output(model, batch)
+    choice = target.choice(output) if choice is None else choice
+    return target.held_value(output, choice).cpu().double().numpy()
 
 
 class _AblationPasses:
-    """Logits of a batch with each unit ablated, in as few passes as the model allows.
+    """A target of a batch with each unit ablated, in as few passes as the model allows.
 
     The units of one layer share a pass up to that layer if this gives the same logits, which is
     tested on the first batch. It does not if a shortcut or a second branch bypasses the layer.
@@ -309,7 +318,7 @@ class _AblationPasses:
     def __init__(
         self,
         model: SubjectModel,
-        target: int,
+        target: Target,
         units: Sequence[Sequence[Component]],
         to: Mapping[Component, float],
     ) -> None:
@@ -324,8 +333,13 @@ class _AblationPasses:
                 self.separate_units.append(index)
         self.verified_layers: set[str] = set()
 
-    def __call__(self, batch: Tensor) -> Float64[np.ndarray, "n b"]:
-        """Return the logits of a batch for each unit."""
+    def __call__(
+        self, batch: Tensor
+    ) -> tuple[Float64[np.ndarray, " b"], Float64[np.ndarray, "n b"]]:
+        """Return the target of a batch, and that for each unit."""
+        output = run_output(self.model, batch)
+        held = self.target.choice(output)
+        intact = self.target.held_value(output, held).cpu().double().numpy()
         ablated = np.zeros((len(self.units), len(batch)))
         units_per_pass = max(1, IMAGES_PER_PASS // len(batch))
         for layer, indices in list(self.units_by_layer.items()):
@@ -338,21 +352,26 @@ class _AblationPasses:
             for chunk in (
                 indices[i : i + units_per_pass] for i in range(0, len(indices), units_per_pass)
             ):
-                ablated[chunk] = self._shared_pass(batch, layer, chunk)
+                ablated[chunk] = self._shared_pass(batch, held, layer, chunk)
         for index in self.separate_units:
-            ablated[index] = self._separate_pass(batch, index)
-        return ablated
+            ablated[index] = self._separate_pass(batch, held, index)
+        return intact, ablated
 
-    def _separate_pass(self, batch: Tensor, index: int) -> Float64[np.ndarray, " b"]:
+    def _separate_pass(
+        self, batch: Tensor, held: Tensor | None, index: int
+    ) -> Float64[np.ndarray, " b"]:
         with pruned(self.model, self.units[index], self.to):
-            return _scores(self.model, batch, self.target)
+            return target_values(self.model, batch, self.target, held)
 
     def _shared_pass(
-        self, batch: Tensor, layer: str, indices: Sequence[int]
+        self, batch: Tensor, held: Tensor | None, layer: str, indices: Sequence[int]
     ) -> Float64[np.ndarray, "n b"]:
+        if held is not None:
+            held = held.repeat(len(indices), *[1] * (held.ndim - 1))
         versions = [{c.index: self.to[c] for c in self.units[index]} for index in indices]
         with batched_ablation(self.model, layer, versions):
-            return _scores(self.model, batch, self.target).reshape(len(indices), len(batch))
+            values = target_values(self.model, batch, self.target, held)
+        return values.reshape(len(indices), len(batch))
 
     def _shared_pass_is_exact(self, batch: Tensor, layer: str, indices: Sequence[int]) -> bool:
         """Whether the shared pass gives the same logits as separate passes.
@@ -361,10 +380,11 @@ class _AblationPasses:
         """
         if len(batch) == 1:
             batch = torch.cat([batch, batch.flip(-1)])
+        held = self.target.choice(run_output(self.model, batch))
         probed = [indices[0], indices[-1]]
         try:
-            shared = self._shared_pass(batch, layer, probed)
-        except ModelError:  # shapes that do not match after the layer
-            return False
-        separate = np.stack([self._separate_pass(batch, index) for index in probed])
+            shared = self._shared_pass(batch, held, layer, probed)
+        except (ModelError, RelevanceError, ValueError, IndexError, RuntimeError):
+            return False  # shapes that do not match after the layer
+        separate = np.stack([self._separate_pass(batch, held, index) for index in probed])
         return bool(np.allclose(shared, separate, rtol=1e-4, atol=1e-4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from semlens.models.preprocess_geometry import LARGEST_SIDE, Preprocess
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.regular_files import is_file, is_folder, user_path
+
+ONE_STAGE = ("SSD", "RetinaNet", "FCOS")
+"""Detectors of torchvision that :func:`~semlens.models.detectors.before_suppression` takes."""
 
 
 def imagenet_synsets() -> list[str]:
@@ -68,6 +72,15 @@ def _hub_error(spec: str, error: Exception) -> ModelError:
     )
 
 
+def untrained(name: str, **options: Any) -> nn.Module:
+    """Return an untrained model of torchvision; backbones of detectors are not downloaded."""
+    from torchvision import models
+
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        options["weights_backbone"] = None
+    return models.get_model(name, weights=None, **options)
+
+
 def torchvision_model(spec: str, name: str, weights: str | None, seed: int | None) -> SubjectModel:
     """Load ``torchvision/NAME:WEIGHTS``; WEIGHTS is a tag such as IMAGENET1K_V1, or a path."""
     from torchvision import models
@@ -89,7 +102,7 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
         )
     if weights is None:
         with seeded(seed or 0):
-            module = models.get_model(name, weights=None)
+            module = untrained(name)
         return torchvision_subject(module, default, spec, None)
     if weights in by_name or weights == "DEFAULT":
         tag: Any = default if weights == "DEFAULT" else by_name[weights]
@@ -108,9 +121,9 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
     state = read_state(path)
     matching_tag = next((t for t in tags if t.url.rsplit("/", 1)[-1] == path.name), None)
     with seeded(0):
-        module = models.get_model(name, weights=None)
+        module = untrained(name)
         if logits := classes_in(state, module):
-            module = models.get_model(name, weights=None, num_classes=logits)
+            module = untrained(name, num_classes=logits)
     if matching_tag is not None and hasattr(module, "transform_input"):
         # torchvision sets this for the official Inception weights, which expect it
         setattr(module, "transform_input", True)  # noqa: B010
@@ -123,7 +136,10 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
 def torchvision_subject(
     module: nn.Module, tag: Any, spec: str, classes: Sequence[str] | None
 ) -> SubjectModel:
-    """Return a model of torchvision with the preprocessing of published weights."""
+    """Return a model of torchvision with the preprocessing of published weights.
+
+    A detector of one stage returns all boxes, before suppression.
+    """
     if tag is None:
         raise ModelError(
             f"'{spec}' has no preprocessing.",
@@ -132,6 +148,10 @@ def torchvision_subject(
         )
     transform = tag.transforms()
     synsets = imagenet_synsets() if classes is not None and len(classes) == 1000 else None
+    if type(module).__name__ in ONE_STAGE:
+        from semlens.models.detectors import before_suppression
+
+        module = before_suppression(module)
     return SubjectModel(module, transform, str(transform), spec, classes, synsets)
 
 

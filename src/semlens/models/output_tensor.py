@@ -19,11 +19,18 @@ Output = str | int | Callable[[Any], Tensor]
 """A key or path such as ``heads.0``, an index, or a function of the model's output."""
 NO_LOGITS = (
     "Expected a classifier, with one row of logits per image.",
-    "Use a model with a classification head. Detectors and segmenters are not supported yet.",
+    "Ask about another target of the output, such as target='region:CLASS' of a segmenter or "
+    "'box:CLASS@x0,y0,x1,y1' of a detector; questions about predictions need a classifier.",
 )
 """Expectation and remedy of the error for a model without logits."""
 DECLARE = "output= of SubjectModel (--output): a key, an index or a function."
 """How a user chooses a tensor."""
+PROBABILITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda z: z.softmax(-1),
+    "log_softmax": lambda z: z.log_softmax(-1),
+    "sigmoid": torch.sigmoid,
+}
+"""Functions that make probabilities, or their logarithms, of logits [b k]."""
 _ANSWERS = {
     "logits", "logit", "out", "output", "outputs", "pred", "preds", "prediction", "predictions",
     "scores", "score", "probs", "probabilities", "class_logits", "cls_logits",
@@ -167,15 +174,25 @@ def _likeliest(rows: Mapping[str, Tensor], classes: Sequence[str] | None) -> lis
         paths = [p for p in paths if (rows[p].shape[1:] or (1,))[0] in widths] or paths
     paths = [path for path in paths if _is_named(path, _ANSWERS)] or paths
     paths = [path for path in paths if _is_named(path, {"logits"})] or paths
-    distinct: list[str] = []  # the same tensor may have two names
-    for path in paths:
-        if not any(_same(rows[path], rows[other]) for other in distinct):
-            distinct.append(path)
-    return distinct
+    distinct = [  # the same tensor may have two names
+        path
+        for place, path in enumerate(paths)
+        if not any(_same(rows[path], rows[other]) for other in paths[:place])
+    ]
+    return [  # probabilities may be put out beside their logits
+        path
+        for path in distinct
+        if not any(
+            _same(rows[path], make(rows[other]))
+            for other in distinct
+            for make in PROBABILITIES.values()
+            if other != path
+        )
+    ] or distinct
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.equal(a, b))
+    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=1e-4, atol=1e-6))
 
 
 def _is_row_per_image(leaf: Any, count: int) -> bool:
@@ -245,7 +262,7 @@ def _call(function: Callable[[Any], Any], output: Any) -> Any:
     except Exception as error:  # the user's function may raise anything
         raise ModelError(
             f"The function output= fails ({error!r}).",
-            f"Expected a function of the model's output: {_described(output)}.",
+            f"Expected a function of the model's output: {described(output)}.",
             "Correct the function.",
         ) from error
 
@@ -253,7 +270,7 @@ def _call(function: Callable[[Any], Any], output: Any) -> Any:
 def _unusable(value: str, result: Any) -> ModelError:
     return ModelError(
         f"{value}.",
-        f"Expected one row of values per image. The output is {_described(result)}.",
+        f"Expected one row of values per image. The output is {described(result)}.",
         "Choose another tensor by " + DECLARE,
     )
 
@@ -262,7 +279,8 @@ def _received(leaf: Any) -> str:
     return f"a tensor {list(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
 
 
-def _described(result: Any) -> str:
+def described(result: Any) -> str:
+    """Return the tensors of an output with their shapes, in words."""
     tensors = tensors_of(result).items()
     listed = ", ".join(f"{path or 'a tensor'} {list(leaf.shape)}" for path, leaf in tensors)
     return listed or type(result).__name__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -10,7 +12,10 @@ from torch import Tensor
 
 from semlens.errors import RelevanceError
 from semlens.models.activations import flatten
+from semlens.models.model_output import ModelOutput
+from semlens.models.target import Target
 from semlens.relevance.backward_signal import BackwardSignal
+from semlens.relevance.output_leaves import is_output
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine, required
 
 
@@ -33,6 +38,73 @@ def class_seed(trace: ForwardTrace, targets: Int[Tensor, "n u"]) -> BackwardSign
             "Choose one of them.",
         )
     return BackwardSignal(answer.seed(trace.values[OUTPUT].detach(), targets))
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Where the relevance of a target starts.
+
+    Parameters
+    ----------
+    value
+        The target of each image [u].
+    signals
+        The gradient of the target, by the tensor of the output at which it starts [1 u ...].
+    """
+
+    value: Float[Tensor, " u"]
+    signals: Mapping[str, BackwardSignal]
+
+
+def target_seed(trace: ForwardTrace, target: Target) -> Seed:
+    """Seed any target, with the tensors that it is read off times its gradient as relevance.
+
+    For a class this is :func:`class_seed`.
+
+    Raises
+    ------
+    RelevanceError
+        If the output has no such target, or it does not depend on the image.
+    """
+    if target.reads_answer:
+        required(trace.answer)
+    elif trace.leaves is None:
+        raise RelevanceError(
+            f"The target '{target}' is read off the model's whole output.",
+            "Expected an engine that keeps it.",
+            "Make the engine with outputs=True.",
+        )
+    names = [name for name in trace.values if is_output(name)]
+    names = [name for name in names if (name == OUTPUT) == target.reads_answer]
+    with torch.enable_grad():
+        starts = {name: trace.values[name].detach().requires_grad_() for name in names}
+        count = len(trace.inputs)
+        result = None if trace.leaves is None else trace.leaves.rebuilt(starts, count)
+        size = (trace.inputs.shape[-2], trace.inputs.shape[-1])
+        value = target.value(ModelOutput(result, trace.answer, starts.get(OUTPUT), size))
+        if not value.requires_grad or value.shape != (count,):
+            raise RelevanceError(
+                f"The target '{target}' has the shape {list(value.shape)} for {count} images"
+                f"{'' if value.requires_grad else ', and does not depend on the output'}.",
+                "Expected a value for each image that can be differentiated.",
+                "Choose another target.",
+            )
+        gradients: Any = torch.autograd.grad(value.sum(), [*starts.values()], allow_unused=True)
+        signals = {
+            name: BackwardSignal(gradient[None])
+            for name, gradient in zip(names, gradients, strict=True)
+            if gradient is not None
+        }
+    return Seed(value.detach(), signals)
+
+
+def seed_signals(
+    trace: ForwardTrace, targets: Int[Tensor, " u"] | Target
+) -> Mapping[str, BackwardSignal]:
+    """Return where relevance starts: at a class of each image, or at one target of all."""
+    if isinstance(targets, Target):
+        return target_seed(trace, targets).signals
+    return {OUTPUT: class_seed(trace, targets[None])}
 
 
 def predicted_targets(trace: ForwardTrace) -> Int64[Tensor, " u"]:
@@ -69,7 +141,7 @@ def component_relevance(
 def class_relevance(
     engine: RelevanceEngine,
     inputs: Float[Tensor, "u 3 h w"],
-    targets: Int[Tensor, " u"],
+    targets: Int[Tensor, " u"] | Target,
     layers: Sequence[str] | None = None,
 ) -> Mapping[str, Float[Tensor, "u c"]]:
     """Return the relevance of every channel for one class per image.
@@ -77,19 +149,20 @@ def class_relevance(
     Parameters
     ----------
     targets
-        Logit of each image.
+        Logit of each image, or one target of all.
 
     Returns
     -------
     Mapping
-        By layer, relevance summed over space, in units of the logit.
+        By layer, relevance summed over space, in units of the logit or target.
     """
     names = list(engine.layers if layers is None else layers)
     batch_size = images_per_pass(engine)
     batches: list[Mapping[str, Tensor]] = []
     for first in range(0, len(inputs), batch_size):
         chunk = slice(first, first + batch_size)
-        _, by_sign = explain_batch(engine, inputs[chunk], names, targets[chunk])
+        of_chunk = targets if isinstance(targets, Target) else targets[chunk]
+        by_sign = component_signs(engine.trace(inputs[chunk]), names, of_chunk)
         batches.append({name: relevance.sum(1) for name, relevance in by_sign.items()})
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
@@ -116,12 +189,17 @@ def explain_batch(
     trace = engine.trace(inputs)
     if targets is None:
         targets = predicted_targets(trace)
-    seed = class_seed(trace, targets[None])
-    result = trace.backward({OUTPUT: seed}, layers, heatmaps=False)
-    by_layer = {
+    return targets, component_signs(trace, layers, targets)
+
+
+def component_signs(
+    trace: ForwardTrace, layers: Sequence[str], targets: Int[Tensor, " u"] | Target
+) -> Mapping[str, Float[Tensor, "u 2 c"]]:
+    """Return the relevance for either sign of each component, by layer that it reaches."""
+    result = trace.backward(seed_signals(trace, targets), layers, heatmaps=False)
+    return {
         name: component_relevance(trace, name, signal)[0] for name, signal in result.layers.items()
     }
-    return targets, by_layer
 
 
 def images_per_pass(engine: RelevanceEngine) -> int:

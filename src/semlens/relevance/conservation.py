@@ -9,7 +9,8 @@ propagates, so that the residual tests that code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from semlens.errors import RelevanceError
+from semlens.models.target import Target
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode
-from semlens.relevance.class_relevance import class_seed
+from semlens.relevance.class_relevance import class_seed, target_seed
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.relevance.rules.affine import Affine, Epsilon, Gamma, ZPlus
@@ -35,10 +37,12 @@ STABILISER = "stabilisers"
 SHIFT = "shifts of normalisations"
 CONSTANT = "constants"
 EXPANSION = "expansions"
+LINEARISED = "linearisation of the target"
 
 KINDS = (BIAS, STABILISER, SHIFT, CONSTANT, EXPANSION)
 """Kinds of absorption. Constants are values that do not depend on the image: positional
-embeddings, class tokens, the shift of a batch normalisation that stands alone."""
+embeddings, class tokens, the shift of a batch normalisation that stands alone. A target that is
+not linear in the output starts with its linearisation, gradient times output."""
 
 Absorbed = Mapping[str, Tensor]
 """Relevance that an operation absorbs per unit of the signal, by kind, in its output's shape."""
@@ -46,18 +50,39 @@ Absorbed = Mapping[str, Tensor]
 
 @dataclass(frozen=True, repr=False)
 class Conservation:
-    """Where the relevance of one logit per image ends up, in units of the logit."""
+    """Where the relevance of one logit or target per image ends up, in its units."""
 
     rules: str
     """Name of the rules."""
     start: Float64[np.ndarray, " u"]
-    """The logit of each image, with which relevance is seeded."""
+    """The logit or target of each image, with which relevance is seeded."""
     layers: Mapping[str, Float64[np.ndarray, " u"]]
     """What reached each layer; a layer parallel to a shortcut receives a part."""
     pixels: Float64[np.ndarray, " u"]
     """What reached the pixels."""
     absorbed: Mapping[str, Float64[np.ndarray, " u"]]
     """What was absorbed, by kind; empty for ``gradient``."""
+    by_module: Mapping[str, Float64[np.ndarray, " u"]] = field(default_factory=dict)
+    """What was absorbed, by the module that contains the operation."""
+
+    @property
+    def largest_loss(self) -> str:
+        """The kind that absorbs most, and the module where most is lost; empty if unknown."""
+        nonzero = self.start != 0
+        if not nonzero.any():
+            return ""
+
+        def share(total: Float64[np.ndarray, " u"]) -> float:
+            return float((total[nonzero] / self.start[nonzero]).mean())
+
+        kinds = {kind: share(total) for kind, total in self.absorbed.items()}
+        modules = {name: share(total) for name, total in self.by_module.items()}
+        if not any(kinds.values()):
+            return ""
+        kind = max(kinds, key=lambda name: abs(kinds[name]))
+        module = max(modules, key=lambda name: abs(modules[name]))
+        place = f", most in '{module}' ({modules[module]:.2f})" if module else ""
+        return f"{kind.capitalize()} absorb {kinds[kind]:.2f} of the logit{place}."
 
     @property
     def residual(self) -> Float64[np.ndarray, " u"]:
@@ -122,9 +147,9 @@ class Conservation:
 def check_conservation(
     engine: RelevanceEngine,
     inputs: Float[Tensor, "u 3 h w"],
-    targets: Int[Tensor, " u"] | None = None,
+    targets: Int[Tensor, " u"] | Target | None = None,
 ) -> Conservation:
-    """Propagate one logit per image to the pixels, and account for all of its relevance.
+    """Propagate one logit or target per image to the pixels, and account for all of its relevance.
 
     Parameters
     ----------
@@ -133,27 +158,28 @@ def check_conservation(
     inputs
         Preprocessed images. They are processed one by one, since every operation's value is kept.
     targets
-        Logit of each image; by default the largest.
+        Logit of each image, by default the largest; or one target of all, for which the engine
+        keeps the model's output (``outputs``) unless it is read off the answer.
 
     Raises
     ------
     RelevanceError
         If the model has no logits, or a target is not one of them.
     """
-    accounts = [
-        _account(engine, inputs[i : i + 1], None if targets is None else targets[i : i + 1])
-        for i in range(len(inputs))
-    ]
+    own = [targets[[i]] if isinstance(targets, Tensor) else targets for i in range(len(inputs))]
+    accounts = [_account(engine, inputs[[i]], one) for i, one in enumerate(own)]
 
     def column(part: str, name: str = "") -> Float64[np.ndarray, " u"]:
         return np.array([account.get((part, name), 0.0) for account in accounts])
 
+    kinds = (*KINDS, LINEARISED) if isinstance(targets, Target) else KINDS
     return Conservation(
         engine.rules.name,
         column("start"),
         {name: column("layer", name) for name in engine.layers},
         column("pixels"),
-        {kind: column("absorbed", kind) for kind in KINDS if isinstance(engine, LRPEngine)},
+        {kind: column("absorbed", kind) for kind in kinds if isinstance(engine, LRPEngine)},
+        {name: column("module", name) for part, name in [*chain(*accounts)] if part == "module"},
     )
 
 
@@ -179,22 +205,27 @@ def conserved_shares(
 
 
 def _account(
-    engine: RelevanceEngine, inputs: Tensor, targets: Tensor | None
+    engine: RelevanceEngine, inputs: Tensor, targets: Tensor | Target | None
 ) -> Mapping[tuple[str, str], float]:
     """Return the rows of :class:`Conservation` for one image, by part and name."""
     account: dict[tuple[str, str], float] = {}
     trace = engine.trace(inputs, keep_all=True)
-    seed = class_seed(trace, _targets(trace, targets))
+    seed = target_seed(trace, targets) if isinstance(targets, Target) else None
+    targets = None if isinstance(targets, Target) else targets
+    signals = seed.signals if seed else {OUTPUT: class_seed(trace, _targets(trace, targets))}
 
     def absorb(rule: Rule, signal: BackwardSignal) -> None:
         for kind, share in absorbed_relevance(rule, trace.all_values).items():
-            key = ("absorbed", kind)
-            account[key] = account.get(key, 0.0) + _total(signal.values[0], share)
+            total = _total(signal.values[0], share)
+            for key in (("absorbed", kind), ("module", rule.node.module)):
+                account[key] = account.get(key, 0.0) + total
 
-    result = trace.backward({OUTPUT: seed}, engine.layers, on_rule=absorb)
+    result = trace.backward(signals, engine.layers, on_rule=absorb)
     for name, layer_signal in result.layers.items():  # only layers that relevance reaches
         account["layer", name] = _total(trace.values[name], layer_signal[0])
-    account["start", ""] = _total(trace.values[OUTPUT], seed.values[0])
+    linear = sum(_total(trace.values[name], signal.values[0]) for name, signal in signals.items())
+    account["start", ""] = float(seed.value.sum()) if seed else linear
+    account["absorbed", LINEARISED] = account["start", ""] - linear
     account["pixels", ""] = (
         0.0 if result.heatmaps is None else float(_double(result.heatmaps).sum())
     )
@@ -305,12 +336,15 @@ def _group_norm(rule: GroupNorm, values: Mapping[OpNode, Any]) -> Absorbed:
 def _taylor(rule: Taylor, values: Mapping[OpNode, Any]) -> Absorbed:
     """Return ``f(x) - f'(x) x``, the constant term; masked inputs count as zero."""
     node, x = rule.node, values[rule.node.args[0]]
-
-    def function(value: Tensor) -> Tensor:
-        return node.target(value, *node.args[1:], **node.kwargs)
-
-    y, slope = torch.func.jvp(function, (x,), (torch.where(x.isfinite(), x, 0),))[:2]
-    return {EXPANSION: y - slope}
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        y = node.target(leaf, *node.args[1:], **node.kwargs)
+        # the derivative along x itself: that of the pulled-back vector, which is linear in it
+        pulled_from = torch.zeros_like(y, requires_grad=True)
+        (pulled,) = torch.autograd.grad(y, leaf, pulled_from, create_graph=True)
+        direction = torch.where(x.isfinite(), x, 0)
+        (slope,) = torch.autograd.grad(pulled, pulled_from, direction)
+    return {EXPANSION: y.detach() - slope}
 
 
 def _softmax_expansion(x: Tensor, y: Tensor, axis: int) -> Tensor:

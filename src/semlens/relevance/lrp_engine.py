@@ -19,6 +19,7 @@ from semlens.errors import ModelError, RelevanceError
 from semlens.models.activations import measure_layout, zero_channels
 from semlens.models.answer import Answer
 from semlens.models.axes import find_axes
+from semlens.models.hooks import evaluating
 from semlens.relevance.assign_rules import assign_rules, has_attention
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.canonicalize import canonicalize
@@ -36,6 +37,7 @@ from semlens.relevance.layer_nodes import (
     same_values,
     value_mismatch,
 )
+from semlens.relevance.output_leaves import LEAF, OutputLeaves, is_output
 from semlens.relevance.presets import AUTO, Rules, preset
 from semlens.relevance.protocols import (
     NO_CHANNELS,
@@ -71,6 +73,8 @@ class LRPEngine(RelevanceEngine):
         Order of the axes of maps, for layers where it cannot be detected.
     answer
         What the model answers with, or why it has no answer; by default it is measured.
+    outputs
+        Whether passes keep all tensors of the output.
 
     Raises
     ------
@@ -88,13 +92,16 @@ class LRPEngine(RelevanceEngine):
         rules: str | Rules = "auto",
         layout: Layout = "auto",
         answer: Answer | ModelError | None = None,
+        *,
+        outputs: bool = False,
     ) -> None:
-        super().__init__(module, example, answer)
+        super().__init__(module, example, answer, outputs=outputs)
         module = self.module
         example = prepare_inputs(example[:1].repeat(2, 1, 1, 1), module)
         noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
         example = example + 0.1 * noise.to(example)  # so that no two layers have equal values
         expected_values = layer_values(module, example, layers, self.answer)
+        self._leaves = self._keep_outputs(example, expected_values) if outputs else None
         self.axes = find_axes(module, example[:1], list(layers), layout)
         graph = capture(module, example)
         captured_nodes = layer_nodes(graph, module, example, expected_values)
@@ -105,7 +112,7 @@ class LRPEngine(RelevanceEngine):
             self._nodes = {name: current_node(node) for name, node in captured_nodes.items()}
             positions = {node: number for number, node in enumerate(self.graph.nodes)}
             ordered = sorted(captured_nodes, key=lambda name: positions[self._nodes[name]])
-            self.layers = [name for name in ordered if name != OUTPUT]
+            self.layers = [name for name in ordered if not is_output(name)]
             self.auto_presets = AUTO[has_attention(self.graph)]
             self._assign_rules(self.auto_presets[0] if rules == "auto" else rules)
             self._meta_values = self._measure_shapes(example[:1])
@@ -114,11 +121,42 @@ class LRPEngine(RelevanceEngine):
             if not same_values(values[name], expected):
                 raise value_mismatch(module, name)
 
+    def _keep_outputs(self, example: Tensor, values: dict[str, Tensor]) -> OutputLeaves:
+        """Add the tensors of the output that depend on the images to the values of layers."""
+        with torch.no_grad(), evaluating(self.module):
+            passes = [OutputLeaves.of(self.module(images)) for images in (example, example.flip(0))]
+        leaves = passes[0].constant(passes[1])
+        kept = leaves.tensors
+        found = {name: v for name, v in passes[0].tensors.items() if name not in kept}
+        values.update(found)
+        self.ends = (*((OUTPUT,) if OUTPUT in values else ()), *found)
+        return leaves
+
     def _assign_rules(self, rules: str | Rules) -> None:
         self.rules = preset(rules)
-        self.node_rules: Mapping[OpNode, Rule] = assign_rules(
-            self.graph, self.rules, self._nodes.values()
-        )
+        ruled = [node for name, node in self._nodes.items() if not name.startswith(LEAF)]
+        refused: dict[str, RelevanceError] = {}
+        for name in (name for name in self.ends if name.startswith(LEAF)):
+            try:  # a part of the output may only be looked at, such as the places of boxes
+                assign_rules(self.graph, self.rules, [self._nodes[name]])
+                ruled.append(self._nodes[name])
+            except RelevanceError as error:
+                refused[name] = error
+        if refused and len(refused) == sum(name.startswith(LEAF) for name in self.ends):
+            raise next(iter(refused.values()))
+        self._refused = refused
+        self.node_rules: Mapping[OpNode, Rule] = assign_rules(self.graph, self.rules, ruled)
+
+    def check_rules(self, end: str) -> None:
+        """Raise an error if relevance cannot start at a tensor of the output.
+
+        Raises
+        ------
+        RelevanceError
+            If it depends on operations that have no rule.
+        """
+        if end in self._refused:
+            raise self._refused[end]
 
     def with_rules(self, rules: str | Rules) -> LRPEngine:
         """Return a copy with other rules that shares the captured graph."""
@@ -149,9 +187,9 @@ class LRPEngine(RelevanceEngine):
         RelevanceError
             If the model's output is not a tensor of logits.
         """
-        if layer != OUTPUT:
+        if not is_output(layer):
             self.index(layer)
-        elif OUTPUT not in self._nodes:
+        elif layer not in self._nodes:
             required(self.answer)
         return self._nodes[layer]
 
@@ -181,12 +219,14 @@ class LRPEngine(RelevanceEngine):
     def trace(
         self,
         inputs: Tensor,
-        upto: Sequence[str] = (OUTPUT,),
+        upto: Sequence[str] | None = None,
         *,
         keep_all: bool = False,
         without: ChannelsByLayer = NO_CHANNELS,
     ) -> LRPTrace:
-        """Run the model over images up to the named layers, and save what backward passes need.
+        """Run the model over images up to the named layers [all of it].
+
+        What backward passes need is saved.
 
         Parameters
         ----------
@@ -202,6 +242,7 @@ class LRPEngine(RelevanceEngine):
         RelevanceError
             If the images differ in size from the example, or a value is not finite.
         """
+        upto = self.ends if upto is None else upto
         inputs = prepare_inputs(inputs, self.module)
         if tuple(inputs.shape[1:]) != self.shape and not (
             inputs.ndim == 4 and all(name and self.receptive_field(name) for name in upto)
@@ -240,6 +281,7 @@ class LRPEngine(RelevanceEngine):
             self.axes,
             self.answer,
             all_values,
+            self._leaves,
             self,
             order,
             saved,
@@ -290,6 +332,8 @@ class LRPTrace(ForwardTrace):
             Called with every rule and the signal that reaches its node.
         """
         engine = self.engine
+        for name in seeds:
+            engine.check_rules(name)
         # nodes in reverse execution order: all readers of a node come before it, so its signal is
         # complete when it is popped
         pending = {engine.node(name): signal for name, signal in seeds.items()}

@@ -26,11 +26,13 @@ from semlens.models.activations import (
 from semlens.models.answer import Answer
 from semlens.models.axes import find_axes
 from semlens.models.hooks import evaluating, reading_layers
+from semlens.models.model_output import reading_output
 from semlens.models.subject import SubjectModel
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import prepare_inputs
-from semlens.relevance.conservation import conserved_shares
+from semlens.relevance.conservation import check_conservation, conserved_shares
 from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.output_leaves import LEAF, OutputLeaves, is_output
 from semlens.relevance.presets import GRADIENT, Rules
 from semlens.relevance.protocols import (
     NO_CHANNELS,
@@ -66,8 +68,10 @@ class GradientEngine(RelevanceEngine):
         layers: Sequence[str],
         layout: Layout = "auto",
         answer: Answer | ModelError | None = None,
+        *,
+        outputs: bool = False,
     ) -> None:
-        super().__init__(module, example, answer)
+        super().__init__(module, example, answer, outputs=outputs)
         batch = prepare_inputs(example[:1], self.module)
         self.axes = find_axes(self.module, batch[:1], list(layers), layout)
         self.rules = Rules(GRADIENT)
@@ -75,9 +79,10 @@ class GradientEngine(RelevanceEngine):
         trace = self.trace(example[:1])
         for name, value in trace.values.items():
             # requires_grad alone is not enough: operators without a derivative may keep it
-            if not _reaches(value, trace.inputs):
+            if not (name.startswith(LEAF) or _reaches(value, trace.inputs)):
                 raise self._without_gradient(name)
-        self.layers = [name for name in trace.values if name != OUTPUT]  # in execution order
+        self.layers = [name for name in trace.values if not is_output(name)]  # in execution order
+        self.ends = tuple(name for name in trace.values if is_output(name))
         self._bytes = 4 * max(value.numel() for value in (trace.inputs, *trace.values.values()))
 
     def _without_gradient(self, name: str) -> RelevanceError:
@@ -99,7 +104,7 @@ class GradientEngine(RelevanceEngine):
     def trace(
         self,
         inputs: Tensor,
-        upto: Sequence[str] = (OUTPUT,),
+        upto: Sequence[str] | None = None,
         *,
         keep_all: bool = False,
         without: ChannelsByLayer = NO_CHANNELS,
@@ -127,16 +132,18 @@ class GradientEngine(RelevanceEngine):
             evaluating(self.module),
             reading_layers(self.module, self.layers, keep),
         ):
-            if isinstance(self.answer, ModelError):
-                self.module(inputs)
-            else:
-                with self.answer.reading() as read:
-                    values[OUTPUT] = read(self.module(inputs))
+            with reading_output(self.answer, map_size(inputs.shape)) as read:
+                output = read(self.module(inputs))
+            if output.raw is not None:
+                values[OUTPUT] = output.raw
+            leaves = OutputLeaves.of(output.result) if self.outputs else None
+            if leaves is not None:
+                values |= {name: v for name, v in leaves.tensors.items() if v.requires_grad}
         for name, value in values.items():
             if not value.requires_grad:
                 raise self._without_gradient(name)
         check_finite({name: value.detach() for name, value in values.items()})
-        return GradientTrace(inputs, values, self.axes, self.answer, {})
+        return GradientTrace(inputs, values, self.axes, self.answer, {}, leaves)
 
 
 @dataclass(frozen=True)
@@ -204,6 +211,8 @@ def make_engine(
     rules: str | Rules = "auto",
     layout: Layout = "auto",
     answer: Answer | ModelError | None = None,
+    *,
+    outputs: bool = False,
 ) -> RelevanceEngine:
     """Return a module's relevance engine for images of the size of ``example``.
 
@@ -221,6 +230,8 @@ def make_engine(
         Order of the axes of maps, for layers where it cannot be detected.
     answer
         What the model answers with, or why it has no answer; by default it is measured.
+    outputs
+        Whether passes keep all tensors of the output, for targets such as a box or a region.
 
     Raises
     ------
@@ -228,9 +239,9 @@ def make_engine(
         If rules were named and do not cover the model's operations.
     """
     if rules in (GRADIENT, Rules(GRADIENT)):
-        return GradientEngine(module, example, layers, layout, answer)
+        return GradientEngine(module, example, layers, layout, answer, outputs=outputs)
     try:
-        engine = LRPEngine(module, example[:2], layers, rules, layout, answer)
+        engine = LRPEngine(module, example[:2], layers, rules, layout, answer, outputs=outputs)
     except RelevanceError as error:
         if rules != "auto":
             raise
@@ -240,7 +251,7 @@ def make_engine(
             FallbackWarning,
             stacklevel=2,
         )
-        return GradientEngine(module, example, layers, layout, answer)
+        return GradientEngine(module, example, layers, layout, answer, outputs=outputs)
     share = float(np.median(conserved_shares(engine, example)))
     for name in engine.auto_presets[1:] if rules == "auto" else ():
         if _conserves(share):
@@ -254,10 +265,11 @@ def make_engine(
         ):
             engine, share = candidate, float(np.median(candidate_shares))
     if not _conserves(share):
+        loss = check_conservation(engine, example[:1]).largest_loss
         warnings.warn(
             f"With rules '{engine.rules.name}' {share:.2f} of a logit reaches the pixels; 1 "
-            "is expected. Heatmaps and relevance may mislead; semlens.check_conservation shows "
-            "what absorbs it.",
+            f"is expected. {loss}{' ' if loss else ''}Heatmaps and relevance may mislead; "
+            "semlens.check_conservation shows what absorbs it.",
             ConservationWarning,
             stacklevel=2,
         )
@@ -275,6 +287,7 @@ def engine_for(
     size: Sequence[int] | None = None,
     *,
     classes: bool = False,
+    outputs: bool = False,
 ) -> RelevanceEngine:
     """Return a subject model's relevance engine, with rules that do not depend on the images.
 
@@ -286,6 +299,8 @@ def engine_for(
         Height and width of the inputs; by default those of the example pictures.
     classes
         Whether relevance will be seeded at classes, which requires a model with logits.
+    outputs
+        Whether it will be seeded at targets that are read off other tensors of the output.
 
     Raises
     ------
@@ -298,7 +313,7 @@ def engine_for(
     if size is not None and tuple(size) != example.shape[-2:]:
         example = functional.interpolate(example, tuple(size))
     answer = model.answer if classes else model.answer_error or model.answer
-    return make_engine(model.module, example, layers, rules, model.layout, answer)
+    return make_engine(model.module, example, layers, rules, model.layout, answer, outputs=outputs)
 
 
 class EngineCache:

@@ -20,6 +20,7 @@ from semlens.models.with_dictionaries import connected
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, in_full_precision, prepare_inputs
 from semlens.relevance.heatmap_boxes import ReceptiveField
+from semlens.relevance.output_leaves import OutputLeaves
 from semlens.relevance.presets import Rules
 from semlens.relevance.rules.base import Rule
 
@@ -64,6 +65,8 @@ class ForwardTrace(ABC):
         What the raw values are, or why the model has no answer.
     all_values
         Every operation's value, if an LRP engine made the trace with ``keep_all``.
+    leaves
+        How the output is put together from its tensors, if the engine keeps them.
     """
 
     inputs: Tensor
@@ -71,6 +74,7 @@ class ForwardTrace(ABC):
     axes: Mapping[str, Axes]
     answer: Answer | ModelError
     all_values: Mapping[OpNode, Any]
+    leaves: OutputLeaves | None
 
     @property
     def logits(self) -> Float[Tensor, "u classes"]:
@@ -113,6 +117,8 @@ class RelevanceEngine(ABC):
         float[b 3 h w], on which the answer is measured.
     answer
         The answer, or why there is none; by default it is measured.
+    outputs
+        Whether passes keep all tensors of the output, for targets that are read off them.
     """
 
     rules: Rules
@@ -123,8 +129,16 @@ class RelevanceEngine(ABC):
     """Order of the axes of maps, by layer."""
 
     def __init__(
-        self, module: nn.Module, example: Tensor, answer: Answer | ModelError | None
+        self,
+        module: nn.Module,
+        example: Tensor,
+        answer: Answer | ModelError | None,
+        *,
+        outputs: bool = False,
     ) -> None:
+        self.outputs = outputs
+        self.ends: tuple[str, ...] = (OUTPUT,)
+        """Where a whole pass ends: at the answer, and at the tensors of the output."""
         self.module = in_full_precision(connected(unwrapped(module)))
         self.answer: Answer | ModelError
         """What the model answers with, or why it has no answer."""
@@ -153,12 +167,12 @@ class RelevanceEngine(ABC):
     def trace(
         self,
         inputs: Tensor,
-        upto: Sequence[str] = (OUTPUT,),
+        upto: Sequence[str] | None = None,
         *,
         keep_all: bool = False,
         without: ChannelsByLayer = NO_CHANNELS,
     ) -> ForwardTrace:
-        """Run the model over images float[U 3 h w], at least up to the named layers.
+        """Run the model over images float[U 3 h w], at least up to the named layers [all of it].
 
         The channels of ``without`` are set to zero at all positions, wherever the pass reads the
         layer's value. No relevance passes through them.

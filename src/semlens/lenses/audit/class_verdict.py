@@ -18,7 +18,7 @@ from scipy.stats import false_discovery_control
 from semlens.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
 
 Kind = Literal["alarm", "suspicion", "no alarm", "no verdict"]
-"""Beyond chance over all classes tested; only on its own; not beyond chance; not tested."""
+"""By q over all classes tested; by p on its own only; by neither; not tested."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Strongest evidence first."""
 FLAGGED: tuple[Kind, ...] = ("alarm", "suspicion")
@@ -188,7 +188,7 @@ class ClassVerdict:
         if self.suspect is not None:
             what, others = quoted(self.suspect, quotes), "the other classes do"
         if self.by_concepts == "alarm":
-            text = f"relies on {what} more than {others}, and more than chance explains"
+            text = f"relies on {what} more than {others}"
         elif self.by_concepts == "suspicion":
             text = (
                 f"relies on {what} more than {others}, but with {self.tested} classes tested this "

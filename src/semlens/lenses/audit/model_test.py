@@ -17,7 +17,7 @@ from semlens.data.images import Images
 from semlens.data.load import ImagesLike, as_images
 from semlens.errors import DataError, ModelError
 from semlens.lens import lens
-from semlens.lenses.arguments import Target
+from semlens.lenses.arguments import Class
 from semlens.lenses.audit.model_test_result import ModelTest, Outputs, SpuriousSet
 from semlens.lenses.classes import class_name, class_samples, known_classes
 from semlens.lenses.correct.corrected_model import with_weights
@@ -43,7 +43,7 @@ Spurious = Annotated[
 )  # fmt: skip
 def model_test(
     database: Database,
-    target: Target,
+    target: Class,
     *,
     spurious: Spurious = None,
     artefacts: Artefacts = (),

@@ -62,7 +62,7 @@ def share_table(
 
     Ranges are the middle 95 % of the bootstrap draws, and the same reflected about the share: the
     draws lean to one side, since they resample what is a sample, as the share itself may. They hold
-    the share that unlimited examples would give in 85 to 97 % of simulated cases, most where
+    the share that unlimited examples would give in 73 to 96 % of simulated cases, most where
     examples agree: ranges, not confidence intervals. NaN without draws.
     """
     records: list[dict[str, object]] = []

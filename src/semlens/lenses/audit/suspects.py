@@ -15,7 +15,7 @@ from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
 from semlens.errors import RelevanceError
 from semlens.lens import lens
-from semlens.lenses.arguments import AnyTarget
+from semlens.lenses.arguments import AnyClass
 from semlens.lenses.audit.class_contrast import (
     ConceptContrasts,
     class_excess,
@@ -239,7 +239,7 @@ class Suspects(Result):
 def suspects(
     database: Database,
     target: Annotated[
-        AnyTarget, setting("Class, by name or logit index [all that are compared].")
+        AnyClass, setting("Class, by name or logit index [all that are compared].")
     ] = None,
     concepts: ClassConcepts = None,
     *,

@@ -23,6 +23,7 @@ from semlens.figures import (
     Values,
 )
 from semlens.lens import lens
+from semlens.lenses.arguments import AnyClass
 from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.contrast.image_groups import (
@@ -37,7 +38,7 @@ from semlens.lenses.contrast.image_groups import (
 from semlens.lenses.database_engine import by_component
 from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels, label_of
 from semlens.lenses.result import Result, Section
-from semlens.lenses.statistics.separation import Separation, separate
+from semlens.lenses.statistics.separation import Separation, near_duplicates, separate
 from semlens.models.forward import readouts_and_logits
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -72,6 +73,9 @@ class Contrast(Result):
         The class of the column ``relevance``; None if the model has no logits.
     errors
         Whether the groups are the model's errors and its correct predictions.
+    different_images
+        Number of images that are no near-duplicates of one another, as frames of a video are: the
+        test counts those as one.
     """
 
     database: Database
@@ -82,6 +86,7 @@ class Contrast(Result):
     pairs: int
     target: int | None
     errors: bool = False
+    different_images: int = 0
 
     @property
     def components(self) -> list[Component]:
@@ -109,6 +114,8 @@ class Contrast(Result):
     def summary(self) -> str:
         """The groups, and how many components tell them apart, in a sentence."""
         paired = f", {self.pairs} pairs" if self.pairs else ""
+        if 0 < self.different_images < len(self.a) + len(self.b):
+            paired += f", of which {self.different_images} are no near-duplicates"
         return (
             f"{self.a.name} ({len(self.a)} images) against {self.b.name} ({len(self.b)})"
             f"{paired}: {self.different} of {len(self.frame)} components differ (p < {ALPHA})"
@@ -199,7 +206,7 @@ def contrast(
     ] = None,
     column: Annotated[str | None, setting("Column of the metadata.", local=True)] = None,
     target: Annotated[
-        int | str | None, setting("Class whose relevance is shown [the one that shifts most].")
+        AnyClass, setting("Class whose relevance is shown [the one that shifts most].")
     ] = None,
     layers: Layers = None,
     concepts: LabelSource = NAMES,
@@ -212,7 +219,8 @@ def contrast(
     A component's readouts on both groups give its AUROC; the readout is that of the database's
     recipe. P-values are family-wise over all components, by permutation of the images: between
     the groups, or within pairs where images of both have equal names (as marked and plain
-    versions of a photograph do). Components that differ tell what the model sees; the class
+    versions of a photograph do). Near-duplicates, such as frames of a video, are found by their
+    readouts and change groups together. Components that differ tell what the model sees; the class
     relevance and the logits tell whether it matters to a decision.
 
     Parameters
@@ -228,7 +236,7 @@ def contrast(
     RelevanceError
         If there is no such class.
     """
-    number = None if target is None else find_class(database, target)
+    number = target
     names = database.layer_names(layers)
     if errors is not None:
         first, second = error_groups(database, errors, samples, batch_size)
@@ -241,17 +249,22 @@ def contrast(
     (readouts_a, logits_a), (readouts_b, logits_b) = (
         _run(database, group, names, batch_size) for group in (first, second)
     )
+    # images of a pair are in a group of their own, since pairs change groups together
+    groups = np.where(blocks > 0, -1 - np.arange(len(blocks)), np.arange(len(blocks)) < len(first))
+    bursts = near_duplicates(np.concatenate([readouts_a, readouts_b]), groups)
     logits = pd.DataFrame()
     if logits_a is not None and logits_b is not None:
-        logits = _logit_table(
-            database, logits_a, logits_b, separate(logits_a, logits_b, blocks, draws)
-        )
+        separated = separate(logits_a, logits_b, blocks, draws, bursts=bursts)
+        logits = _logit_table(database, logits_a, logits_b, separated)
         number = int(logits["logit"].iloc[0]) if number is None else number
     rows = database.rows(names)
-    separation = separate(readouts_a, readouts_b, blocks, draws)
+    separation = separate(readouts_a, readouts_b, blocks, draws, bursts=bursts)
     labels = as_labels(database, concepts, names)
     frame = _component_table(database, rows, separation, number, labels)
-    return Contrast(database, first, second, frame, logits, pairs, number, errors is not None)
+    count = len(np.unique(bursts))
+    return Contrast(
+        database, first, second, frame, logits, pairs, number, errors is not None, count
+    )
 
 
 def _tone(difference: float, p_value: float) -> Tone:
@@ -269,7 +282,9 @@ def _run(
         database.model, group.images.read, group.samples, layers,
         database.manifest.recipe.readout, batch_size,
     )  # fmt: skip
-    return by_component(database, layers, by_layer), logits
+    output = database.manifest.output
+    is_embedding = output is not None and output.task == "embedding"  # its axes mean nothing
+    return by_component(database, layers, by_layer), None if is_embedding else logits
 
 
 def _component_table(

@@ -15,7 +15,7 @@ from semlens.data.pieces import Pieces
 from semlens.errors import DataError, RelevanceError
 from semlens.lens import lens
 from semlens.lenses.accuracy import check_targets
-from semlens.lenses.arguments import Components, Target
+from semlens.lenses.arguments import Class, Components
 from semlens.lenses.audit.audit_records import Review
 from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.class_relevance import mean_shares
@@ -142,7 +142,7 @@ def preview_samples(
 @lens("model", "images")
 def ablation_preview(
     database: Database,
-    target: Target,
+    target: Class,
     components: Components,
     *,
     artefact: Artefact | str | None = None,

@@ -15,7 +15,7 @@ from PIL import Image
 from semlens.data.artefact import insert_drawn
 from semlens.errors import DataError
 from semlens.lens import lens
-from semlens.lenses.arguments import Components, Target
+from semlens.lenses.arguments import Class, Components
 from semlens.lenses.classes import class_name
 from semlens.lenses.correct.ablation_preview import (
     AblationPreview,
@@ -266,7 +266,7 @@ class BeforeAfter:
 @lens("model", "images")
 def before_after(
     database: Database,
-    target: Target,
+    target: Class,
     components: Components,
     *,
     per_class: int = PER_CLASS,

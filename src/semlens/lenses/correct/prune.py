@@ -168,7 +168,7 @@ def _edited_weights(
         expected = _outputs(model, model.module, example)
     if expected is None:
         raise _InexactEditError(
-            new_values, "the model outputs boxes, not logits that can be compared"
+            new_values, "the model outputs boxes after suppression, which cannot be compared"
         )
     pruner = _WeightPruner(model, new_values, example[:1])
     state = pruner.run()
@@ -185,18 +185,21 @@ def _edited_weights(
 def _outputs(
     model: SubjectModel, run: Callable[[Tensor], Any], example: Tensor
 ) -> list[Tensor] | None:
-    """Return all tensors that a model puts out, and its logits; None for boxes."""
+    """Return all tensors that a model puts out, and its logits; None for lists of kept boxes."""
     with evaluating(model.module):
         if model.answer_error is None:
             with model.answer.reading() as read:
                 output = run(example)
                 return [*tensors_of(output).values(), read(output)]
         tensors = tensors_of(run(example))
-    return None if has_boxes(tensors) else [*tensors.values()]
+    of_images = all(tensor.shape[:1] == example.shape[:1] for tensor in tensors.values())
+    return None if has_boxes(tensors) and not of_images else [*tensors.values()]
 
 
 def _agree(found: Tensor, expected: Tensor) -> bool:
     half = found.dtype in (torch.float16, torch.bfloat16)
+    if found.shape != expected.shape:
+        return False
     tolerance = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
     return float((found - expected).abs().max()) <= tolerance  # not for NaN
 
@@ -217,7 +220,8 @@ class _WeightPruner:
         try:
             self.graph = capture(self.module, example)
             self.example = prepare_inputs(example, self.module)
-            values = layer_values(self.module, self.example, list(new_values), model.answer)
+            answer = model.answer_error or model.answer
+            values = layer_values(self.module, self.example, list(new_values), answer)
             nodes = layer_nodes(self.graph, self.module, self.example, values)
         except RelevanceError as error:
             raise _InexactEditError(

@@ -15,7 +15,7 @@ from rich.text import Text
 from semlens.draw.text_table import rich_table
 from semlens.figures import FigureSpec, PictureRow, Pictures
 from semlens.lens import lens
-from semlens.lenses.arguments import LabelConcepts, Target
+from semlens.lenses.arguments import Class, LabelConcepts
 from semlens.lenses.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.lenses.classes import class_name
 from semlens.lenses.describe.classes_and_samples import (
@@ -218,7 +218,7 @@ class Unexpected(Result):
 @lens("embedder", group="Describe", command="")
 def unexpected(
     database: Database,
-    target: Target,
+    target: Class,
     concepts: LabelConcepts = VOCABULARY,
     *,
     layers: Layers = None,

@@ -15,6 +15,7 @@ from semlens.lens import lens
 from semlens.lenses.arguments import Samples, Target
 from semlens.lenses.classes import Pictures
 from semlens.lenses.database_engine import RulesLike
+from semlens.lenses.database_targets import class_target
 from semlens.lenses.graph.graph_result import (
     AttributionGraph,
     audited_verdicts,
@@ -110,8 +111,8 @@ def attribution_graph(
         verdicts=(
             verdicts
             if isinstance(verdicts, Mapping)
-            else audited_verdicts(database, target)
-            if verdicts
+            else audited_verdicts(database, target.index)
+            if verdicts and target.index is not None
             else {}
         ),
         minimum=minimum,
@@ -165,7 +166,7 @@ def prune_graph(
             )
     return build_graph(
         database,
-        trace.target,
+        class_target(database, trace.target),
         trace.layers,
         groups,
         received,

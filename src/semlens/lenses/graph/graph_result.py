@@ -30,13 +30,13 @@ from semlens.errors import SemlensError
 from semlens.lenses.audit.audit import audit_class
 from semlens.lenses.audit.audit_records import AuditSettings, audit_records
 from semlens.lenses.audit.saved_audits import reviewed_as_spurious
-from semlens.lenses.classes import class_name
 from semlens.lenses.graph.relevance_trace import (
     TracedLayer,
 )
 from semlens.lenses.labelling.component_labels import ComponentLabels, label_of
 from semlens.lenses.resolve_concepts import concepts_by_class
 from semlens.lenses.result import IMAGE_SUFFIXES, Result
+from semlens.models.target import Target
 from semlens.store.reader import Database
 
 TARGET = "target"
@@ -80,7 +80,7 @@ class AttributionGraph(Result):
 
     suffixes = (".svg", *IMAGE_SUFFIXES, ".json")
 
-    target: int
+    target: int | None
     name: str
     images: int
     minimum: float
@@ -327,7 +327,7 @@ def make_edges(
 
 def build_graph(
     database: Database,
-    target: int,
+    target: Target,
     layers: Sequence[TracedLayer],
     groups: Mapping[str, Mapping[str, Sequence[int]]],
     received: Mapping[str, Float[np.ndarray, "s a k"]],
@@ -355,7 +355,7 @@ def build_graph(
     verdicts
         By component; may be empty.
     """
-    nodes = [GraphNode(TARGET, "", class_name(database, target), (), 1.0, 1.0)]
+    nodes = [GraphNode(TARGET, "", target.name, (), 1.0, 1.0)]
     layer_nodes: dict[str, list[GraphNode]] = {}
     share_shown: dict[str, float] = {}
     edges_shown: dict[str, float] = {}
@@ -379,7 +379,7 @@ def build_graph(
     for name in reversed(layer_nodes):
         nodes += sorted(layer_nodes[name], key=lambda node: -abs(node.mean))
     return AttributionGraph(
-        target,
+        target.index,
         nodes[0].label,
         len(layers[-1].share),
         minimum,

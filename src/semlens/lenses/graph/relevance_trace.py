@@ -19,30 +19,31 @@ from torch import Tensor
 
 from semlens.errors import LayerError, RelevanceError
 from semlens.lens import lens
-from semlens.lenses.arguments import Samples, Target
+from semlens.lenses.arguments import Class, Samples
 from semlens.lenses.classes import (
     OTHER_IMAGES,
-    ClassImages,
     Pictures,
-    class_images,
+    TargetImages,
     class_samples,
+    target_images,
 )
 from semlens.lenses.database_engine import group_masks, relevance_per_component
 from semlens.models.forward import batches
+from semlens.models.target import Target
 from semlens.relevance.backward_signal import BackwardSignal
-from semlens.relevance.class_relevance import class_seed, shares
+from semlens.relevance.class_relevance import shares, target_seed
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.presets import Rules
-from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
+from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.types import Layers
 
 
-def reached_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
+def reached_layers(database: Database, target: int | None, layers: Layers = None) -> list[str]:
     """Return the layers with relevance for a class, according to the database.
 
-    All layers if the database has no relevance for the class.
+    All layers if the database has no relevance for the class, or the target is not one class.
     """
     names = database.layer_names(layers)
     if database.manifest.relevance is None or (
@@ -95,7 +96,7 @@ class TraceJob:
         The layers, from the lowest to the highest.
     """
 
-    images: ClassImages
+    images: TargetImages
     engine: RelevanceEngine
     entries: Sequence[LayerEntry]
     batch_size: int
@@ -112,15 +113,15 @@ class TraceJob:
         model = images.database.model
         for inputs in batches(model, images.read, images.samples, self.batch_size, stage):
             trace = self.engine.trace(inputs)
-            seed = class_seed(trace, torch.full((1, len(inputs)), images.target))
-            relevance = trace.backward({OUTPUT: seed}, names, heatmaps=False).layers
+            seed = target_seed(trace, images.target).signals
+            relevance = trace.backward(seed, names, heatmaps=False).layers
             _check_reached(names, relevance)
             yield trace, relevance
 
 
 def make_job(
     database: Database,
-    target: int,
+    target: int | Target,
     samples: int | Sequence[int],
     images: Pictures = None,
     layers: Layers = None,
@@ -129,7 +130,7 @@ def make_job(
 ) -> TraceJob:
     """Resolve images, engine and batch size; see ``db.attribution_graph``."""
     names = database.layer_names(layers)
-    class_data = class_images(database, target, samples, images)
+    class_data = target_images(database, target, samples, images)
     engine = class_data.engine(names, rules)
     entries = [database.layer(name) for name in engine.sort_layers(names)]
     return TraceJob(
@@ -329,7 +330,7 @@ class GraphTrace:
 @lens("model", "images")
 def trace_class(
     database: Database,
-    target: Target,
+    target: Class,
     *,
     samples: Samples = IMAGES,
     layers: Layers = None,

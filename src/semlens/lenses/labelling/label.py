@@ -60,7 +60,7 @@ def label(
     kappa
         For methods with this parameter.
     threshold
-        By default it is calibrated for each layer: of components without a meaning, 5 % get a
+        By default it is calibrated for each layer: of components with random examples, 5 % get a
         label. Methods that score all components together (clip-dissect, soft-wpmi, wpmi) have no
         such threshold and label every component. The paper has 0.025 (D.3), for semantic-lens.
     stability

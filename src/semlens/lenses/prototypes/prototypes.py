@@ -19,7 +19,7 @@ from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
 from semlens.figures import FigureSpec, PictureRow, Pictures
 from semlens.lens import lens
-from semlens.lenses.arguments import Samples, Target
+from semlens.lenses.arguments import Class, Samples
 from semlens.lenses.classes import Pictures as PicturesLike
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import RulesLike
@@ -215,7 +215,7 @@ class Prototypes(Result):
 @lens("model", "images", "embedder", group="Explain", command="")
 def prototypes(
     database: Database,
-    target: Target,
+    target: Class,
     *,
     layer: Annotated[str | None, setting("Layer of the components [the highest].")] = None,
     number: Annotated[int | None, setting("Number of prototypes [by BIC].", ge=1, le=50)] = None,

@@ -21,6 +21,7 @@ from semlens.lenses.audit.audit_result import Audit
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.correct.ablation_preview import components_to_remove
 from semlens.lenses.correct.before_after import BeforeAfter, before_after
+from semlens.lenses.database_targets import class_target
 from semlens.lenses.describe.concept_map import ConceptMap, concept_map
 from semlens.lenses.describe.unexpected import Unexpected, unexpected
 from semlens.lenses.graph.attribution_graph import attribution_graph
@@ -94,7 +95,9 @@ def class_graph(
     verdicts: bool | dict[str, str] = False
     if not isinstance(audit, SkippedSection):
         verdicts = dict(zip(audit.frame["component"], audit.frame["verdict"], strict=True))
-    return attribution_graph(database, target, layers=layers, verdicts=verdicts)
+    return attribution_graph(
+        database, class_target(database, target), layers=layers, verdicts=verdicts
+    )
 
 
 def class_map(database: Database, target: int) -> ConceptMap:

@@ -1,4 +1,4 @@
-"""Tests whether one class is unlike the others, in one measure or in any of many.
+"""A test whether one class is unlike the others in any of many measures.
 
 Each class is compared with the others, which tell what is ordinary. For many measures the
 t-statistic is moderated: Smyth, Linear models and empirical Bayes methods for assessing
@@ -14,30 +14,11 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 from scipy.stats import t as student
 
-MOST_FREEDOM = 4
-"""Degrees of freedom at most, so that the test holds for gains with heavier tails than normal."""
 LEAST_CLASSES = 5
 """Classes that are needed to know how much a measure varies where there is nothing to find."""
 LEAST_MEASURES = 3
 """Measures that are needed for a prior of their variances."""
 _MOST_FREEDOM = 1e6
-
-
-def leave_one_out(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Return for each value the probability that a new one of the others' kind is as large.
-
-    A value's distance from the others' mean, in standard deviations of a new observation, is
-    compared with Student's t. If all values were normal, it would have n - 2 degrees of freedom;
-    at most :data:`MOST_FREEDOM` are used, since a few values cannot show how heavy the tail is.
-    """
-    n = len(values) - 1
-    others = np.tile(values, (n + 1, 1))[~np.eye(n + 1, dtype=bool)].reshape(n + 1, n)
-    excess = values - others.mean(1)
-    spread = others.std(1, ddof=1) * np.sqrt(1 + 1 / n)
-    # without spread no other class gains anything: then any gain is beyond chance
-    beyond = np.where(excess > 1e-9 * np.abs(values).max(), np.inf, -np.inf)
-    scores = np.divide(excess, spread, out=beyond, where=spread > 0)
-    return student.sf(scores, min(n - 1, MOST_FREEDOM))
 
 
 def moderated_p_values(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 
 from semlens.lenses.statistics.intervals import auroc_intervals
@@ -13,6 +15,12 @@ from semlens.lenses.statistics.permutation import permutation_p
 
 CHUNK = 2048
 """Columns that are ranked at once: bounds the memory."""
+ALIKE = 0.95
+"""Least correlation of near-duplicates."""
+LEAST_COLUMNS = 6
+"""Columns that must vary independently to tell near-duplicates."""
+MOST_COMPARED = 5000
+"""Images that are compared with one another, at most."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,34 @@ def _sums(values: Float64[np.ndarray, "images c"], group: np.ndarray) -> Float64
     totals = np.zeros((int(group.max()) + 1, values.shape[1]))
     np.add.at(totals, group, values)
     return totals
+
+
+def near_duplicates(
+    values: Float[np.ndarray, "images c"], groups: Int64[np.ndarray, " images"]
+) -> Int64[np.ndarray, " images"]:
+    """Return the burst of each image: images of a group with nearly the same values.
+
+    Values are standardised by column, and two images are of one burst if theirs correlate with at
+    least :data:`ALIKE`. With too few independent columns to tell, each image is by itself.
+
+    Parameters
+    ----------
+    groups
+        Images of different groups are of different bursts.
+    """
+    alone = np.arange(len(values))
+    usable = np.isfinite(values).all(0)
+    centred = values[:, usable].astype(np.float64)
+    centred = centred - centred.mean(0)
+    spread = centred.std(0)
+    standard = centred[:, spread > 0] / spread[spread > 0]
+    energy = np.linalg.svd(standard, compute_uv=False) ** 2
+    if len(values) > MOST_COMPARED or energy.sum() ** 2 < LEAST_COLUMNS * (energy**2).sum():
+        return alone
+    length = np.linalg.norm(standard, axis=1, keepdims=True)
+    unit = np.divide(standard, length, out=np.zeros_like(standard), where=length > 0)
+    linked = (unit @ unit.T >= ALIKE) & (groups[:, None] == groups)
+    return connected_components(csr_array(linked), directed=False)[1].astype(np.int64)
 
 
 def permuted_groups(

@@ -15,7 +15,9 @@ from semlens.store.reader import Database
 REFERENCE, SEED = 30, 0
 """Their usual values; only swaps with the usual settings are kept."""
 LEAST_CLASSES = 5
-"""Classes that are needed to know how much gains vary where there is nothing to find."""
+"""Classes that are needed to know what a class usually gains."""
+LEAST_IMAGES = 2
+"""Images of a class that are needed to know how much its gain varies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +82,11 @@ def plan_swap(
         If too few classes have images, or a tested one has none, or no class is known.
     """
     logit = known_classes(database)
-    classes = np.unique(logit[~np.isnan(logit)]).astype(np.int64)
+    classes, images = np.unique(logit[~np.isnan(logit)].astype(np.int64), return_counts=True)
+    classes = classes[images >= LEAST_IMAGES]
     if len(classes) < LEAST_CLASSES:
         raise DataError(
-            f"The database has images of {len(classes)} classes.",
+            f"The database has images of {len(classes)} classes, at least {LEAST_IMAGES} of each.",
             f"Expected at least {LEAST_CLASSES}: a gain is compared with the other classes.",
             "Build it from images of more classes.",
         )
@@ -95,8 +98,8 @@ def plan_swap(
         tested = np.array(target)
         for one in np.setdiff1d(tested, classes).tolist():
             raise DataError(
-                f"The class '{class_name(database, one)}' has no images in the database.",
-                "Expected images to take regions from.",
+                f"The class '{class_name(database, one)}' has fewer than {LEAST_IMAGES} images.",
+                "Expected images in the database to take parts from.",
                 "Choose another class.",
             )
         others = random.permutation(np.setdiff1d(classes, tested))[:reference]

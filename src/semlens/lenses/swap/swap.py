@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from semlens.lens import lens
-from semlens.lenses.arguments import Targets
+from semlens.lenses.arguments import Classes
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import RulesLike
 from semlens.lenses.swap.effect import Transfers, measure_swaps, pasted_pictures
@@ -40,7 +40,7 @@ from semlens.store.reader import Database
 )  # fmt: skip
 def swap(
     database: Database,
-    target: Targets = None,
+    target: Classes = None,
     *,
     part: Annotated[
         Part | None,
@@ -73,10 +73,11 @@ def swap(
     A part of images of the class is moved to images of other classes: their borders are pasted;
     the 5 % of the pixels that are most relevant for the class are pasted at the same place; or the
     mean and the spread of each colour channel are transferred (Reinhard et al. 2001). The gain is
-    the mean rise of the class's logit over that with the part of a third class. It is tested
-    against the gains of the other classes, with the heavy tail of a Student's t of 4 degrees of
-    freedom. No embedder and no words are needed, so that artefacts are found which an embedder
-    does not see. Without a target, at most ``reference`` classes are tested.
+    the mean rise of the class's logit over that with the part of a third class. It is tested, over
+    images, whether it is more than one and a half times the gain of the other classes, plus a third
+    of a standard deviation of a logit on images of other classes. No embedder and no words are
+    needed, so that artefacts are found which an embedder does not see. Without a target, at most
+    ``reference`` classes are tested.
 
     Raises
     ------
@@ -139,11 +140,13 @@ def _transfers(
     if part != "region":
         if part == "border":
             height, width = database.model.example.shape[-2:]
-            count = len(plan.pairs[0].receivers)
-            regions = {s: border_region(height, width, s).expand(count, -1, -1) for s in sizes}
-            of_size = {size: paste(region) for size, region in regions.items()}
-        else:
-            of_size = {size: recolour(size) for size in sizes}
+            borders = {size: border_region(height, width, size) for size in sizes}
+            return {
+                (pairs.target, size): paste(border.expand(len(pairs.receivers), -1, -1))
+                for pairs in plan.pairs
+                for size, border in borders.items()
+            }, {}
+        of_size = {size: recolour(size) for size in sizes}
         return {(pairs.target, size): of_size[size] for pairs in plan.pairs for size in sizes}, {}
     (area,) = sizes
     transfers, maps = {}, {}

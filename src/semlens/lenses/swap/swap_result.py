@@ -40,10 +40,12 @@ class Swap(Result):
     ----------
     frame
         The tested classes, smallest p-value first: ``class``, ``logit``, ``part``, ``size``,
-        ``gain`` (mean over the pairs, in units of the logit), ``p_value``, ``adjusted``
-        (Bonferroni over all rows) and ``detected``. With regions also ``overlap``: the share of a
-        region that lies in the region of another image of the class, minus the same for images of
-        other classes.
+        ``gain`` (mean over the pairs, in units of the logit), ``excess`` (over the mean gain of the
+        other classes, in standard deviations of a logit on images of other classes),
+        ``p_value`` (of a gain of one and a half times theirs and a third of a deviation),
+        ``adjusted`` (Bonferroni over all rows) and ``detected``. With regions also ``overlap``: the
+        share of a region that lies in the region of another image of the class, minus the same for
+        images of other classes.
     components
         The components that the parts excite most, class by class: ``class``, ``part``, ``size``,
         ``component``, ``rise`` (mean, in units of the readout), ``effect`` (the same in standard

@@ -16,12 +16,14 @@ from semlens.errors import SemlensError
 from semlens.lenses.arguments import find_any_components
 from semlens.lenses.classes import class_name, find_class, true_classes
 from semlens.lenses.contrast.contrast import Contrast
+from semlens.lenses.database_targets import class_target
 from semlens.lenses.explain import PredictionWithout, explain, explain_without
 from semlens.recipe import fingerprint
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, OptionalClass, State
 from semlens.web.errors import error_model, not_found
 from semlens.web.responses import tensors
 from semlens.web.routes.explain_responses import (
+    ClassScore,
     DrawnExplanation,
     ExampleImage,
     ExampleImages,
@@ -88,14 +90,14 @@ def _explanation(
     db = context.db
     names = db.layer_names(layers)
     removed = find_any_components(db, without or ())
-    if target is not None:
-        find_class(db, target)  # fails early, before the model is loaded
+    # fails early, before the model is loaded
+    asked = None if target is None else class_target(db, find_class(db, target))
 
     def compute() -> DrawnExplanation:
         picture = source.read()
         with context.run_model("An explanation"):
             found = explain(
-                db, picture, target, top=k, layers=names, concepts=None, name=source.name,
+                db, picture, asked, top=k, layers=names, concepts=None, name=source.name,
                 without=removed,
             )  # fmt: skip
         return DrawnExplanation.of(found)
@@ -194,8 +196,8 @@ def explain_image(source: Source, drawn: Drawn) -> ExplanationResponse:
         true_class=source.true_class,
         width=found.image.width,
         height=found.image.height,
-        target=found.target,
-        scores=list(found.scores),
+        target=ClassScore(**vars(found.target)),
+        scores=[ClassScore(**vars(score)) for score in found.scores],
         rules=found.rules,
         layers=drawn.layers(),
     )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
 from semlens.lenses.explain import ScoreChange
-from semlens.lenses.explanation import ClassScore, ExplainedComponent, Explanation
+from semlens.lenses.explanation import ExplainedComponent, Explanation
 from semlens.types import Box, Component
 from semlens.web.errors import ErrorResponse
 from semlens.web.responses import RequestModel
@@ -70,6 +70,15 @@ class ExplainedLayer(BaseModel):
     share: float
     """Share of the layer's absolute relevance that they have together."""
     components: list[ExplainedPart]
+
+
+class ClassScore(BaseModel):
+    """The model's output for one class, or one value."""
+
+    target: int
+    name: str
+    logit: float
+    probability: float | None
 
 
 class ExplanationResponse(BaseModel):

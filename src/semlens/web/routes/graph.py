@@ -98,7 +98,7 @@ def class_graph(context: Context, state: State, query: GraphParams) -> GraphResp
     pruned = _pruned(context, state, query)
     graph, trace = pruned.graph, pruned.trace
     return GraphResponse(
-        target=graph.target,
+        target=query.target,
         name=graph.name,
         images=graph.images,
         rules=graph.rules,

@@ -1,0 +1,129 @@
+"""Alarms where there is nothing to find, and where there is: rates and power side by side.
+
+The null is the worst that still counts as nothing to find: one class lies at the margin. Values
+are from a family of distributions, of images or of classes; all have mean 0 and deviation 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom, false_discovery_control
+
+from benchmarks.cases.calibration.rates import LEVEL, rate
+from semlens.lenses.audit.class_contrast import compare_classes
+from semlens.lenses.statistics.excess import excess_over_others
+from semlens.lenses.statistics.separation import near_duplicates, separate
+from semlens.lenses.swap.effect import FACTOR, MARGIN
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def _unequal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw normal values; the first class has three times the spread."""
+    values = rng.normal(size=shape)
+    values[0] *= 3
+    return values
+
+
+FAMILY: dict[str, Draw] = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "t with 3 d.f.": lambda rng, shape: rng.standard_t(3, size=shape) / np.sqrt(3),
+    "exponential": lambda rng, shape: rng.exponential(size=shape) - 1,
+    "falling exponential": lambda rng, shape: 1 - rng.exponential(size=shape),
+    "one class with three times the spread": _unequal,
+}
+CLASSES = (5, 12, 30)
+IMAGES = 64
+USUAL = 0.3
+"""Gain of a class without an artefact, in standard deviations of its logit."""
+BEYOND = 0.75
+"""What an artefact adds beyond the margin, likewise."""
+LIST = 22
+CONTRAST = 8
+"""Contrast of an artefact, in standard deviations of the classes' contrasts."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """How often any class raises the alarm, without an artefact and the artefact's class with one.
+
+    ``rate`` and ``power`` hold whether it was so, draw by draw. What is not ``used`` is there for
+    comparison.
+    """
+
+    question: str
+    family: str
+    classes: int
+    rate: np.ndarray
+    power: np.ndarray
+    used: bool = True
+
+    def record(self, cells: int) -> dict[str, Any]:
+        """Return the rates as plain values; ``above`` is judged with one limit over all cells."""
+        draws = len(self.rate)
+        share, low, high = rate(self.rate[:, None])
+        limit = binom.isf(LEVEL / cells, draws, LEVEL)
+        return {
+            "question": self.question, "family": self.family, "classes": self.classes,
+            "rate": share, "rate_low": low, "rate_high": high, "power": float(self.power.mean()),
+            "draws": draws, "used": self.used, "above": bool(self.rate.sum() > limit),
+        }  # fmt: skip
+
+
+def swap_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
+    """Yield swaps of one part: all classes are tested over their images."""
+    margin = FACTOR * USUAL + MARGIN
+    for classes in CLASSES:
+        for family, values in FAMILY.items():
+            found = np.zeros((2, draws), bool)
+            for beyond in (0, 1):
+                for draw in range(draws):
+                    images = USUAL + values(rng, (classes, IMAGES))
+                    images[0] += margin - USUAL + BEYOND * beyond
+                    p_values = excess_over_others(list(images), FACTOR, MARGIN).p_value
+                    of = p_values[0] if beyond else p_values.min()
+                    found[beyond, draw] = classes * of < LEVEL
+            yield Alarm("swap", family, classes, *found)
+
+
+def audit_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
+    """Yield audits of all classes, whose contrasts with every concept are of the family."""
+    for classes in CLASSES[1:]:
+        for family, values in FAMILY.items():
+            found = np.zeros((2, draws), bool)
+            for beyond in (0, 1):
+                for draw in range(draws):
+                    contrasts = values(rng, (classes, LIST))
+                    contrasts[0, 0] += CONTRAST * beyond
+                    compared = (compare_classes(contrasts, c).p_value for c in range(classes))
+                    q = false_discovery_control([one.min() for one in compared])
+                    found[beyond, draw] = (q[0] if beyond else q.min()) <= LEVEL
+            yield Alarm("audit", family, classes, *found)
+
+
+BURSTS, FRAMES = 8, 5
+
+
+def contrast_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
+    """Yield contrasts of two groups: bursts of five alike, found as such, and if they were not."""
+    images = BURSTS * FRAMES
+    groups = np.repeat([0, 1], images)
+    for question, found_first in (("contrast: no bursts found", False), ("contrast", True)):
+        for family in ("normal", "t with 3 d.f.", "exponential"):
+            found = np.zeros((2, draws), bool)
+            for beyond in (0, 1):
+                for draw in range(draws):
+                    scene = np.repeat(FAMILY[family](rng, (2 * BURSTS, 20)), FRAMES, axis=0)
+                    readouts = scene + 0.1 * rng.normal(size=scene.shape)
+                    readouts[:images, 0] += 2.5 * beyond
+                    bursts = near_duplicates(readouts, groups) if found_first else None
+                    p = separate(
+                        readouts[:images], readouts[images:], np.zeros(2 * images, np.int64), 200,
+                        draw, bursts,
+                    ).p_value  # fmt: skip
+                    found[beyond, draw] = (p[0] if beyond else p.min()) < LEVEL
+            yield Alarm(question, family, 2, *found, used=found_first)
