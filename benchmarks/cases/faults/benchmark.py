@@ -70,7 +70,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
     "served": files.served,
     "readers": inputs.hostile_inputs,
 }
-SLOW = ("lrp", "parts", "workers")
+SLOW = ("lrp", "parts", "workers", "readers")
 """Parts that a quick run leaves out."""
 
 

@@ -49,8 +49,9 @@ def read_key(path: str | Path) -> Key:
     path = Path(path)
     head = ("study", "measure", "recurring")
     values = read_saved(path, "study", head, "questions", _KEY_COLUMNS)
-    measure, recurring = str(values["measure"]), values["recurring"]
-    kinds = PROTOCOLS[measure].kinds if measure in PROTOCOLS else ()  # pyright: ignore
+    measure: Any = str(values["measure"])
+    recurring = values["recurring"]
+    kinds = PROTOCOLS[measure].kinds if measure in PROTOCOLS else ()
     numbers = [one["question"] for one in values["questions"]]
     if (
         not isinstance(values["study"], str)
