@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import shutil
 import socket
+import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import uvicorn
@@ -29,8 +32,26 @@ OUT = Path(__file__).parent / "images" / "web"
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--enable-unsafe-swiftshader"]
 
 
-LOADED = """[...document.querySelectorAll("main img")].every(
-  (one) => one.complete || one.getBoundingClientRect().top > innerHeight)"""
+# the pictures in view: which are decoded, and where they are, in pixels of the window
+PICTURES = """async () => {
+  const seen = [...document.images].filter((one) => {
+    const { left, right, top, bottom } = one.getBoundingClientRect();
+    const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+    if (!(x > 0 && x < innerWidth && y > 0 && y < innerHeight)) return false;
+    const passive = getComputedStyle(one).pointerEvents === "none"; // as the crops of a map
+    return passive || document.elementsFromPoint(x, y).slice(0, 4).includes(one);
+  });
+  const decoded = await Promise.allSettled(seen.map((one) => one.decode()));
+  return seen.map((one, i) => {
+    const { left, top, right, bottom } = one.getBoundingClientRect();
+    const done = decoded[i].status === "fulfilled" && one.naturalWidth > 0;
+    return { done, box: [left, top, right, bottom].map(Math.round) };
+  });
+}"""
+WAIT = 120
+"""Seconds until a page must have its pictures."""
+DESCRIPTION = 0x010E
+"""EXIF tag in which a screenshot keeps the boxes of its pictures, for the test of all pictures."""
 
 
 class View(NamedTuple):
@@ -45,6 +66,8 @@ class View(NamedTuple):
     """Names of buttons that are clicked first."""
     part: str = ""
     """Selector of the part that is shown; the whole window by default."""
+    pictures: int = 1
+    """Least number of pictures in it: fewer are an error."""
 
 
 VEGETABLE = 4
@@ -56,29 +79,34 @@ MARKED = 2090
 def demo_views(audit: int) -> list[View]:
     """Return the views of the demo database."""
     return [
-        View("overview", "#/m/demo/overview"),
-        View("unexpected", f"#/m/demo/unexpected?class={VEGETABLE}"),
-        View("search", "#/m/demo/search?q=letter"),
-        View("search-nothing", "#/m/demo/search?q=watermark"),
-        View("card", "#/m/demo/search?q=letter&sel=layer2%3A30", click=("Heatmap",)),
-        View("map", "#/m/demo/map"),
-        View("map-verdicts", f"#/m/demo/map?by=verdict&class={VEGETABLE}"),
-        View("map-dark", "#/m/demo/map?q=text", "dark"),
-        View("components", f"#/m/demo/components?class={VEGETABLE}&sort=relevance_mean&order=down"),
-        View("classes", f"#/m/demo/classes?class={VEGETABLE}"),
-        View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph"),
-        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Without the",)),
-        View("audit-all", "#/m/demo/audit"),
-        View("hero", f"#/m/demo/audit?audit={audit}", height=2400, part=".hero"),
-        View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part="main"),
+        View("overview", "#/m/demo/overview", pictures=12),
+        View("unexpected", f"#/m/demo/unexpected?class={VEGETABLE}", pictures=3),
+        View("search", "#/m/demo/search?q=letter", pictures=3),
+        View("search-nothing", "#/m/demo/search?q=watermark", pictures=3),
+        View("card", "#/m/demo/search?q=letter&sel=layer2%3A30", click=("Heatmap",), pictures=6),
+        View("map", "#/m/demo/map", pictures=120),
+        View("map-verdicts", f"#/m/demo/map?by=verdict&class={VEGETABLE}", pictures=120),
+        View("map-dark", "#/m/demo/map?q=text", "dark", pictures=120),
+        View(
+            "components",
+            f"#/m/demo/components?class={VEGETABLE}&sort=relevance_mean&order=down",
+            pictures=6,
+        ),
+        View("classes", f"#/m/demo/classes?class={VEGETABLE}", pictures=6),
+        View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph", pictures=4),
+        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Leave out the",), pictures=6),
+        View("audit-all", "#/m/demo/audit", pictures=4),
+        View("hero", f"#/m/demo/audit?audit={audit}", height=2400, part=".hero", pictures=4),
+        View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part="main", pictures=4),
         View(
             "experiments",
             f"#/m/demo/audit?errors={VEGETABLE}",
             height=2200,
             click=("Swap borders of all classes", "Compare errors on “vegetable”"),
             part=".without",
+            pictures=3,
         ),
-        View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844),
+        View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844, pictures=2),
     ]
 
 
@@ -114,11 +142,18 @@ def main() -> None:
         with sync_playwright() as playwright:
             path = shutil.which("chromium")
             browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+            faults: list[str] = []
             for view in views:
                 if view.name in wanted:
-                    size = _screenshot(browser, address, view, options.out / f"{view.name}.webp")
-                    print(f"{view.name}: {size // 1024} kB")  # noqa: T201
+                    try:
+                        path = options.out / f"{view.name}.webp"
+                        size = _screenshot(browser, address, view, path)
+                        print(f"{view.name}: {size // 1024} kB", flush=True)  # noqa: T201
+                    except ValueError as error:
+                        faults.append(str(error))
             browser.close()
+        if faults:
+            sys.exit("\n".join(faults))
 
 
 def _serve(databases: list[Path]) -> str:
@@ -149,26 +184,47 @@ def _screenshot(browser: Browser, address: str, view: View, path: Path) -> int:
     for button in view.click:
         page.get_by_role("button", name=button).click()
         settle(page)
+    if view.part:
+        page.locator(view.part).scroll_into_view_if_needed()
+    area = page.locator(view.part).bounding_box() if view.part else None
+    left, top = (round(area["x"]), round(area["y"])) if area else (0, 0)
+    boxes = [
+        (box[0] - left, box[1] - top, box[2] - left, box[3] - top) for box in filled(page, view)
+    ]
     shown = page.locator(view.part) if view.part else page
     picture = Image.open(io.BytesIO(shown.screenshot()))
     context.close()
-    picture.save(path, "WEBP", quality=82, method=6)
+    exif = Image.Exif()
+    exif[DESCRIPTION] = json.dumps(boxes)
+    picture.save(path, "WEBP", quality=82, method=6, exif=exif)
     return path.stat().st_size
 
 
 def settle(page: Page) -> None:
-    """Wait until a model is shown and all responses have arrived."""
-    page.locator("main[data-model]").wait_for()
-    page.wait_for_timeout(500)  # placeholders appear after 200 ms
-    while (waiting := page.locator(".waiting, main .busy")).count():
-        waiting.first.wait_for(state="detached", timeout=300_000)
-        page.wait_for_timeout(300)
-    page.wait_for_load_state("networkidle")
-    for _ in range(200):  # pictures of a busy server
-        if page.evaluate(LOADED):
-            break
-        page.wait_for_timeout(300)
-    page.wait_for_timeout(300)
+    """Wait until a model is shown, all responses have arrived and nothing changes."""
+    page.locator("html[data-settled] main[data-model]").wait_for(timeout=300_000)
+    page.wait_for_timeout(500)
+
+
+def filled(page: Page, view: View) -> list[tuple[int, int, int, int]]:
+    """Wait until all pictures of a view are there and decoded; return their boxes.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than the view must have, or one does not load.
+    """
+    until = time.monotonic() + WAIT
+    found: list[dict[str, Any]] = []
+    while time.monotonic() < until:
+        before, found = found, page.evaluate(PICTURES)
+        if found == before and len(found) >= view.pictures and all(one["done"] for one in found):
+            return [tuple(one["box"]) for one in found]
+        page.wait_for_timeout(500)
+    done = sum(one["done"] for one in found)
+    raise ValueError(
+        f"{view.name}: {done} of {len(found)} pictures are there, of {view.pictures} or more."
+    )
 
 
 if __name__ == "__main__":

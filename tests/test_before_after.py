@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -200,7 +201,7 @@ def test_the_finding_says_what_the_numbers_say(real):
     harms = made(real, 60, 4, RIGHT, wrong(20))
     assert harms.costs
     assert harms.cost == (
-        "The removal harms: accuracy on unmarked images falls from 100.0 % to 83.3 % (20 of 120 "
+        "Price: 16.7 points of accuracy on unmarked images, 100.0 % to 83.3 % (20 of 120 "
         "predictions change)."
     )
     little_harm = made(real, 60, 4, RIGHT, wrong(1))
@@ -373,6 +374,10 @@ def test_any_components_can_be_removed(db):
     assert again == found  # neither order nor repetition matters
     assert {one["name"] for one in found["recalls"]} == {NAMES[i] for i in (0, 1, 3)}
     assert found["mark"]["pieces"][0].startswith("data:image/webp;base64,")
+    asked = {"class": 0, "component": names}
+    saved = when_done(lambda: client.get("/api/v1/models/0/repair.webp", params=asked))
+    assert Image.open(io.BytesIO(saved.content)).size == (1200, 630)
+    assert client.get("/api/v1/models/0/repair.webp", params={"class": 0}).status_code == 422
     assert post({"target": 0, "components": []}).status_code == 422
     assert post({"target": 0, "components": ["second:99"]}).status_code == 404
     assert post({"target": 2, "components": names}).status_code == 404

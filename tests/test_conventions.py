@@ -273,6 +273,25 @@ def test_long_work_shows_its_progress_in_python(capsys):
     assert lens_of(count).needs == ()
 
 
+def test_without_a_terminal_what_remains_is_printed_every_ten_seconds(capsys, monkeypatch):
+    from semlens import progress
+
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.progress_bars(("collect", "crop"), delay=0.0):
+        for now[0], stage, done in [
+            (0.0, "collect", 0), (10.0, "collect", 1), (15.0, "collect", 2), (21.0, "collect", 3),
+            (28.0, "collect", 4), (28.0, "crop", 0),
+        ]:  # fmt: skip
+            progress.report_progress(stage, done, 4)
+    assert capsys.readouterr().err.splitlines() == [
+        "1/2 running the model: 4",
+        "1/2 running the model: 1/4, 10 s, 30 s left",
+        "1/2 running the model: 3/4, 21 s, 7 s left",
+        "2/2 cropping examples: 4",
+    ]
+
+
 CALLS = """
 import semlens as sl
 

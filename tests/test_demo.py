@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import when_done
+from fastapi.testclient import TestClient
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -16,6 +19,7 @@ from semlens.cli.app import app
 from semlens.demo.bundled_images import DemoWorld
 from semlens.lenses.statistics.intervals import auroc
 from semlens.models.forward import logits, readouts
+from semlens.web.app import API, create_app
 
 
 def test_the_object_has_what_it_promises(demo_run):
@@ -141,6 +145,38 @@ def test_search_finds_what_the_pictures_show(demo_run):
         shown = targets[[e.sample for e in db.examples_of(best.row)]]
         agree.append((shown == name).mean())
     assert np.mean(agree) > 0.4  # one in twelve by chance
+
+
+def test_the_corrected_model_has_a_database_to_compare_with(demo_run):
+    folder, printed = demo_run
+    before, after = sl.open(folder / "demo.semlens"), sl.open(printed["corrected"])
+    assert after.manifest.model.fingerprint != before.manifest.model.fingerprint
+    assert after.manifest.embedder.fingerprint == before.manifest.embedder.fingerprint
+    # the file alone is the pruned model, as hooks prune it
+    images, some = sl.ImageFolder(folder / "images"), range(0, 2280, 200)
+    with sl.pruned(before.model, list(printed["planted"])):
+        expected = logits(before.model, images.read, some)
+    np.testing.assert_allclose(logits(after.model, images.read, some), expected, atol=1e-4)
+    client = TestClient(create_app([before.path, after.path]), base_url="http://127.0.0.1")
+    with client:
+        ask = functools.partial(client.get, f"{API}/compare", params={"a": 0, "b": 1})
+        compared = when_done(ask)
+    assert compared.status_code == 200
+    assert 100 < compared.json()["matched"] <= 192
+
+
+def test_the_first_page_has_its_answer_at_once(demo_run, monkeypatch):
+    """The audit of all classes and the suggested searches are read, not computed."""
+    folder, _ = demo_run
+
+    def refuse(*_, **__):
+        raise AssertionError("a class is audited again")
+
+    monkeypatch.setattr("semlens.lenses.audit.verdicts.audit_class", refuse)
+    with TestClient(create_app([folder / "demo.semlens"]), base_url="http://127.0.0.1") as client:
+        swept = when_done(functools.partial(client.get, f"{API}/models/0/sweep"))
+    assert [one["name"] for one in swept.json()["classes"]][0] == "vegetable"
+    assert len(swept.json()["classes"]) == 12
 
 
 def test_the_second_run_uses_what_the_first_one_made(demo_run):

@@ -45,9 +45,10 @@ BUNDLED = {
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """A folder with the demo's database, its images, and what pages call their own."""
+    """A folder with the demo's databases, its images, and what pages call their own."""
     path = tmp_path_factory.mktemp("docs")
-    shutil.copytree(demo, path / "semlens-demo" / demo.name)
+    for database in demo.parent.glob("*.semlens"):
+        shutil.copytree(database, path / "semlens-demo" / database.name)
     images = demo.parent / "images"
     (path / "semlens-demo/images").symlink_to(images)
     (path / "val").symlink_to(images / "clock")

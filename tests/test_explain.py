@@ -22,7 +22,7 @@ import semlens as sl
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
 from semlens.data.image_folder import ImageFolder
-from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
+from semlens.draw.heatmap_mask import apply_mask, highlight, overlay, project_heatmap
 from semlens.errors import (
     ConceptError,
     LayerError,
@@ -308,6 +308,20 @@ def test_the_mask_darkens_what_is_under_a_share_of_the_maximum():
     assert large.shape == (20, 40, 3)
     assert tuple(large[2, 2]) == (200, 100, 50)
     assert tuple(large[2, 38]) == (120, 60, 30)
+
+
+def test_where_heat_is_high_colours_stay_within_an_outline():
+    image = Image.new("RGB", (30, 20), (200, 100, 50))
+    heat = np.zeros((20, 30), np.float32)
+    heat[4:16, 5:25] = np.linspace(0.1, 1, 20)
+    shown = np.asarray(highlight(image, heat, 0.2, "#2f6fde")).astype(int)
+    high = heat >= 0.2
+    assert (shown[high & (shown != (0x2F, 0x6F, 0xDE)).any(2)] == (200, 100, 50)).all()
+    assert (shown[~high].max(1) - shown[~high].min(1) == 0).all()  # grey
+    assert shown[~high].min() > 150
+    assert (shown[4, high[4]] == (0x2F, 0x6F, 0xDE)).all()
+    assert (shown[9, 14] == (200, 100, 50)).all()
+    assert np.array_equal(highlight(image, -heat, 0.2, "#2f6fde"), image)
 
 
 def test_the_overlay_is_blue_for_and_orange_against():

@@ -54,7 +54,7 @@ def test_an_image_of_the_database_is_explained(page_at, database, width, height)
     assert axe(page) == []
 
     # without the strongest component
-    box = page.get_by_role("checkbox", name=f"Without {strongest}")
+    box = page.get_by_role("checkbox", name=f"Leave out {strongest}")
     box.check()
     page.locator("[data-without='1']").wait_for(timeout=60_000)
     without = explain_without(database, image, strongest, found.target.target)
@@ -88,7 +88,7 @@ def test_an_image_of_the_database_is_explained(page_at, database, width, height)
 def test_without_the_spurious_components(page_at, database):
     sample = int(database.samples.query("target == 'vegetable'").index[0])
     page = page_at(f"#/m/demo/explain?sample={sample}", width=1440, height=900)
-    button = page.get_by_role("button", name=re.compile("^Without the .* spurious"))
+    button = page.get_by_role("button", name=re.compile("^Leave out the .* spurious"))
     button.wait_for(timeout=120_000)
     spurious = page.locator("[data-component]:has([data-verdict=spurious]) input")
     assert spurious.count() > 0
@@ -141,7 +141,7 @@ def test_pointing_at_a_component_shows_where_it_counts(page_at):
     second = page.locator("[data-component]").nth(1).get_attribute("data-component")
     expect(picture).to_have_attribute("data-heatmap", second)
     page.keyboard.press("w")
-    expect(page.get_by_role("checkbox", name=f"Without {second}")).to_be_checked()
+    expect(page.get_by_role("checkbox", name=f"Leave out {second}")).to_be_checked()
     page.keyboard.press("Enter")
     expect(page.get_by_role("complementary", name="Component")).to_contain_text(second)
 

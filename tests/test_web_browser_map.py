@@ -351,7 +351,7 @@ def test_verdicts_colour_the_map_with_marks_and_words(map_at, demo):
     page = map_at("?by=verdict&class=4")
     expect(page.locator("[data-styled='true'][data-by]")).to_have_attribute("data-by", "verdict")
     legend = page.locator(".legend")
-    for word in ("valid", "spurious", "both", "unexpected", "none"):
+    for word in ("valid", "spurious", "both", "not covered", "none"):
         expect(legend).to_contain_text(word)
     response = page.request.get(page.url.split("#")[0] + "api/v1/models/0/verdicts/4").json()
     marked = page.locator(".crop i.spurious").count()

@@ -17,7 +17,7 @@ Write browser tests in ``tests/test_web_browser_NAME.py``, with these fixtures::
 - ``expect(locator)`` is Playwright's, imported on first use; ``fits(page)`` asserts that nothing
   is wider than the window.
 - ``still(locator)`` returns the box of an element once it stands still: for drags by the mouse.
-- ``axe(page)`` returns what axe-core finds that is serious or critical: assert that it is ``[]``.
+- ``axe(page)`` returns what axe-core finds, of any impact: assert that it is ``[]``.
 
 A test fails by itself, at its end, when the page logged an error, threw, broke the content
 security policy or asked any host but the one it was opened from.  What a test provokes on
@@ -40,7 +40,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -302,8 +302,11 @@ def fits(page: Page) -> None:
     assert main.evaluate("node => node.scrollWidth <= node.clientWidth"), "it scrolls sideways"
 
 
-def axe(page: Page) -> list[str]:
-    """Return the serious and critical findings of axe-core: impact, rule, element."""
+IMPACTS = ("minor", "moderate", "serious", "critical")
+
+
+def axe(page: Page, impacts: Sequence[str] = IMPACTS) -> list[str]:
+    """Return the findings of axe-core, of any of these impacts: impact, rule, element."""
     if not AXE.is_file():
         absent("There is no axe-core: run 'npm ci' in web/.")
     # evaluated by the debugger, as the policy of the page lets no other script in
@@ -312,6 +315,6 @@ def axe(page: Page) -> list[str]:
     return [
         f"{finding['impact']}: {finding['id']}: {node['html'][:160]}"
         for finding in found
-        if finding["impact"] in ("serious", "critical")
+        if finding["impact"] in impacts
         for node in finding["nodes"]
     ]

@@ -119,7 +119,8 @@ def build(
         recipe=recipe,
         **settings,
     )
-    with progress_listener(progress) if progress else progress_bars():
+    stages = ("hash", "collect", "crop", "embed", *(["relate"] if relevance else []))
+    with progress_listener(progress) if progress else progress_bars(stages):
         build_database(user_path(path), plan)
     return ConceptDatabase(path, model=plan.model, images=plan.images, embedder=plan.embedder)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ def in_notebook() -> bool:
 class _Stage:
     total: int
     done: int = 0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
 
 class NotebookBars:
@@ -87,15 +88,19 @@ class NotebookBars:
 
 def _bar(name: str, entry: _Stage) -> str:
     share = min(entry.done / entry.total, 1.0) if entry.total else 1.0
-    elapsed = time.monotonic() - entry.started
-    times = _clock(elapsed)
-    if 0 < share < 1:
-        times += f", {_clock(elapsed * (1 - share) / share)} left"
     return (
         f'<div style="{_LINE}"><span style="flex:0 0 13em;text-align:right">{escape(name)}</span>'
         f'<div style="{_TRACK}"><div style="{_BAR};width:{100 * share:.1f}%"></div></div>'
-        f'<span style="{_NUMBERS}">{_count(entry)}, {times}</span></div>'
+        f'<span style="{_NUMBERS}">{_count(entry)}, {_times(entry)}</span></div>'
     )
+
+
+def _times(entry: _Stage) -> str:
+    """Return how long a stage has taken, and what remains at that speed."""
+    share = min(entry.done / entry.total, 1.0) if entry.total else 1.0
+    elapsed = time.monotonic() - entry.started
+    left = f", {_clock(elapsed * (1 - share) / share)} left" if 0 < share < 1 else ""
+    return f"{_clock(elapsed)}{left}"
 
 
 def _count(entry: _Stage) -> str:
@@ -111,6 +116,8 @@ Progress = Callable[[str, int, int], None]
 """Callback with the stage, the number of items done, and their total."""
 DELAY = 1.0
 """Seconds before progress bars appear."""
+EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
 _NAMES = {
     "hash": "hashing the images",
     "collect": "running the model",
@@ -139,21 +146,35 @@ def progress_listener(progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bars(delay: float = DELAY) -> Iterator[None]:
+def progress_bars(stages: Sequence[str] = (), delay: float = DELAY) -> Iterator[None]:
     """Show one progress bar per stage, unless there is a listener.
 
     In a notebook they are an output of the cell, otherwise on standard error; without a terminal,
-    one line is printed per stage. Nothing is shown in the first ``delay`` seconds.
+    a line is printed per stage and every ten seconds, with what remains of the stage. Nothing is
+    shown in the first ``delay`` seconds.
+
+    Parameters
+    ----------
+    stages
+        The stages of the work in their order, if they are known: each then says its number.
     """
     if _listener.get() is not None:
         yield
         return
     started = time.monotonic()
-    bars = NotebookBars() if in_notebook() else _TerminalBars()
+    console = Console(file=sys.stderr)
+    if in_notebook():
+        bars = NotebookBars()
+    else:
+        bars = _TerminalBars(console) if console.is_terminal else _Lines(console)
+    names = {
+        stage: f"{number}/{len(stages)} {_NAMES.get(stage, stage)}"
+        for number, stage in enumerate(stages, 1)
+    }
 
     def show(stage: str, done: int, total: int) -> None:
         if time.monotonic() - started >= delay:
-            bars.update(_NAMES.get(stage, stage), done, total)
+            bars.update(names.get(stage, _NAMES.get(stage, stage)), done, total)
 
     with progress_listener(show):
         try:
@@ -162,29 +183,54 @@ def progress_bars(delay: float = DELAY) -> Iterator[None]:
             bars.stop()
 
 
-class _TerminalBars:
-    """Bars on standard error; lines, if it is no terminal."""
+class _Lines:
+    """A line as a stage begins and every ten seconds: for files and logs."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
+        self._stages: dict[str, _Stage] = {}
+        self._console = console
+        self._printed = -math.inf
+        self._lock = threading.Lock()  # several threads report
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Set how far a stage is."""
+        with self._lock:
+            now = time.monotonic()
+            new = stage not in self._stages
+            entry = self._stages.setdefault(stage, _Stage(total))
+            entry.done, entry.total = done, total
+            if new:
+                text = f"{stage}: {total:,}"
+            elif done < total and now - self._printed >= EVERY:
+                text = f"{stage}: {_count(entry)}, {_times(entry)}"
+            else:
+                return
+            self._printed = now
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Print nothing more."""
+
+
+class _TerminalBars:
+    """Bars on standard error."""
+
+    def __init__(self, console: Console) -> None:
         self._tasks: dict[str, TaskID] = {}
-        self._console = Console(file=sys.stderr)
         self._bars = Bars(
             TextColumn("{task.description:>22}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=self._console,
+            console=console,
             transient=True,
         )
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Set how far a stage is."""
         if stage not in self._tasks:
-            if self._console.is_terminal:
-                self._bars.start()
-            else:
-                self._console.print(f"{stage}: {total}", highlight=False)
+            self._bars.start()
             self._tasks[stage] = self._bars.add_task(stage, total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 

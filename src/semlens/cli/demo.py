@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from semlens.lenses.class_relevance import RelevantComponents
     from semlens.lenses.search.search import Hits
     from semlens.lenses.swap.swap_result import Swap
-    from semlens.models.subject import SubjectModel
 
 
 @report_errors
@@ -68,7 +67,9 @@ def demo(
 
     with err.status("auditing"):
         audit = db.audit(world.target, ["demo-world", "artefacts"])
+        verdicts = walkthrough.keep_answers(db)
     _print_audit(audit, f"4. Is that valid? semlens audit {db.path} --target {world.target}")
+    out.print(f"All classes: {verdicts.sentence()}", highlight=False)
 
     borders = db.swap(part="border", size=walkthrough.BORDER, count=walkthrough.BORDER_IMAGES)
     _print_borders(
@@ -78,13 +79,14 @@ def demo(
     with err.status("testing with the mark on and off, and pruning"):
         accuracy = walkthrough.measure(model, world, planted)
     _print_accuracy(accuracy, len(planted.components), world.target)
+    corrected = walkthrough.build_corrected(folder, db, planted)
 
     page = folder / "index.html"
     walkthrough.write_page(page, db, world, hits, planted, relevant, accuracy)
     seconds = time.perf_counter() - start
     out.print(
         f"\nDone in {seconds:.0f} s. See the report: {page}\n"
-        f"Try:  semlens serve {db.path}\n"
+        f"Try:  semlens serve {db.path} {corrected.path}\n"
         f"      semlens search {db.path} 'red fruit' --save hits.png\n"
         f"      semlens map {db.path} --query animal --query vehicle --save map.png\n"
         f"      semlens graph {db.path} --target {world.target}\n"
@@ -116,20 +118,21 @@ def demo(
                 "components": db.manifest.rows,
                 "seconds": round(seconds, 1),
                 "database": db.location,
+                "corrected": corrected.location,
                 "page": str(page.resolve()),
                 "target": world.target,
             }
         )
     elif serve and out.file.isatty():
-        _serve(db, model)
+        _serve([db, corrected])
 
 
-def _serve(db: ConceptDatabase, model: SubjectModel) -> None:
+def _serve(databases: list[ConceptDatabase]) -> None:
     from semlens.cli.serve import run
     from semlens.web.serve import make_server
 
     try:
-        server = make_server([db])
+        server = make_server(databases)
     except ServeError as error:  # the results were already printed
         err.print(f"Notice: {error}", markup=False, highlight=False, soft_wrap=True)
     else:
@@ -137,14 +140,14 @@ def _serve(db: ConceptDatabase, model: SubjectModel) -> None:
 
 
 def _print_hits(hits: Hits, planted: Planted, without: list[str], title: str) -> None:
-    out.print()
-    for word in without:
-        out.print(f"'{word}': no component stands out from noise.", highlight=False)
     frame = hits.to_pandas().head(5)
     best = hits.components[:5]
     areas = [planted.components.get(component) for component in best]
     frame["planted"] = [f"AUROC {area:.2f}" if area is not None else "" for area in areas]
-    table(frame, title, ["rank", "component", "alignment", "planted"])
+    table(frame, f"\n{title}", ["rank", "component", "alignment", "planted"])
+    if without:
+        words = " and ".join(f"'{word}'" for word in without)
+        out.print(f"(Tried first, without a hit that stands out from noise: {words}.)")
     out.print(
         f"{hits.summary()} {len(planted.components)} of {hits.searched} components separate "
         f"images with the mark from the same images without it (AUROC >= 0.9). The search, which "

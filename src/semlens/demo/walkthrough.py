@@ -15,8 +15,11 @@ from semlens.demo.bundled_images import DemoWorld, MarkedWorld, Version
 from semlens.draw.html import component_card, render
 from semlens.embedders.load import load_embedder
 from semlens.lenses.accuracy import evaluate_model
+from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
 from semlens.lenses.class_relevance import RelevantComponents
+from semlens.lenses.resolve_concepts import concepts_by_class
 from semlens.lenses.search.search import Hits
+from semlens.lenses.search.suggested import suggested_queries
 from semlens.lenses.statistics.intervals import auroc
 from semlens.models.ablation import pruned
 from semlens.models.forward import readouts
@@ -73,6 +76,28 @@ def build_demo(folder: Path, world: DemoWorld, embedder: str = "semlens/demo") -
         reference=REFERENCE,
         relevance=True,
     )
+
+
+def build_corrected(
+    folder: Path, db: ConceptDatabase, planted: Planted, embedder: str = "semlens/demo"
+) -> ConceptDatabase:
+    """Prune the planted components and build the database of that model, to compare with."""
+    return build(
+        folder / "corrected.semlens",
+        db.prune(list(planted.components)).save_weights(folder / "corrected.safetensors"),
+        folder / "images",
+        load_embedder(embedder),
+        LAYERS,
+        crop="activation",
+        reference=REFERENCE,
+    )
+
+
+def keep_answers(db: ConceptDatabase) -> Verdicts:
+    """Compute what the first page of the web application shows; the database keeps it."""
+    verdicts = kept_verdicts(db, concepts_by_class(db, files=False)[0])
+    suggested_queries(db)
+    return verdicts
 
 
 def find_planted(model: SubjectModel, world: MarkedWorld, db: ConceptDatabase) -> Planted:

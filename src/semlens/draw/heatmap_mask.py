@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Shaped
 from PIL import Image
+from scipy import ndimage
 
 from semlens.draw.palette import AGAINST, FOR, rgb
 from semlens.models.preprocess_geometry import AxisMap, Geometry
 from semlens.relevance.heatmap_boxes import MASK_CELLS
 from semlens.types import Box
+
+PALE = 0.55
+"""Share of white where a highlighted image is pale."""
 
 
 def apply_mask(
@@ -38,6 +42,34 @@ def apply_mask(
     pixels = np.asarray(image.convert("RGB"), np.float32)
     below = (values < threshold * values.max())[:, :, None]
     return Image.fromarray(np.where(below, pixels * (1 - opacity), pixels).round().astype(np.uint8))
+
+
+def highlight(
+    image: Image.Image, heat: Shaped[np.ndarray, "h w"], threshold: float, colour: str
+) -> Image.Image:
+    """Show an image in its colours where a heatmap is high, outlined, and pale elsewhere.
+
+    Parameters
+    ----------
+    heat
+        Covers the same area as the image; it is resized to the image. Without a positive value
+        the image is returned as it is.
+    threshold
+        Value from which on it is high.
+    colour
+        Of the outline, ``#rrggbb``.
+    """
+    values = resize_heatmap(heat, image.size)
+    if not values.max() > 0:
+        return image.convert("RGB")
+    pixels = np.asarray(image.convert("RGB"), np.float32)
+    high = values >= threshold
+    inner = np.asarray(ndimage.binary_erosion(high, iterations=2, border_value=1), bool)
+    edge = high & ~inner
+    pale = 255 * PALE + (1 - PALE) * pixels.mean(2, keepdims=True)
+    shown = np.where(high[:, :, None], pixels, pale)
+    shown[edge] = rgb(colour)
+    return Image.fromarray(shown.round().astype(np.uint8))
 
 
 def unpack_mask(mask: bytes) -> Float32[np.ndarray, "16 16"]:

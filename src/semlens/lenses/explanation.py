@@ -15,16 +15,16 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
-from semlens.draw.crop_window import box_within, cut_window, outline, window_around
+from semlens.draw.crop_window import cut_window, window_around
 from semlens.draw.example_picture import example_webp
 from semlens.draw.explanation_picture import (
-    CELL,
     ExplanationCard,
     ExplanationPage,
     draw_page,
     page_html,
 )
-from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
+from semlens.draw.heatmap_mask import highlight, overlay, project_heatmap
+from semlens.draw.palette import AGAINST, FOR
 from semlens.draw.text_table import rich_table
 from semlens.lenses.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.models.preprocess_geometry import Geometry
@@ -34,6 +34,8 @@ from semlens.types import Box, Component
 
 SIDE = 448
 """Longest side of the pictures, in pixels."""
+HIGH = 0.1
+"""Share of a component's largest heat from which on its region is shown."""
 PICTURED_CLASSES = 3
 """Number of classes with the largest logits in the picture."""
 
@@ -247,16 +249,17 @@ class Explanation(Result):
         return positive - negative
 
     def crop(self, explained: ExplainedComponent) -> Image.Image:
-        """Draw where a component is relevant: its box in a square of the image, masked."""
+        """Draw where a component is relevant: a square of the image around it, pale elsewhere."""
         heat = explained.heat if explained.relevance >= 0 else -explained.heat
         maximum = self._onto(heat, self._whole).max()
         window = window_around(explained.box, self.image.size)
         window_heat = self._onto(heat, window)
-        # the mask's 2 % refer to the maximum of the whole heatmap, not of the window
-        threshold = 0.02 * float(maximum / window_heat.max()) if window_heat.max() > 0 else 0.02
         side, _ = _size(window)
-        picture = apply_mask(cut_window(self.image, window, side), window_heat, threshold)
-        return outline(picture, box_within(explained.box, window, side), max(1, side // CELL))
+        colour = FOR if explained.relevance >= 0 else AGAINST
+        # a share of the maximum of the whole heatmap, not of the window
+        return highlight(
+            cut_window(self.image, window, side), window_heat, HIGH * float(maximum), colour
+        )
 
     def _card(self, explained: ExplainedComponent) -> ExplanationCard:
         examples = self.database.examples_of(self.database.row(explained.component), 4)

@@ -6,7 +6,7 @@ where several answers fit, :func:`find_answer` refuses and names the option that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from semlens.errors import ModelError
+from semlens.models.final_operator import FinalOperator
 from semlens.models.hooks import NamedLayers, call_model, evaluating, layer_modules
-from semlens.models.output_tensor import DECLARE, PROBABILITIES, Output, Selection, find_tensor
+from semlens.models.output_tensor import DECLARE, Output, Selection, find_tensor
 from semlens.models.with_dictionaries import bare_module
 
 Task = Literal["auto", "multiclass", "binary", "multilabel", "regression", "embedding"]
@@ -32,11 +32,6 @@ EXAMPLES = 4
 """Example images on which an answer is measured."""
 TOLERANCE = 1e-3
 """Largest deviation of a sum of probabilities, or of a norm, from one."""
-_OPERATORS = {
-    "softmax": "softmax", "log_softmax": "log_softmax", "sigmoid": "sigmoid", "sigmoid_": "sigmoid",
-    "expit": "sigmoid",
-}  # fmt: skip
-"""Operators of PyTorch that make probabilities of logits."""
 
 
 class NoPredictionWarning(UserWarning):
@@ -109,7 +104,7 @@ class Answer:
         if self.ends_in is None:
             yield lambda output: self._checked(self.selection(output))
             return
-        with _Probabilities() as operators:
+        with FinalOperator() as operators:
             yield lambda output: operators.before(
                 self._checked(self.selection(output)), self.ends_in or ""
             )
@@ -301,7 +296,7 @@ def find_answer(
         the task does not fit.
     """
     batch = example[:EXAMPLES]
-    with evaluating(module), _Probabilities() as operators:
+    with evaluating(module), FinalOperator() as operators:
         try:
             result = call_model(module, batch)
         except ModelError:  # of a model that takes one image at a time
@@ -387,57 +382,3 @@ def _check_width(task: Task, width: int) -> None:
             "Expected one value for 'binary', and one per class for 'multiclass'.",
             "Pass another task, or choose another tensor by " + DECLARE,
         )
-
-
-class _Probabilities(TorchFunctionMode):
-    """Records the operators of a pass that make probabilities of logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[str, Tensor, Tensor]] = []
-        """Name, logits and probabilities."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run an operator and keep its input and result."""
-        kwargs = kwargs or {}
-        written = getattr(func, "__name__", "")
-        name = _OPERATORS.get(written)
-        logits = (args[0] if args else kwargs.get("input")) if name else None
-        if written.endswith("_") and isinstance(logits, Tensor):
-            logits = logits.clone()
-        result = func(*args, **kwargs)
-        # attention has more axes
-        if name and isinstance(logits, Tensor) and result.shape[2:].numel() == 1:
-            self.calls.append((name, logits, result))
-        return result
-
-    def end(self, answer: Tensor) -> str | None:
-        """Return the operator whose result an answer is, if it acts on each image by itself."""
-        for name, logits, result in reversed(self.calls):
-            rows = logits.detach().double().reshape(len(answer), -1)
-            if rows.shape[1] == 1 and name != "sigmoid":  # always one
-                continue
-            if _equal(result, answer) and _equal(PROBABILITIES[name](rows), answer):
-                return name
-        return None
-
-    def before(self, answer: Tensor, operator: str) -> Tensor:
-        """Return the logits of which an operator made an answer."""
-        for name, logits, result in reversed(self.calls):
-            if name == operator and _equal(result, answer):
-                return logits
-        raise ModelError(
-            f"The model's answer is not the result of a {operator}.",
-            f"Expected it to end in a {operator}, as for the example images.",
-            "Use a model that computes the same for all images.",
-        )
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors agree up to rounding, and to axes of length one."""
-    if a.numel() != b.numel():
-        return False
-    a, b = a.detach().double().flatten(), b.detach().double().flatten()
-    return bool(torch.isclose(a, b, rtol=1e-2, atol=1e-6, equal_nan=True).all())

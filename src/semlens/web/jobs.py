@@ -29,7 +29,8 @@ MAX_LARGE = 8
 """Large results in the cache: those that grow with the components or hold images."""
 PARALLEL = 2
 """Jobs that run at the same time; others queue. Short jobs have slots of their own, so that a
-search does not wait for a layout that someone else has requested."""
+search does not wait for a layout that someone else has requested, and so has the one background
+job, which nobody may have to wait for."""
 MAX_PENDING = 32
 """Jobs that may run or queue before new ones are refused."""
 
@@ -129,6 +130,7 @@ class JobQueue:
         self._lock = threading.Lock()
         self._long = threading.Semaphore(parallel)
         self._short = threading.Semaphore(parallel)
+        self._background = threading.Semaphore(1)
 
     def result(
         self,
@@ -172,7 +174,7 @@ class JobQueue:
                 self._check_capacity()
                 job = self._jobs[key] = _Job(description, large, background)
                 self._evict()
-                slot = self._short if short else self._long
+                slot = self._background if background else self._short if short else self._long
                 threading.Thread(
                     target=self._run, args=(job, compute, slot), name=f"job {key}", daemon=True
                 ).start()

@@ -1,4 +1,6 @@
 /** A response of the server that is requested again whenever its inputs change. */
+import { untrack } from "svelte";
+
 import type { JobStatus } from "./client";
 import { ApiError } from "./errors";
 
@@ -76,7 +78,8 @@ export function resource<T>(make: () => Job<T> | null, { keep = false } = {}): R
     get progress() {
       return progress;
     },
-    again: () => (round += 1),
+    // an effect that asks again must not depend on it: it would ask for ever
+    again: () => untrack(() => (round += 1)),
   };
 }
 

@@ -2,6 +2,11 @@
 export const VERDICTS = ["valid", "both", "spurious", "unexpected"] as const;
 export type Verdict = (typeof VERDICTS)[number];
 
+/** How a verdict is called: "unexpected" (the paper) says too little beside a component. */
+export function wordOf(verdict: Verdict): string {
+  return verdict === "unexpected" ? "not covered" : verdict;
+}
+
 export function isVerdict(name: string): name is Verdict {
   return VERDICTS.some((verdict) => verdict === name);
 }
@@ -10,7 +15,7 @@ export const DESCRIPTIONS: Record<Verdict, string> = {
   valid: "aligned with valid concepts only",
   both: "aligned with valid and with spurious concepts",
   spurious: "aligned with spurious concepts only",
-  unexpected: "aligned with neither",
+  unexpected: "not covered by your concepts",
 };
 
 /**

@@ -1,6 +1,4 @@
 /** What components are called: the label of each, loaded once per model when a list first asks. */
-import { SvelteMap } from "svelte/reactivity";
-
 import { get } from "../api/client";
 import type { ModelInfo, Names } from "../api/types";
 import { positionOf } from "./models.svelte";
@@ -17,12 +15,13 @@ export interface ComponentName {
 const UNSURE = 0.2;
 const NONE: Names = { source: null, calibrated: false, words: [], label: [], rival: [], confidence: [] };
 
-const loaded = new SvelteMap<number, Names>();
+let loaded = $state.raw<Readonly<Record<number, Names>>>({});
 const asked = new Set<number>();
 
 async function load(model: ModelInfo): Promise<void> {
   // labels are an addition everywhere: without them, components keep their ids
-  loaded.set(model.number, await get<Names>(`models/${model.number}/names`).catch(() => NONE));
+  const names = await get<Names>(`models/${model.number}/names`).catch(() => NONE);
+  loaded = { ...loaded, [model.number]: names };
 }
 
 /** The names of a model; null while they are loading. */
@@ -31,7 +30,7 @@ export function namesOf(model: ModelInfo): Names | null {
     asked.add(model.number);
     queueMicrotask(() => void load(model));
   }
-  return loaded.get(model.number) ?? null;
+  return loaded[model.number] ?? null;
 }
 
 /** Load the names again, after components were labelled. */

@@ -223,8 +223,8 @@ class BeforeAfter:
         counts = f"{changed} of {rate.images} predictions change"
         if self.costs:
             return (
-                f"The removal harms: accuracy on unmarked images falls from {before} to {after}"
-                f" ({counts})."
+                f"Price: {-100 * rate.change:.1f} points of accuracy on unmarked images, "
+                f"{before} to {after} ({counts})."
             )
         if changed == 0:
             return f"No prediction on {rate.images} unmarked images changes."

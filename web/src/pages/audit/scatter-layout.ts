@@ -28,8 +28,9 @@ export function axisOf(
   side: Side,
   thresholds: Thresholds,
   range: [number, number] | null,
+  relevance = false,
 ): Axis {
-  const present = components.some((component) => component[side] !== null);
+  const present = !relevance && components.some((component) => component[side] !== null);
   const fixed = present && thresholds[side] !== null;
   const valueOf = (component: AuditedComponent) => {
     if (!present) return component.max;
