@@ -252,7 +252,7 @@ def test_bad_input_is_refused(worlds, tmp_path):
     )  # fmt: skip
     with pytest.raises(ModelError) as error:
         many.swap(part="border", count=8)
-    assert_says(error.value, "no logits", "classification head")
+    assert_says(error.value, "no logits", "need a classifier")
 
 
 @pytest.mark.slow

@@ -78,7 +78,8 @@ def test_behind_a_linear_head_effect_and_relevance_are_one(db, model, images):
     assert len(found) == 10
     np.testing.assert_allclose(found.effect, found.relevance, atol=1e-5)
     assert found.rank_correlation == pytest.approx(1)
-    assert found.interval == pytest.approx((1, 1))
+    # on one image, units that are equal up to rounding may change places
+    assert found.interval == pytest.approx((1, 1), abs=0.005)
     assert found.name == "class1"
     assert list(found.samples) == [i for i in range(41) if "class1" in images.ids[i]]
     np.testing.assert_allclose(

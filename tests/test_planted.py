@@ -111,8 +111,8 @@ def test_a_subject_is_trained_once_and_half_a_file_is_none(tmp_path):
     planted = worlds.replace(ALL[0], steps=2)
     world = worlds.make_world(planted, 2)
     folder = planted_cache.world_folder(tmp_path, planted)
-    folder.mkdir()
-    (folder / ".subject.safetensors.part").write_bytes(b"killed here")
+    (folder / ".subject.safetensors.part").mkdir(parents=True)
+    (folder / ".subject.safetensors.part/new.part").write_bytes(b"killed here")
     first = planted_cache.trained_subject(planted, world, folder)
     written = (folder / "subject.safetensors").stat().st_mtime_ns
     again = planted_cache.trained_subject(planted, world, folder)

@@ -210,7 +210,7 @@ def test_a_model_without_logits_is_refused(worlds, tmp_path):
     )  # fmt: skip
     with pytest.raises(ModelError) as error:
         db.swap(part="region", count=8)
-    assert_says(error.value, "not logits", "classification head")
+    assert_says(error.value, "not logits", "need a classifier")
 
 
 @pytest.mark.slow

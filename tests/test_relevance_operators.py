@@ -339,7 +339,7 @@ class Noisy(nn.Module):
 
 NAMES = {
     "LSTM": (Recurrent, "lstm (1 x, in 'rnn')"),
-    "several": (Noisy, "logsumexp (1 x), native_batch_norm_legit (1 x, in 'norm')"),
+    "several": (Noisy, "batch_norm (1 x, in 'norm'), logsumexp (1 x)"),
 }
 
 

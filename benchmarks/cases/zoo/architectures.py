@@ -6,7 +6,7 @@ smaller inputs, so that the zoo is quick: what matters are the operators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ def _torchvision_small(name: str, side: int, **settings: Any) -> Architecture:
     return Architecture(f"torchvision/{name}", make, side)
 
 
-def _timm(name: str, side: int = 64, *, kind: str = "", **settings: Any) -> Architecture:
+def _timm(name: str, side: int = 64, *, parts: Sequence[str] = (), **settings: Any) -> Architecture:
     """Return a model of timm, or a class of it with settings of its own."""
 
     def make() -> nn.Module:
@@ -85,11 +85,12 @@ def _timm(name: str, side: int = 64, *, kind: str = "", **settings: Any) -> Arch
         file, _, network = name.partition(".")
         if network:
             package = getattr(timm.models, file)
-            own = {"block_layer": getattr(package, kind)} if kind else {}
+            names = zip(("block_layer", "norm_layer", "mlp_layer"), parts, strict=False)
+            own = {setting: getattr(package, part) for setting, part in names}
             return getattr(package, network)(num_classes=CLASSES, **settings, **own)
         return timm.create_model(name, pretrained=False, num_classes=CLASSES, **settings)
 
-    return Architecture(f"timm/{name}{kind and f' of {kind}'}", make, side)
+    return Architecture(" of ".join([f"timm/{name}", *parts[:1]]), make, side)
 
 
 def _transformers(name: str, side: int = 64, **settings: Any) -> Architecture:
@@ -137,6 +138,7 @@ TORCHVISION = (
         block_channels=[16, 32], block_layers=[1, 1], head_dim=8, stochastic_depth_prob=0.0,
     ),
 )  # fmt: skip
+_GATED = ("SpatialGatingBlock", "Affine", "GatedMlp")
 _MIXER: Mapping[str, Any] = {"img_size": 64, "num_blocks": 2, "embed_dim": 64}
 TIMM = (
     _timm("resnet10t"),
@@ -153,8 +155,8 @@ TIMM = (
     _timm("mambaout_femto", depths=(1, 1, 1, 1)),
     _timm("starnet.StarNet", base_dim=16, depths=(1, 1, 1, 1)),
     _timm("mlp_mixer.MlpMixer", **_MIXER),
-    _timm("mlp_mixer.MlpMixer", **_MIXER, kind="ResBlock"),
-    _timm("mlp_mixer.MlpMixer", **_MIXER, kind="SpatialGatingBlock"),
+    _timm("mlp_mixer.MlpMixer", **_MIXER, mlp_ratio=4, parts=("ResBlock", "Affine", "Mlp")),
+    _timm("mlp_mixer.MlpMixer", **_MIXER, mlp_ratio=6, parts=_GATED),
     _timm("vit_tiny_patch16_224", img_size=64, depth=2),
     _timm("deit_tiny_distilled_patch16_224", img_size=64, depth=2),
     _timm("eva02_tiny_patch14_224", 70, img_size=70, depth=2),

@@ -15,28 +15,23 @@ of the logit at the pixels, and `absorbed`, what absorbed most; seconds and peak
 from __future__ import annotations
 
 import argparse
-import copy
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 import semlens as sl
 from benchmarks.cases.zoo.architectures import ARCHITECTURES, QUICK, Architecture
 from benchmarks.cases.zoo.oracle import chord_heatmap, gradient_heatmap
 from benchmarks.harness import Meter, benchmark, log, table
-from semlens.relevance import lrp_engine
 from semlens.relevance.backward_signal import BackwardSignal
-from semlens.relevance.captured_graph import capture
 from semlens.relevance.conservation import check_conservation
 from semlens.relevance.make_engine import FallbackWarning, engine_for
 from semlens.relevance.presets import GRADIENT, Rules
@@ -48,7 +43,7 @@ FALLBACKS = 1 / 6
 """Largest share of architectures without exact relevance."""
 IMAGES = 6
 DOUBLE = 5e7
-"""Parameters up to which a network is in double precision, so that checks are sharp."""
+"""Parameters up to which a network is checked in double precision."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "--only": {"nargs": "+", "metavar": "NAME", "help": "architectures, or parts of their names"}
 }
@@ -103,19 +98,18 @@ def try_architecture(architecture: Architecture, work: Path) -> dict[str, Any]:
         warnings.simplefilter("always")
         try:
             module = architecture.module()
-            if sum(parameter.numel() for parameter in module.parameters()) < DOUBLE:
-                module = module.double()
             subject = sl.SubjectModel(module, _preprocess(architecture.side))
             listed = sl.layers(subject).to_pandas()
             names = _chosen(listed)
             found["layers"] = len(listed)
             folder = work / re.sub(r"\W+", "-", architecture.name)
-            with _captured_once():
-                database = sl.build(
-                    folder, subject, _pictures(), "semlens/demo", names, examples=2, reference=4
-                )
-                found["build"] = "ok" if len(database.components) else "no components"
-                found |= _checks(subject, architecture.side, names, listed)
+            database = sl.build(
+                folder, subject, _pictures(), "semlens/demo", names, examples=2, reference=4
+            )
+            found["build"] = "ok" if len(database.components) else "no components"
+            if sum(parameter.numel() for parameter in module.parameters()) < DOUBLE:
+                module.double()
+            found |= _checks(subject, architecture.side, names, listed)
         except Exception as error:  # of any model
             step = "build" if found["build"] != "ok" else "error"
             found[step] = f"{type(error).__name__}: {error}"
@@ -148,21 +142,6 @@ def _chosen(listed: Any) -> list[str]:
     readable = listed[(listed["runs"] == 1) & (listed["form"] != "-")]
     blocks = readable[readable["block"]]["layer"].tolist() or readable["layer"].tolist()
     return list(dict.fromkeys([blocks[0], blocks[-1]]))
-
-
-@contextmanager
-def _captured_once() -> Iterator[None]:
-    """Capture the forward pass once, for the build and the checks: it takes most of the time."""
-    known: dict[Any, Any] = {}
-
-    def once(module: nn.Module, example: Tensor) -> Any:
-        key = (example.shape[1:], example.dtype)
-        if key not in known:
-            known[key] = capture(module, example)
-        return copy.deepcopy(known[key])
-
-    with patch.object(lrp_engine, "capture", once):
-        yield
 
 
 def _checks(subject: sl.SubjectModel, side: int, names: list[str], listed: Any) -> dict[str, Any]:
@@ -210,7 +189,7 @@ def _operators(reasons: list[str]) -> list[str]:
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the table of the documentation."""
     header = ["architecture", "build", "relevance", "rules", "gradient check", "conservation",
-              "at the pixels", "CPU s", "MiB"]  # fmt: skip
+              "at the pixels", "absorbed most", "CPU s", "MiB"]  # fmt: skip
     rows = [
         [
             one["name"],
@@ -220,12 +199,19 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
             _power(one["gradient_check"]),
             _power(one["conservation"]),
             one["pixels"],
+            one["absorbed"],
             one["cpu_seconds"],
             one["peak_mib"],
         ]
         for one in result["models"]
     ]
-    return {"zoo": table(header, rows)}
+    said = [
+        ["architectures", result["architectures"]],
+        ["built", result["built"]],
+        ["with exact relevance", result["exact"]],
+        ["CPU minutes", sum(one["cpu_seconds"] for one in result["models"]) / 60],
+    ]
+    return {"zoo": table(["of all", "number"], said) + "\n\n" + table(header, rows)}
 
 
 def _power(value: float | None) -> str | None:

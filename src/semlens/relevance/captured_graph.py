@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -89,11 +90,12 @@ class OpNode:
 
     @property
     def operator_name(self) -> str:
-        """The operator's name in PyTorch; one of several results has that of their operator."""
+        """The name by which PyTorch's users know the operator, also of one of its results."""
         if self.target is getitem and isinstance(self.args[0], OpNode):
             return self.args[0].operator_name
         name = getattr(self.operator, "__name__", str(self.operator))
-        return name.rpartition(".")[2].strip("_")
+        # such as _native_batch_norm_legit
+        return re.sub(r"^native_|_legit.*$", "", name.rpartition(".")[2].strip("_"))
 
     @property
     def module(self) -> str:

@@ -61,7 +61,7 @@ def value_mismatch(module: nn.Module, name: str) -> RelevanceError:
     return RelevanceError(
         f"The captured pass of {type(module).__name__} differs from the model at "
         f"'{name or 'the output'}'.",
-        "Expected the same values as when the model runs.",
+        "Expected the same values as when the model runs, and a layer that its output depends on.",
         REMEDY,
     )
 

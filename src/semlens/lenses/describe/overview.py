@@ -144,8 +144,8 @@ def predict_classes(database: Database) -> pd.DataFrame:
     predicted = predict(
         database.model, database.images.read, samples.tolist(), stage="predicting the classes"
     )
-    has_prediction = predicted >= 0
-    table = pd.DataFrame({"sample": samples, "predicted": predicted})[has_prediction]
+    known = predicted >= 0
+    table = pd.DataFrame({"sample": samples[known], "predicted": predicted[known]})
     if database.is_writable:
         with suppress(StoreError):  # another process may be writing it
             database.save_analysis(TABLE, table)
