@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from conftest import VEGETABLES, LittleNet, WordEmbedder, build_vegetables, to_tensor
 
 import semlens as sl
 from benchmarks.cases.fuzz import benchmark as fuzz
+from benchmarks.cases.fuzz.found import OF_SEMLENS, SOURCE, readers_in_source
 from benchmarks.cases.fuzz.http import finish_jobs, request_reader
 from benchmarks.cases.fuzz.readers import Reader, database_readers, file_readers
+from benchmarks.cases.fuzz.user_files import dictionary_readers, table_readers
 from semlens.lenses.concepts import Concept, ConceptSet
 from semlens.models.subject import SubjectModel
 
 FILES = [
     "images", "concept sets, TOML", "concept sets, JSON", "concept sets, CSV",
     "settings of a build", "class mappings", "class targets", "component names",
-    "SPECs of models", "SPECs of embedders", "SPECs of images", "cached tables", "shards",
+    "SPECs of models", "SPECs of embedders", "SPECs of images", "cached tables", "tensors",
+    "shards",
 ]  # fmt: skip
 
 
@@ -54,6 +59,31 @@ def test_every_reader_of_files_is_fuzzed(files):
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_files_and_texts(files, name):
     assert_survives(files[name], 8 if name.startswith("SPEC") else 40)
+
+
+def test_files_that_users_bring(tmp_path):
+    known = {**dictionary_readers(tmp_path), **table_readers(tmp_path)}
+    wrong: list[str] = []
+    for name, reader in known.items():
+        attempts: list[fuzz.Attempt] = []
+        fuzz.fuzz(replace(reader, first=reader.first[::12]), 2, attempts.append)
+        wrong += [f"{name}: {one.detail}" for one in attempts if one.outcome == fuzz.WRONG]
+    assert not wrong, wrong[0]
+
+
+def test_a_reader_that_no_input_gets_to_is_found(tmp_path):
+    known = file_readers(tmp_path)
+    chosen = {name: known[name] for name in ("images", "class targets")}
+    missing = fuzz.without_fuzzing(chosen)
+    assert "data/class_mapping.read_targets" not in missing
+    assert "data/images.decode" not in missing
+    assert {"data/class_mapping.read_classes", "store/dictionary_files.load_saelens"} <= {*missing}
+    assert set(missing) < readers_in_source()
+    # what is left out names functions that are there
+    modules = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py")}
+    for start in OF_SEMLENS:
+        module = start.partition(".")[0]
+        assert any(name.startswith(module) for name in modules), start
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ Tiny databases are built, asked and served by the command line while something g
 - Each file of a finished database is removed, truncated, replaced and changed by single bits, and
   all questions are asked.
 - A server's database is deleted, replaced and damaged.
+- Every reader of files of others, as the benchmark ``fuzz`` finds them in the source, is given
+  hostile inputs. A reader that no input gets to is WRONG.
 
 Each trial ends as one of these; anything else is WRONG, and is listed:
 
@@ -40,7 +42,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases.faults import builds, files, stops
+from benchmarks.cases.faults import builds, files, inputs, stops
 from benchmarks.cases.faults import stops as parts
 from benchmarks.cases.faults.process import import_all, settle
 from benchmarks.cases.faults.trials import OUTCOMES, QUICK, WRONG, Bench, Extent, Trial
@@ -48,7 +50,7 @@ from benchmarks.harness import benchmark, log, table
 from benchmarks.harness.results import PartResults, together
 from benchmarks.worlds.tiny import Inputs
 
-CODE = ("src", "benchmarks/cases/faults")
+CODE = ("src", "benchmarks/cases/faults", "benchmarks/cases/fuzz*")
 """What is measured."""
 PARTS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
     "killed": lambda b: stops.stopped(b, signal.SIGKILL, "killed", b.extent.points),
@@ -66,8 +68,9 @@ PARTS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
     "shards": builds.damaged_shards,
     "files": files.damaged_files,
     "served": files.served,
+    "readers": inputs.hostile_inputs,
 }
-SLOW = ("lrp", "parts", "workers")
+SLOW = ("lrp", "parts", "workers", "readers")
 """Parts that a quick run leaves out."""
 
 

@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from hypothesis import HealthCheck, Phase, settings
 
 import semlens as sl
 from benchmarks.cases.faults.trials import WRONG
+from benchmarks.cases.fuzz.found import FunctionsRun, readers_in_source
 from benchmarks.cases.fuzz.http import finish_jobs, request_reader
 from benchmarks.cases.fuzz.readers import Reader, database_readers, file_readers, small_database
+from benchmarks.cases.fuzz.user_files import dictionary_readers, table_readers
 from benchmarks.harness import benchmark, log, peak_mib, reset_peak, table
 from benchmarks.harness.results import measurement
 from semlens.errors import SemlensError
@@ -38,6 +40,7 @@ from semlens.errors import SemlensError
 INPUTS, QUICK_INPUTS = 400, 20
 SECONDS = 5.0
 """Bound on the CPU time of one input."""
+NOT_FUZZED = "It reads files of others, and no input of a reader gets there."
 READ, REFUSED = "read", "clear refusal"
 CODE = ("src", "benchmarks/cases/fuzz*")
 """What is measured."""
@@ -79,7 +82,10 @@ def attempt(reader: Reader, value: Any) -> Attempt:
 def fuzz(
     reader: Reader, inputs: int, see: Callable[[Attempt], object], *, seed: int | None = None
 ) -> None:
-    """Pass the attempts at a number of inputs to ``see``; the same ones for the same seed."""
+    """Pass the attempts at the first inputs, and at a number of others, to ``see``.
+
+    They are the same ones for the same seed.
+    """
 
     @hypothesis.seed(seed or 0)
     @settings(
@@ -90,6 +96,8 @@ def fuzz(
     def one(value: Any) -> None:
         see(attempt(reader, value))
 
+    for value in reader.first:
+        see(attempt(reader, value))
     one()
 
 
@@ -107,12 +115,21 @@ def fuzzer(reader: Reader, see: Callable[[Attempt], object]) -> Callable[[bytes]
 def readers(work: Path, only: Sequence[str] = ()) -> dict[str, Reader]:
     """Return readers by name: those of ``only``, or all."""
     work.mkdir(parents=True, exist_ok=True)
-    found = file_readers(work)
+    found = file_readers(work) | dictionary_readers(work) | table_readers(work)
     if not only or not found.keys() >= set(only):
         database = small_database(work)
         found |= database_readers(database)
         found["HTTP requests"] = request_reader(sl.open(database))
     return {name: reader for name, reader in found.items() if not only or name in only}
+
+
+def without_fuzzing(known: Mapping[str, Reader]) -> list[str]:
+    """Return the functions of semlens that read files of others, and that no reader gets to."""
+    run = FunctionsRun()
+    for reader in known.values():
+        some = replace(reader, read=run.watched(reader.read), first=reader.first[:12])
+        fuzz(some, 3, lambda attempted: None)
+    return sorted(readers_in_source() - run.names())
 
 
 @benchmark(
@@ -127,7 +144,9 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Fuzz the readers, and count what became of their inputs."""
     started, found = time.monotonic(), dict[str, dict[str, Any]]()
     failures: dict[str, dict[str, str]] = {}
-    for name, reader in readers(work, options.only or ()).items():
+    known = readers(work, options.only or ())
+    missing = [] if options.only else without_fuzzing(known)
+    for name, reader in known.items():
         attempts: list[Attempt] = []
         fuzz(reader, QUICK_INPUTS if options.quick else options.inputs, attempts.append)
         found[name] = _summary(attempts)
@@ -137,8 +156,9 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 log(f"{name}: {WRONG}\n{one.detail[-1500:]}")
         log(f"{name}: {time.monotonic() - started:.0f} s")
     finish_jobs()
-    result = {**measurement(started, CODE), "readers": found, "failures": list(failures.values())}
-    return result
+    wrong = list(failures.values())
+    wrong += [{"reader": name, "detail": NOT_FUZZED} for name in missing]
+    return {**measurement(started, CODE), "readers": found, "failures": wrong}
 
 
 def _summary(attempts: list[Attempt]) -> dict[str, Any]:

@@ -8,14 +8,17 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
+import pandas as pd
 from hypothesis import strategies as st
 from PIL import Image
 
 import semlens as sl
+from benchmarks.cases.fuzz.hostile import HOSTILE_TOML, csv_first, hostile_json
 from benchmarks.worlds.tiny import CONCEPTS, Inputs
 from semlens.errors import SemlensError
 from semlens.progress import progress_listener
@@ -99,14 +102,28 @@ class Reader:
         Reads an input; may raise :class:`SemlensError` and nothing else.
     mib
         Bound on the memory that one input may take.
+    first
+        Inputs that are tried in any case, before those of the strategy.
     """
 
     inputs: Strategy
     read: Callable[[Any], object]
     mib: float = 128
+    first: Sequence[Any] = ()
 
 
-def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+def on_file(folder: Path, name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """Return a function that writes bytes to a file and reads it."""
+
+    def read_bytes(data: bytes) -> object:
+        (folder / name).write_bytes(data)
+        return read(folder / name)
+
+    return read_bytes
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Return an image as a file of a format of Pillow."""
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
@@ -118,14 +135,14 @@ def _pictures() -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     return [
-        *(_encoded(colour, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")),
-        _encoded(colour, "JPEG", exif=exif),
-        _encoded(colour, "JPEG2000"),
-        _encoded(colour.convert("CMYK"), "JPEG"),
-        _encoded(colour.convert("P"), "PNG", transparency=3),
-        _encoded(Image.fromarray(pixels), "PNG"),
-        _encoded(Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), "PNG"),
-        _encoded(grey, "TIFF", compression="tiff_lzw"),
+        *(encoded(colour, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")),
+        encoded(colour, "JPEG", exif=exif),
+        encoded(colour, "JPEG2000"),
+        encoded(colour.convert("CMYK"), "JPEG"),
+        encoded(colour.convert("P"), "PNG", transparency=3),
+        encoded(Image.fromarray(pixels), "PNG"),
+        encoded(Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), "PNG"),
+        encoded(grey, "TIFF", compression="tiff_lzw"),
     ]
 
 
@@ -133,7 +150,7 @@ def file_readers(folder: Path) -> dict[str, Reader]:
     """Return the readers of single files and texts."""
     from semlens.cli.build_inputs import read_config
     from semlens.data.class_mapping import read_classes, read_targets
-    from semlens.data.images import decode
+    from semlens.data.images import decode, upright_size
     from semlens.data.load import load_images
     from semlens.embedders.load import load_embedder
     from semlens.lenses.concepts import ConceptSet
@@ -141,19 +158,13 @@ def file_readers(folder: Path) -> dict[str, Reader]:
     from semlens.store.atomic_files import (
         load_sealed,
         load_sealed_table,
+        load_tensors,
         save_sealed,
         save_sealed_table,
     )
     from semlens.types import Component
 
     huggingface_hub.constants.HF_HUB_OFFLINE = True  # a SPEC may name anything
-
-    def on_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-        def read_bytes(data: bytes) -> object:
-            (folder / name).write_bytes(data)
-            return read(folder / name)
-
-        return read_bytes
 
     json_set = {
         "target": "ape", "name": "n", "templates": ["a {}"],
@@ -178,6 +189,10 @@ def file_readers(folder: Path) -> dict[str, Reader]:
     table = _frame()
     save_sealed_table(folder / "table.parquet", table)
     save_sealed(folder / "tensors.safetensors", {"a": _tensor(), "b": _tensor().half()})
+    save_sealed_table(folder / "other.parquet", table)
+    save_sealed(folder / "other.safetensors", {"a": _tensor()})
+    other = (folder / "other.parquet").read_bytes()
+    other_shard = (folder / "other.safetensors").read_bytes()
     sealed = (folder / "table.parquet").read_bytes()
     shard = (folder / "tensors.safetensors").read_bytes()
 
@@ -206,33 +221,55 @@ def file_readers(folder: Path) -> dict[str, Reader]:
     )
     classes = damaged_json({"ape": 0, "bee": 3})
     return {
-        "images": Reader(damaged_bytes(_pictures()), lambda data: decode(data, "x"), 1024),
-        "concept sets, TOML": Reader(texts, on_file("set.toml", ConceptSet.load)),
+        "images": Reader(
+            damaged_bytes(_pictures()),
+            lambda data: (upright_size(data, "x"), decode(data, "x")),
+            1024,
+        ),
+        "concept sets, TOML": Reader(
+            texts, on_file(folder, "set.toml", ConceptSet.load), first=HOSTILE_TOML
+        ),
         "concept sets, JSON": Reader(
             damaged_json(json_set) | damaged_bytes([json.dumps(json_set).encode()], tokens),
-            on_file("set.json", ConceptSet.load),
+            on_file(folder, "set.json", ConceptSet.load),
+            first=hostile_json(json_set),
         ),
         "concept sets, CSV": Reader(
-            damaged_bytes([csv], tokens), on_file("set.csv", ConceptSet.load)
+            damaged_bytes([csv], tokens),
+            on_file(folder, "set.csv", ConceptSet.load),
+            first=csv_first(csv),
         ),
         "settings of a build": Reader(
             damaged_bytes([b'examples = 6\ncrop = "none"\nlayers = ["a"]\n'], tokens),
-            on_file("build.toml", read_config),
+            on_file(folder, "build.toml", read_config),
+            first=HOSTILE_TOML,
         ),
         "class mappings": Reader(
             classes | damaged_bytes([b"ape,0\nbee,3\n"], tokens),
-            lambda data: [on_file(f"classes.{end}", read_classes)(data) for end in ("json", "csv")],
+            lambda data: [
+                on_file(folder, f"classes.{end}", read_classes)(data) for end in ("json", "csv")
+            ],
+            first=hostile_json({"ape": 0}),
         ),
         "class targets": Reader(
             damaged_bytes([b"a.png,ape\nb.png,bee\n"], tokens),
-            on_file("targets.csv", lambda path: read_targets(path, ["a.png", "b.png"])),
+            on_file(folder, "targets.csv", lambda path: read_targets(path, ["a.png", "b.png"])),
         ),
         "component names": Reader(odd_texts, Component.parse),
         "SPECs of models": Reader(spec_texts, load_model, 512),
         "SPECs of embedders": Reader(spec_texts, load_embedder, 512),
         "SPECs of images": Reader(spec_texts, load_images, 512),
-        "cached tables": Reader(damaged_bytes([sealed]), on_file("table.parquet", load_table)),
-        "shards": Reader(damaged_bytes([shard]), on_file("tensors.safetensors", load_shard)),
+        "cached tables": Reader(
+            damaged_bytes([sealed]), on_file(folder, "table.parquet", load_table), first=[other]
+        ),
+        "tensors": Reader(
+            damaged_bytes([shard]), on_file(folder, "tensors.safetensors", load_tensors)
+        ),
+        "shards": Reader(
+            damaged_bytes([shard]),
+            on_file(folder, "tensors.safetensors", load_shard),
+            first=[other_shard],
+        ),
     }
 
 
@@ -265,11 +302,16 @@ def small_database(folder: Path) -> Path:
     return path
 
 
-def database_readers(
+def database_readers(  # noqa: C901  # a list
     path: Path, open_database: Callable[[Path], sl.ConceptDatabase] = sl.open
 ) -> dict[str, Reader]:
     """Return the readers of a database: its manifest, its files, and what it is asked for."""
+    from semlens.hub.published_files import _for_build
+    from semlens.mcp.image_access import ImageAccess
     from semlens.regular_files import file_digest
+    from semlens.store.json_documents import JsonDocuments
+    from semlens.web.routes.before_after import BeforeAfterResponse, _kept
+    from semlens.web.routes.verdicts import _kept_repair
 
     manifest = json.loads((path / "manifest.json").read_text("utf-8"))
     contents = {name: (path / name).read_bytes() for name in manifest["files"]}
@@ -311,6 +353,33 @@ def database_readers(
         )
 
     database = open_database(path)
+
+    def kept(text: str) -> None:
+        """Read what the page has kept of an experiment: tables of texts, with an origin."""
+        database.save_analysis("before-after-0", pd.DataFrame({"response": [text]}), {"key": "k"})
+        verdicts: Any = SimpleNamespace(
+            components=pd.DataFrame({"target": [0], "verdict": ["spurious"], "component": ["a:1"]})
+        )
+        _kept_repair(database, 0, verdicts)
+        _kept(database, "before-after-0", "k", lambda: BeforeAfterResponse.model_construct())
+
+    def published(data: bytes) -> object:
+        name = "analysis/audits/2.json"
+        (path / name).write_bytes(data)
+        try:
+            return _for_build(database, name, path.with_name("staging"), "another build")
+        finally:
+            (path / name).unlink()
+
+    def last_number(data: bytes) -> None:
+        folder = path.with_name("documents")
+        folder.mkdir(exist_ok=True)
+        (folder / "last.txt").write_bytes(data)
+        JsonDocuments(folder, "audit").add({})
+
+    allowed = path.with_name("allowed")
+    allowed.mkdir(exist_ok=True)
+    access = ImageAccess.of(allowed)
     headers = (b"F16", b"I64", b"[", b"]", b"18446744073709551615", b'"x":', b"{}", b",")
     return {
         "manifests": Reader(
@@ -326,6 +395,19 @@ def database_readers(
                 lambda data: {"analysis/audits/1.json": data}
             ),
             ask,
+        ),
+        "kept responses": Reader(
+            odd_texts.filter(lambda text: text.isprintable()),
+            kept,
+            first=[
+                text.decode("utf-8", "replace") for text in hostile_json({"components": ["a:1"]})
+            ],
+        ),
+        "published audits": Reader(damaged_json(record), published, first=hostile_json(record)),
+        "numbers of audits": Reader(damaged_bytes([b"3"]), last_number, first=[b"9" * 5000]),
+        "images of agents": Reader(
+            damaged_bytes(_pictures()[:2]),
+            on_file(allowed, "a.png", lambda file: access.read(database, file.name)),
         ),
         "components of a database": Reader(odd_texts, lambda text: database.rows_of([text])),
     }

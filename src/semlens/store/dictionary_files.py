@@ -220,8 +220,13 @@ def checked_dictionary(
         If these are no finite tensors of fitting shapes, a file claims more values than it has, or
         the threshold of JumpReLU or the number of active latents is missing.
     """
-    given = {"encoder": encoder, "decoder": decoder, "bias": bias, "threshold": threshold}
-    tensors = {name: value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {
+        "encoder": encoder, "decoder": decoder, "bias": bias, "threshold": threshold,
+    }  # fmt: skip
+    optional = ("bias", "threshold")
+    tensors: dict[str, Any] = {
+        n: value for n, value in given.items() if value is not None or n not in optional
+    }
     problem = next(filter(None, (_problem(*item) for item in tensors.items())), None)
     if problem is None:
         shapes = {name: list(value.shape) for name, value in tensors.items()}

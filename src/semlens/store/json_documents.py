@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from semlens.documents import read_json
 from semlens.errors import BusyError, EditError, StoreError
+from semlens.regular_files import read_text
 from semlens.store.atomic_files import damaged, save_text
 
 Document = dict[str, Any]
@@ -177,7 +178,7 @@ class JsonDocuments:
 
     def _last_number(self) -> int:
         try:
-            return int((self.folder / _LAST_NUMBER_FILE).read_text("utf-8"))
+            return int(read_text(self.folder / _LAST_NUMBER_FILE))
         except (OSError, ValueError):
             return max(self._memory, default=0)  # the caller also considers existing files
 

@@ -49,12 +49,20 @@ def read_key(path: str | Path) -> Key:
     path = Path(path)
     head = ("study", "measure", "recurring")
     values = read_saved(path, "study", head, "questions", _KEY_COLUMNS)
-    questions = pd.DataFrame(values["questions"]).set_index("question")
-    if values["measure"] not in PROTOCOLS or not set(questions["kind"]) <= set(
-        PROTOCOLS[values["measure"]].kinds
+    measure: Any = str(values["measure"])
+    recurring = values["recurring"]
+    kinds = PROTOCOLS[measure].kinds if measure in PROTOCOLS else ()
+    numbers = [one["question"] for one in values["questions"]]
+    if (
+        not isinstance(values["study"], str)
+        or type(recurring) is not int
+        or any(type(number) is not int for number in numbers)
+        or len(set(numbers)) < len(numbers)
+        or any(one["kind"] not in kinds for one in values["questions"])
     ):
         raise format_error(path, "study")
-    return Key(values["study"], values["measure"], questions, int(values["recurring"]))
+    questions = pd.DataFrame(values["questions"]).set_index("question")
+    return Key(values["study"], measure, questions, recurring)
 
 
 def read_answers(key: Key, files: Sequence[str | Path]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from semlens.concept_database import ConceptDatabase
+from semlens.documents import parse_json
 from semlens.errors import SemlensError, StoreError
 from semlens.lenses.audit.audit_records import AuditRecord
 from semlens.lenses.audit.audit_result import Audit, verdict_keys
@@ -304,10 +304,10 @@ def _kept_repair(db: ConceptDatabase, target: int, result: Verdicts) -> str | No
     """Return what before and after found, if it is kept for the components that are spurious."""
     components = result.components
     chosen = (components["target"] == target) & (components["verdict"] == "spurious")
-    with suppress(StoreError, ValueError, KeyError):
+    with suppress(StoreError, ValueError, KeyError, TypeError, AttributeError):
         saved = db.load_with_origin(f"before-after-{target}")
         if saved is not None:
-            response = json.loads(str(saved[0]["response"].iloc[0]))
+            response = parse_json(str(saved[0]["response"].iloc[0]))
             if set(response["components"]) == set(components.loc[chosen, "component"]):
                 return " ".join(filter(None, [response["finding"], response.get("caution")]))
     return None
