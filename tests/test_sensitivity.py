@@ -135,9 +135,11 @@ def test_intervals():
         (0.2, 0.0524, 0.3339), abs=1e-4
     )
     change, low, high = change_interval(now, before, paired=True)
-    difference = now.astype(float) - before
-    half = 1.959964 * np.sqrt(np.mean((difference - 0.1) ** 2) / 80)
-    assert (change, low, high) == pytest.approx((0.1, 0.1 - half, 0.1 + half))
+    # Bonett and Price 2012: 8 of 80 gained, none lost
+    gained, lost = (8 + 1) / 82, (0 + 1) / 82
+    half = 1.959964 * np.sqrt((gained + lost - (gained - lost) ** 2) / 82)
+    expected = (0.1, gained - lost - half, gained - lost + half)
+    assert (change, low, high) == pytest.approx(expected)
     assert np.isnan(change_interval(now, np.zeros(0, bool), paired=True)).all()
 
 

@@ -306,7 +306,7 @@ def find_answer(
         tensor = selection(result)
     width = _width(tensor)
     ends_in = operators.end(tensor)
-    raw = tensor.reshape(len(batch), width).double()
+    raw = tensor.reshape(len(batch), width).cpu().double()
     if ends_in is not None:
         scale = "logits"
     elif width > 1 and _sums_to_one(raw):

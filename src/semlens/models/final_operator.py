@@ -46,7 +46,7 @@ class FinalOperator(TorchFunctionMode):
     def end(self, answer: Tensor) -> str | None:
         """Return the operator whose result an answer is, if it acts on each image by itself."""
         for name, logits, result in reversed(self.calls):
-            rows = logits.detach().double().reshape(len(answer), -1)
+            rows = logits.detach().cpu().double().reshape(len(answer), -1)
             if rows.shape[1] == 1 and name != "sigmoid":  # always one
                 continue
             if _equal(result, answer) and _equal(PROBABILITIES[name](rows), answer):
@@ -69,5 +69,5 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors agree up to rounding, and to axes of length one."""
     if a.numel() != b.numel():
         return False
-    a, b = a.detach().double().flatten(), b.detach().double().flatten()
+    a, b = (tensor.detach().cpu().double().flatten() for tensor in (a, b))
     return bool(torch.isclose(a, b, rtol=1e-2, atol=1e-6, equal_nan=True).all())

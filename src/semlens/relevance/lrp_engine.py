@@ -113,6 +113,8 @@ class LRPEngine(RelevanceEngine):
             positions = {node: number for number, node in enumerate(self.graph.nodes)}
             ordered = sorted(captured_nodes, key=lambda name: positions[self._nodes[name]])
             self.layers = [name for name in ordered if not is_output(name)]
+            if OUTPUT not in self._nodes and not outputs:  # without an answer
+                self.ends = tuple(self.layers)
             self.auto_presets = AUTO[has_attention(self.graph)]
             self._assign_rules(self.auto_presets[0] if rules == "auto" else rules)
             self._meta_values = self._measure_shapes(example[:1])
