@@ -37,19 +37,24 @@ def database(tmp_path_factory) -> sl.ConceptDatabase:
     return db
 
 
-def of_files(database: sl.ConceptDatabase) -> list[Reader]:
+RECOMPUTED = ("kept responses",)
+"""What is damaged there is computed again: nothing is refused."""
+
+
+def of_files(database: sl.ConceptDatabase) -> dict[str, Reader]:
     """Return the readers of the files of a database, without its images and its model."""
     readers = database_readers(database.path, lambda path: sl.open(path, embedder=WordEmbedder()))
-    return list(readers.values())
+    return readers
 
 
-def assert_survives(reader: Reader, inputs: int) -> None:
+def assert_survives(reader: Reader, inputs: int, *, refuses: bool = True) -> None:
     """Feed a reader; some inputs must be refused and, since some are whole, some be read."""
     attempts: list[fuzz.Attempt] = []
     fuzz.fuzz(reader, inputs, attempts.append)
     wrong = [one.detail for one in attempts if one.outcome == fuzz.WRONG]
     assert not wrong, wrong[0]
-    assert len({one.outcome for one in attempts}) == 2 or len(attempts) < 30
+    found = {one.outcome for one in attempts}
+    assert len(found) == 1 + refuses or len(attempts) < 30, (reader, found)
 
 
 def test_every_reader_of_files_is_fuzzed(files):
@@ -88,7 +93,7 @@ def test_a_reader_that_no_input_gets_to_is_found(tmp_path):
 
 @pytest.mark.slow
 def test_damaged_databases_and_requests(database):
-    for reader in of_files(database):
-        assert_survives(reader, 4)
+    for name, reader in of_files(database).items():
+        assert_survives(reader, 4, refuses=name not in RECOMPUTED)
     assert_survives(request_reader(database), 12)
     finish_jobs()

@@ -237,7 +237,7 @@ def test_detectors_have_no_logits_and_all_say_so(tmp_path, images, embedder, kin
     x = model.example[:2]
     with pytest.raises(ModelError) as caught:
         logits(model, images.read, [0, 1])
-    assert_says(caught.value, "not logits", "Detectors")
+    assert_says(caught.value, "not logits", "need a classifier")
     with pytest.raises(ModelError):
         engine_for(model, ["second"], classes=True)
     for rules in ("epsilon", "gradient"):
@@ -248,7 +248,7 @@ def test_detectors_have_no_logits_and_all_say_so(tmp_path, images, embedder, kin
         ):
             with pytest.raises(RelevanceError) as caught:
                 verb(engine)
-            assert_says(caught.value, "not logits", "Detectors")
+            assert_says(caught.value, "not logits", "need a classifier")
     options = {"examples": 2, "thumbnails": False}
     with pytest.raises(ModelError):
         sl.build(tmp_path / "no", model, images, embedder, ["second"], relevance=True, **options)

@@ -22,7 +22,7 @@ from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RecipeError
 from semlens.models.subject import SubjectModel
 from semlens.run import layer_stages
-from semlens.run.layer_stages import reference_readouts, scale_to_half
+from semlens.run.layer_stages import NotFiniteWarning, reference_readouts, scale_to_half
 from semlens.run.plan import Execution
 from semlens.streaming.statistics import SampleReadouts, choose_samples
 
@@ -359,7 +359,8 @@ def test_images_with_readouts_that_are_not_finite_are_left_out(tmp_path, images,
     model = SubjectModel(Overflowing(limit), to_tensor, "v")
     db = make(tmp_path / "db", model, images, embedder, ["first"])
     assert len(db.reference) == 41
-    db = make(tmp_path / "db", model, images, embedder, ["second"])
+    with pytest.warns(NotFiniteWarning, match="on 4 of 41 images"):
+        db = make(tmp_path / "db", model, images, embedder, ["second"])
     kept = means < limit
     assert kept.sum() == 37
     assert db.layer("second").not_finite == 4

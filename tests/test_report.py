@@ -423,7 +423,7 @@ def test_limits_are_those_of_this_report(db):
     few = db.audit("b", CONCEPTS, layers=["second"], threshold=0.0, resamples=0)
     text = check_page(report(db, "b", CONCEPTS, audit=few).html).text["limits"]
     assert "fixed threshold" in text
-    assert "No intervals were computed" in text
+    assert "No examples were resampled" in text
     assert "14 of them of 'b'" in text
     assert "are few" in text
     assert "3 valid and 3 spurious" in text

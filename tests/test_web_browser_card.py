@@ -23,7 +23,7 @@ def card(page):
 
 
 def region(page, name):
-    return page.locator("aside").get_by_role("region", name=re.compile(name))
+    return page.locator("aside").get_by_role("group", name=re.compile(name))
 
 
 def test_a_link_opens_a_card(page_at, demo):

@@ -33,7 +33,7 @@ QUERIES = ("watermark", "written text", "letter")
 PLANTED_AUROC = 0.9
 REFERENCE = 1024
 """Half the default: on two cores, embedding the others would take another tenth of the build."""
-BORDER, BORDER_IMAGES = 0.25, 32
+BORDER, BORDER_IMAGES = 0.25, 64
 """Width of the border that is swapped, and images per class: enough here, within seconds."""
 
 

@@ -46,6 +46,8 @@ class FinalOperator(TorchFunctionMode):
     def end(self, answer: Tensor) -> str | None:
         """Return the operator whose result an answer is, if it acts on each image by itself."""
         for name, logits, result in reversed(self.calls):
+            if logits.numel() != answer.numel():
+                continue
             rows = logits.detach().cpu().double().reshape(len(answer), -1)
             if rows.shape[1] == 1 and name != "sigmoid":  # always one
                 continue

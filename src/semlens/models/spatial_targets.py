@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import box_convert, generalized_box_iou
 
 from semlens.errors import RelevanceError
 from semlens.models.model_output import ModelOutput
@@ -190,6 +189,8 @@ class BoxScore(Target):
 
     def _overlap(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
         given = boxes.new_tensor([self.corners or (0, 0, 0, 0)])
+        from torchvision.ops import generalized_box_iou  # not on the path of a search
+
         return generalized_box_iou(boxes.detach(), given)[:, 0]
 
     def _of_image(self, found: Mapping[str, Tensor]) -> Float[Tensor, ""]:
@@ -249,6 +250,8 @@ def _corners(output: ModelOutput) -> Float[Tensor, "b n 4"]:
     else:
         if bool(((boxes >= 0) & (boxes <= 1)).all()) and any(output.size):
             height, width = output.size
+            from torchvision.ops import box_convert
+
             return box_convert(boxes, "cxcywh", "xyxy") * boxes.new_tensor(
                 [width, height, width, height]
             )
