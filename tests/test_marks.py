@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -86,6 +87,9 @@ def test_others_meanwhile_are_no_obstacle_and_a_lock_that_stays_is_an_error(db, 
     thread.start()
     marks = [f"second:{index}" for index in range(1, 6)]
     try:
+        until = time.monotonic() + 60
+        while not edits and time.monotonic() < until:  # the other is at work
+            time.sleep(0.01)
         for name in marks:
             assert review_as_spurious(db, 0, [name]).id == record.id
     finally:
