@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,14 @@ def client(built: Path) -> Iterator[Client]:
             with portal.wrap_async_context_manager(ClientSession(read, write)) as session:
                 portal.call(session.initialize)
                 yield Client(portal, session, built)
+
+
+def _whole(wire: Path) -> str:
+    """The wire up to the end of a line: ``tee`` writes to the file after the client has it."""
+    end = time.monotonic() + 10
+    while not (text := wire.read_text()).endswith("\n") and time.monotonic() < end:
+        time.sleep(0.01)
+    return text
 
 
 def picture_of(answer: Any) -> Image.Image:
@@ -414,7 +423,7 @@ def test_without_a_folder_only_samples_are_read(db: sl.ConceptDatabase, built: P
 
 def test_only_the_protocol_goes_to_standard_output(client: Client) -> None:
     assert not client.call("explain", image="a/class0/000.png").is_error
-    lines = (client.folder / "wire").read_text().splitlines()
+    lines = _whole(client.folder / "wire").splitlines()
     assert len(lines) >= 2
     assert all(json.loads(line)["jsonrpc"] == "2.0" for line in lines)
     printed = (client.folder / "printed").read_text()
