@@ -45,6 +45,8 @@ USUAL = 0.3
 BEYOND = 0.75
 """What an artefact adds beyond the margin, likewise."""
 LIST = 22
+MOST = 300
+"""Draws of audits, at most: each compares all classes with one another."""
 CONTRAST = 8
 """Contrast of an artefact, in standard deviations of the classes' contrasts."""
 
@@ -97,6 +99,7 @@ def audit_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
 
     The first class is proposed for certain, also where there is nothing to find.
     """
+    draws = min(draws, MOST)
     for classes in CLASSES[1:]:
         for family, values in FAMILY.items():
             found, alone = np.zeros((2, draws), bool), np.zeros((2, draws), bool)

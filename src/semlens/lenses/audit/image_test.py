@@ -87,7 +87,7 @@ def decide_on_images(
 
     key = (target, *map(str, names), *TESTED)
     try:
-        found = database.cached("image-test", key, compute).iloc[0]
+        found = database.cached("image-test", key, compute, holding=database.model_lock).iloc[0]
     except SemlensError as error:
         nothing = float("nan")
         return ImageTest(concept, names, nothing, nothing, nothing, 0, error.value)
