@@ -273,7 +273,9 @@ def target_images(
         selected = range(len(source))
 
     def read(sample: int) -> Image.Image:
-        return source.read(sample) if isinstance(source, Images) else open_image(source[sample])
+        if isinstance(source, Images):
+            return source.read(sample)
+        return open_image(source[sample], database.rendering)
 
     if len(selected) == 0:
         raise DataError("There are no images.", "Expected at least one.", "Pass images or samples.")
