@@ -100,7 +100,9 @@ def test_readouts_of_signals_are_those_of_the_model(bands):
         value = BandNet().double().bands(batch).relu().amax(2)
     table = bands.components.query("layer == 'act'").set_index("index")
     for channel in range(8):
-        assert table.loc[channel, "maximum"] == pytest.approx(float(value[:, channel].max()), rel=1e-5)
+        assert table.loc[channel, "maximum"] == pytest.approx(
+            float(value[:, channel].max()), rel=1e-5
+        )
 
 
 def test_questions_about_signals_find_the_planted_filters(bands, tmp_path):
@@ -256,9 +258,9 @@ def test_conservation_holds_for_signals_and_volumes(bands, blobs):
 @pytest.mark.parametrize(("before", "after"), [((2, 5, 4), (6, 20, 16)), ((3, 4, 4), (3, 8, 8))])
 def test_volumes_are_smoothed_along_three_axes(before, after):
     maps = torch.rand(2, *before)
-    expected = functional.interpolate(
-        maps[:, None], after, mode="trilinear", align_corners=False
-    )[:, 0].double()
+    expected = functional.interpolate(maps[:, None], after, mode="trilinear", align_corners=False)[
+        :, 0
+    ].double()
     for axis, size in enumerate(after, start=1):
         expected = _blurred(expected, axis, kernel_size(0.3, size))
     found = upsample_and_blur(

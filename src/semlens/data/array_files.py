@@ -62,8 +62,8 @@ class ArrayFolder(Images):
         axes = PREFIXES[match["kind"]]
         check_folder(match["folder"])
         self._root = user_path(match["folder"]).resolve()
-        self.rendering: Rendering = Rendering.parse(match["how"] or "", axes, run_files=run_files)
-        how = f"@{self.rendering.text}" if self.rendering.text else ""
+        self.rendering = self._own = Rendering.parse(match["how"] or "", axes, run_files=run_files)
+        how = f"@{self._own.text}" if self._own.text else ""
         self.spec = f"{match['kind']}:{self._root}{how}"
         names = sorted(file_names(self._root, _SUFFIXES))
         self._files = _series(self._root, names) if axes == 3 else {n: [n] for n in names}
@@ -80,7 +80,7 @@ class ArrayFolder(Images):
         """Return the array of a file, or of a series, with its picture."""
         name = self.ids[sample]
         files = [self._root / file for file in self._files[name]]
-        return _of_files(files, self.rendering, name)
+        return _of_files(files, self._own, name)
 
 
 class ArraySequence(Images):
@@ -135,7 +135,7 @@ class ArraySequence(Images):
                 "Pass a list, an array with a leading axis, or a data set.",
             )
         self._items: Any = items
-        self.rendering: Rendering = Rendering.parse(rendering, axes)
+        self.rendering = self._own = Rendering.parse(rendering, axes)
         self.spec = f"python:{name}"
         self.ids = numbered_ids(len(items))
         self.targets = item_targets(items, classes, self.spec)
@@ -144,7 +144,7 @@ class ArraySequence(Images):
         """Return an item with its picture."""
         item = self._items[sample]
         item = item[0] if isinstance(item, tuple) and item else item
-        return as_array_picture(item, self.rendering, self.ids[sample])
+        return as_array_picture(item, self._own, self.ids[sample])
 
 
 def as_array_picture(item: object, rendering: Rendering, name: str = "array") -> ArrayPicture:
