@@ -234,7 +234,7 @@ class TargetImages:
         model = self.database.model
         first = model.batch([model.prepare(self.read(self.samples[0]))])
         outputs = not self.target.reads_answer
-        return engine_of(self.database, first, layers, rules, outputs=outputs)
+        return engine_of(self.database, first, layers, rules, outputs=outputs, heatmaps=False)
 
 
 def target_images(
