@@ -36,7 +36,7 @@ TARGETS = {
 }
 QUESTIONS = {
     "explain": lambda db, t: db.explain(db.images.read(0), t, concepts=None),
-    "class-relevance": lambda db, t: db.class_relevance(t, samples=[0, 1], concepts=None),
+    "relevance": lambda db, t: db.class_relevance(t, samples=[0, 1], concepts=None),
     "graph": lambda db, t: db.attribution_graph(t, None, samples=[0, 1]),
     "effect": lambda db, t: db.effect(t, samples=[0, 1], top=3, concepts=None),
     "reliance": lambda db, t: db.reliance(t, "patch:red", count=8),

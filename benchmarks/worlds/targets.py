@@ -29,6 +29,8 @@ LENGTH = 96
 """Samples of a signal, which is a picture of 8 rows."""
 WRONG = 0.2
 """Share of shapes that are drawn at random, whatever the answer is."""
+CLUTTERED = 0.4
+"""Share of images with a square of any colour anywhere, which means nothing."""
 SHAPES = ("disc", "ring", "triangle")
 """Not a square, as patches are."""
 MIDDLE = "12,12,36,36"
@@ -149,7 +151,11 @@ def _ground(rng: np.random.Generator) -> np.ndarray:
     level = rng.uniform(40, 190, 3) + rng.uniform(-35, 35, (6, 6, 3))
     coarse = level.clip(0, 255).astype(np.uint8)
     smooth = Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(smooth, np.float32) + rng.normal(0, 12, (SIZE, SIZE, 1))
+    ground = np.asarray(smooth, np.float32) + rng.normal(0, 12, (SIZE, SIZE, 1))
+    if rng.random() < CLUTTERED:
+        side, (x, y) = int(rng.integers(4, 11)), rng.integers(0, SIZE - 10, 2)
+        ground[y : y + side, x : x + side] = rng.uniform(0, 255, 3)
+    return ground
 
 
 def _paste(
