@@ -25,7 +25,7 @@ from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.component_labels import component_names, shown_names
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.lenses.result import Result
-from semlens.lenses.swap.kept import kept_experiments
+from semlens.lenses.swap.kept import kept_experiments, kept_swap
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -196,6 +196,7 @@ class Audit(Result):
             "p_value": self.p_value,
             "suspect": self.suspect,
             "evidence": self.evidence,
+            "carriers": " ".join(self.images.carried) if self.images is not None else "",
             "concept": None if first is None else first["concept"],
             "concept_share": float("nan") if first is None else first["relevance"],
         }
@@ -220,6 +221,20 @@ class Audit(Result):
         rows = self.frame[self.frame["verdict"].isin(verdicts)]
         return [Component.parse(name) for name in rows["component"]]
 
+    @cached_property
+    def carried(self) -> Mapping[str, float]:
+        """What is lost of the class's gain from a sign without a component, by component.
+
+        The largest share of the gain in the test on images, and in the swaps that are kept in the
+        database, where these are clear. It is what a component does, not what its examples look
+        like: a component that matches a valid concept may carry a spurious sign.
+        """
+        shares = dict(self.images.carried) if self.images is not None else {}
+        swap = kept_swap(self.database) if self.experiments is None else None
+        for component, share in swap.carried(self.target).items() if swap is not None else ():
+            shares[component] = max(share, shares.get(component, 0.0))
+        return shares
+
     @property
     def spurious(self) -> list[Component]:
         """Components aligned with spurious concepts only."""
@@ -232,7 +247,8 @@ class Audit(Result):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per relevant component."""
-        return self.frame.drop(columns="row")
+        carries = [self.carried.get(one, np.nan) for one in self.frame["component"]]
+        return self.frame.drop(columns="row").assign(carries=carries)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
@@ -267,7 +283,18 @@ class Audit(Result):
         word = stands.word.upper() if stands.flagged else stands.word
         return (
             f"Of the relevance for '{self.name}' over all layers, {', '.join(shares[:-1])} and "
-            f"{shares[-1]}. {word}: {stands.sentence()}"
+            f"{shares[-1]}. {word}: {stands.sentence()}{self._contradicted()}"
+        )
+
+    def _contradicted(self) -> str:
+        """Name the components whose effect contradicts their valid words."""
+        valid = set(self.frame.loc[self.frame["verdict"] == "valid", "component"])
+        named = [one for one in self.carried if one in valid]
+        if not named:
+            return ""
+        return (
+            f" Of these, {', '.join(named)} match{'es' if len(named) == 1 else ''} valid concepts: "
+            "what they look like is not what they do."
         )
 
     @property
@@ -310,9 +337,14 @@ class Audit(Result):
         components = components.assign(
             mean=[f"{100 * value:.1f} %" for value in components["mean"]],
             max=[f"{100 * value:.1f} %" for value in components["max"]],
+            carries=[
+                f"{100 * self.carried[one]:.0f} %" if one in self.carried else ""
+                for one in components["component"]
+            ],
             matches=[verdict_concept(record) for record in components.to_dict("records")],
         )
         columns = "component mean max verdict certainty matches valid spurious".split()
+        columns += ["carries"] * bool(self.carried)
         names = component_names(self.database)
         if names is not None:
             components.insert(0, "label", names.shown(components["component"].tolist()))

@@ -78,3 +78,5 @@ class ComponentRow(_Row):
     spurious_concept: str | None
     spurious: float | None
     spurious_threshold: float | None
+    carries: float | None = None
+    """Share of the class's gain from a sign that is lost without it; null if none clearly is."""

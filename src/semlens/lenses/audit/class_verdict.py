@@ -47,6 +47,8 @@ class Experiment:
         Corrected for all tests of all experiments that were run.
     tests, experiments
         Their numbers.
+    carriers
+        Components without which the class gains less, most first.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Experiment:
     p_value: float
     tests: int
     experiments: int
+    carriers: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -93,6 +96,8 @@ class ClassVerdict:
         The experiment without words with the strongest finding; None if none finds anything.
     evidence
         What the p-value is of.
+    carriers
+        Components without which the class gains less in the test on images, most first.
     """
 
     name: str
@@ -106,6 +111,7 @@ class ClassVerdict:
     concept_share: float
     found: Experiment | None = None
     evidence: Evidence = "images"
+    carriers: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -174,6 +180,7 @@ class ClassVerdict:
         return (
             f"the {experiment.name} finds that {experiment.parts}, {experiment.act} the logit of "
             f"{quoted(self.name, quotes)} ({p_text(experiment.p_value)}, corrected for {tests})."
+            f"{_carried(experiment.carriers)}"
         )
 
     def shares(self, quotes: str = STRAIGHT) -> str:
@@ -212,7 +219,7 @@ class ClassVerdict:
             text = f"relies on no spurious concept clearly more than {others}"
         else:
             text = f"does not clearly rely on {what} more than {others}"
-        return f"{name} {text} ({self.numbers})."
+        return f"{name} {text} ({self.numbers}).{_carried(self.carriers)}"
 
 
 def class_verdict(
@@ -260,6 +267,7 @@ def class_verdict(
         concept_share=float(row["concept_share"]),
         found=min(found, key=lambda one: one.p_value, default=None),
         evidence=evidence,
+        carriers=tuple((_text(row.get("carriers")) or "").split()),
     )
 
 
@@ -308,6 +316,17 @@ def _named(classes: Sequence[ClassVerdict], quotes: str) -> str:
     named = [f"{quoted(one.name, quotes)} {one.headline(quotes)}" for one in classes[:NAMED]]
     more = len(classes) - NAMED
     return "; ".join([*named, *([f"and {more} more"] if more > 0 else [])])
+
+
+def _carried(components: Sequence[str]) -> str:
+    """Name the components that carry a gain, in a sentence of its own."""
+    named = list(components[:NAMED])
+    more = len(components) - len(named)
+    named += [f"{more} more"] if more > 0 else []
+    if not named:
+        return ""
+    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+    return f" The gain is carried by {listed}."
 
 
 def _text(value: object) -> str | None:

@@ -10,8 +10,8 @@ do, by the margin of swaps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,17 @@ import pandas as pd
 
 from semlens.errors import SemlensError
 from semlens.lenses.statistics.excess import excess_over_others
-from semlens.lenses.swap.effect import FACTOR, MARGIN, gain_scale, swap_effect
+from semlens.lenses.swap.effect import (
+    ALPHA,
+    FACTOR,
+    MARGIN,
+    SwapEffect,
+    gain_scale,
+    swap_effect,
+    with_carried,
+)
 from semlens.lenses.swap.pairs import SEED, plan_swap
-from semlens.lenses.swap.parts import WORDS, paste, relevant_regions
+from semlens.lenses.swap.parts import WORDS, Transfer, paste, relevant_regions
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -53,6 +61,9 @@ class ImageTest:
         Of a gain of one and a half times theirs and a third of a deviation.
     images
         Images of the class whose regions were moved; 0 if the test could not be run.
+    carried
+        Where the gain is clear, the share of it that is lost without a component (set to zero), for
+        those that lose at least 5 % and clearly; most first.
     reason
         Why it could not be run; empty if it was.
     """
@@ -63,11 +74,16 @@ class ImageTest:
     excess: float
     p_value: float
     images: int
+    carried: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
-        return {**asdict(self), "components": [str(one) for one in self.components]}
+        return {
+            **vars(self),
+            "components": [str(one) for one in self.components],
+            "carried": dict(self.carried),
+        }
 
 
 def decide_on_images(
@@ -87,35 +103,48 @@ def decide_on_images(
 
     key = (target, *map(str, names), *TESTED)
     try:
-        found = database.cached("image-test", key, compute, holding=database.model_lock).iloc[0]
+        found = database.cached("image-test", key, compute, holding=database.model_lock)
     except SemlensError as error:
         nothing = float("nan")
-        return ImageTest(concept, names, nothing, nothing, nothing, 0, error.value)
-    gain, excess, p_value = (float(found[one]) for one in ("gain", "excess", "p_value"))
-    return ImageTest(concept, names, gain, excess, p_value, int(found["images"]))
+        return ImageTest(concept, names, nothing, nothing, nothing, 0, reason=error.value)
+    first = found.iloc[0]
+    gain, excess, p_value = (float(first[one]) for one in ("gain", "excess", "p_value"))
+    named = found.dropna(subset="component")
+    carried = dict(zip(named["component"], named["carried"].astype(float), strict=True))
+    return ImageTest(concept, names, gain, excess, p_value, int(first["images"]), carried)
 
 
 def _gains(database: Database, target: int, components: tuple[Component, ...]) -> pd.DataFrame:
-    """Return a row with what the class gains, and the test's result."""
-    words, layers = WORDS["region"], [components[0].layer]
+    """Return the test's result, in a row for each component that carries the gain, or in one."""
+    words = WORDS["region"]
     (area,) = words.sizes
     plan = plan_swap(database, [target], words.count, OTHERS, SEED, OF_OTHERS)
-    effects = []
+    effects: dict[int, SwapEffect] = {}
+    transfers: dict[int, Transfer] = {}
     for done, pairs in enumerate(plan.pairs):
         report_progress("testing on images", done, len(plan.pairs))
         regions = relevant_regions(
             database, pairs.donors, pairs.target, area, None, BATCH, components
         )
-        effects.append(swap_effect(database, pairs, paste(regions), layers, BATCH))
+        transfers[pairs.target] = paste(regions)
+        layers = [components[0].layer]
+        if pairs.target == target:
+            layers = list(database.layer_names(None))
+        effects[pairs.target] = swap_effect(database, pairs, transfers[pairs.target], layers, BATCH)
     report_progress("testing on images", len(plan.pairs), len(plan.pairs))
-    scale = gain_scale(effects)
-    tests = excess_over_others([one.by_donor / scale for one in effects], FACTOR, MARGIN)
-    own = next(i for i, pairs in enumerate(plan.pairs) if pairs.target == target)
-    return pd.DataFrame(
-        {
-            "gain": [effects[own].gain],
-            "excess": [float(tests.value[own])],
-            "p_value": [float(tests.p_value[own])],
-            "images": [len(np.unique(plan.pairs[own].donors))],
-        }
-    )
+    scale = gain_scale(list(effects.values()))
+    tests = excess_over_others([one.by_donor / scale for one in effects.values()], FACTOR, MARGIN)
+    position = list(effects).index(target)
+    result = {
+        "gain": effects[target].gain,
+        "excess": float(tests.value[position]),
+        "p_value": float(tests.p_value[position]),
+        "images": len(effects[target].by_donor),
+    }
+    carried = pd.DataFrame({"component": [None], "carried": [np.nan]})
+    if result["p_value"] < ALPHA:
+        own = next(pairs for pairs in plan.pairs if pairs.target == target)
+        table = with_carried(database, own, transfers[target], effects[target], BATCH)
+        named = table.loc[table["named"].to_numpy(bool), ["component", "carried"]]
+        carried = named if len(named) else carried
+    return carried.assign(**result).reset_index(drop=True)

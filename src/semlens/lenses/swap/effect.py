@@ -17,6 +17,7 @@ from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name
 from semlens.lenses.database_engine import by_component
 from semlens.lenses.statistics.excess import excess_over_others
+from semlens.lenses.swap.carried import carried_gain
 from semlens.lenses.swap.pairs import Pairs, SwapPlan
 from semlens.lenses.swap.parts import Part, Transfer, model_inputs
 from semlens.models.forward import readouts_and_logits_of
@@ -140,8 +141,8 @@ def measure_swaps(
     -------
     tuple
         The classes (``class``, ``logit``, ``part``, ``size``, ``gain``, ``excess``, ``p_value``),
-        smallest p-value first, and the components (``class``, ``part``, ``size``, ``component``,
-        ``rise``, ``effect``, ``relevance``), in the same order of classes.
+        smallest p-value first, and the components (``class``, ``part``, ``size``, and the
+        columns of :func:`component_table`), in the same order of classes.
     """
     layers = list(database.layer_names(None))
     effects: dict[tuple[int, float], SwapEffect] = {}
@@ -152,10 +153,19 @@ def measure_swaps(
             effects[key] = swap_effect(database, pairs, transfers[key], layers, batch_size)
             report_progress("swapping", len(effects), total)
     frame = _tested(database, plan, part, effects)
-    tables = [
-        _excited(database, effects[row["logit"], row["size"]], row)
-        for row in frame.to_dict("records")
-    ]
+    by_target = {pairs.target: pairs for pairs in plan.pairs}
+    tables: list[pd.DataFrame] = []
+    for row in frame.to_dict("records"):
+        key = (int(row["logit"]), float(row["size"]))
+        table = component_table(database, effects[key], key[0])
+        if row["p_value"] * len(frame) < ALPHA:  # else there is nothing to lose
+            table = with_carried(
+                database, by_target[key[0]], transfers[key], effects[key], batch_size
+            )
+        table.insert(0, "class", row["class"])
+        table.insert(1, "part", part)
+        table.insert(2, "size", key[1])
+        tables.append(table)
     return frame, pd.concat(tables, ignore_index=True)
 
 
@@ -189,20 +199,43 @@ def gain_scale(effects: Sequence[SwapEffect]) -> float:
     return float(np.median([one.spread for one in effects])) or 1.0
 
 
-def _excited(database: Database, effect: SwapEffect, row: Mapping[Any, Any]) -> pd.DataFrame:
-    """Return the components that parts of a class's images excite most."""
-    order = np.argsort(-effect.effect, kind="stable")[:EXCITED]
+def component_table(
+    database: Database, effect: SwapEffect, target: int, rows: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Return components, by default those that parts of a class's images excite most.
+
+    ``component``, ``rise``, ``effect``, ``relevance``, and ``carried`` and ``named``, which are not
+    measured yet.
+    """
+    if rows is None:
+        rows = [int(row) for row in np.argsort(-effect.effect, kind="stable")[:EXCITED]]
     return pd.DataFrame(
         {
-            "class": row["class"],
-            "part": row["part"],
-            "size": row["size"],
-            "component": [str(database.component(int(i))) for i in order],
-            "rise": effect.rise[order],
-            "effect": effect.effect[order],
-            "relevance": mean_shares(database, int(row["logit"]))[order],
+            "component": [str(database.component(row)) for row in rows],
+            "rise": effect.rise[rows],
+            "effect": effect.effect[rows],
+            "relevance": mean_shares(database, target)[rows],
+            "carried": np.nan,
+            "named": False,
         }
     )
+
+
+def with_carried(
+    database: Database, pairs: Pairs, transfer: Transfer, effect: SwapEffect, batch_size: int
+) -> pd.DataFrame:
+    """Return the components that may carry a class's gain, the one that carries most first.
+
+    Those that the parts excite most, and most in proportion to their relevance for the class.
+    """
+    weighted = effect.effect * np.nan_to_num(mean_shares(database, pairs.target))
+    orders = (np.argsort(-one, kind="stable")[:EXCITED] for one in (effect.effect, weighted))
+    rows = list(dict.fromkeys(int(row) for order in orders for row in order))
+    components = [database.component(row) for row in rows]
+    carried = carried_gain(database, pairs, transfer, components, batch_size)
+    table = component_table(database, effect, pairs.target, rows)
+    table["carried"], table["named"] = carried.share, carried.named
+    return table.sort_values("carried", ascending=False, kind="stable", ignore_index=True)
 
 
 def pasted_pictures(

@@ -16,6 +16,7 @@ import pandas as pd
 from semlens.draw.encode_images import decode_image, encode_webp
 from semlens.errors import StoreError
 from semlens.lenses.audit.class_verdict import Experiment
+from semlens.lenses.swap.carried import LEAST
 from semlens.lenses.swap.effect import FACTOR, MARGIN
 from semlens.lenses.swap.swap_result import Pasted, Swap, corrected
 from semlens.recipe import fingerprint
@@ -113,4 +114,4 @@ def _load(database: Database) -> tuple[pd.DataFrame, Mapping[str, Any]] | None:
 
 
 def _key(database: Database) -> str:
-    return fingerprint(NAME, __version__, database.fingerprint, f"{FACTOR} {MARGIN}")
+    return fingerprint(NAME, __version__, database.fingerprint, f"{FACTOR} {MARGIN} {LEAST}")

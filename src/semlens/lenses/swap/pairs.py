@@ -37,6 +37,11 @@ class Pairs:
     donors: Int64[np.ndarray, " n"]
     third: Int64[np.ndarray, " n"]
 
+    def first(self, count: int) -> Pairs:
+        """Return the first pairs."""
+        images = (self.receivers, self.donors, self.third)
+        return Pairs(self.target, *(samples[:count] for samples in images))
+
     @property
     def different_donors(self) -> int:
         """Number of donors at the beginning that are different images."""

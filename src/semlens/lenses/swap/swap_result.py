@@ -50,7 +50,9 @@ class Swap(Result):
         The components that the parts excite most, class by class: ``class``, ``part``, ``size``,
         ``component``, ``rise`` (mean, in units of the readout), ``effect`` (the same in standard
         deviations between images, Cohen's d; largest first) and ``relevance`` (mean share for the
-        class; NaN where the database lacks it).
+        class; NaN where the database lacks it). Of a class that is detected also ``carried``, the
+        share of the class's gain that is lost without the component (largest first), and
+        ``named``: whether that is at least 5 % and clear.
     images
         Images per class, by part.
     classes
@@ -84,7 +86,10 @@ class Swap(Result):
         return list(dict.fromkeys(self.frame.loc[self.frame["detected"], "class"]))
 
     def excited(self, target: str) -> list[Component]:
-        """Return the components that parts of a class's images excite most, strongest first."""
+        """Return the components that parts of a class's images excite most, strongest first.
+
+        Of a class that is detected, those that carry most of what it gains.
+        """
         first = self.frame[self.frame["class"] == target].iloc[0]
         return [Component.parse(name) for name in self._excited(first)["component"]]
 
@@ -100,9 +105,30 @@ class Swap(Result):
             rows: Any = self.rows(part).drop_duplicates("logit")
             words, count = WORDS[part], (len(self.frame), len(self.parts))
             for logit, p in zip(rows["logit"], rows["adjusted"], strict=True):
-                experiment = Experiment(words.name, words.parts, words.act, float(p), *count)
+                carriers = self.carriers(int(logit), part) if p < ALPHA else ()
+                experiment = Experiment(
+                    words.name, words.parts, words.act, float(p), *count, carriers
+                )
                 said.setdefault(int(logit), []).append(experiment)
         return said
+
+    def carriers(self, logit: int, part: Part) -> tuple[str, ...]:
+        """Return the components that carry what a class gains from a part, most first."""
+        first = self.rows(part).loc[lambda rows: rows["logit"] == logit].iloc[0]
+        found = self._excited(first)
+        return tuple(found.loc[found["named"].astype(bool), "component"])
+
+    def carried(self, logit: int) -> dict[str, float]:
+        """Return what is lost of a class's gain without a component, of the parts it relies on."""
+        shares: dict[str, float] = {}
+        rows = self.frame.loc[(self.frame["logit"] == logit) & self.frame["detected"]]
+        for _, row in rows.iterrows():
+            found = self._excited(row)
+            for name, share in found.loc[
+                found["named"].astype(bool), ["component", "carried"]
+            ].itertuples(index=False):
+                shares[name] = max(float(share), shares.get(name, 0.0))
+        return shares
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
@@ -180,7 +206,9 @@ class Swap(Result):
         return Group(
             *titled_table(self.summary, shown.assign(**written)),
             *titled_table(
-                f"Components that {first['class']} excites most on other images",
+                f"Components that carry what {first['class']} gains"
+                if first["detected"]
+                else f"Components that {first['class']} excites most on other images",
                 self._excited(first).drop(columns=["class", "part", "size"]),
             ),
         )
