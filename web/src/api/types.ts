@@ -101,6 +101,7 @@ export interface components {
             spurious_concept: string | null;
             spurious: number | null;
             spurious_threshold: number | null;
+            carries?: number | null;
             weight: number;
         };
         /** @description What an artefact does to a model, and what it does without the spurious components. */
