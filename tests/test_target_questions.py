@@ -15,7 +15,7 @@ from torch import nn
 import semlens as sl
 from semlens.cli.command import QuestionContext
 from semlens.data.image_folder import ImageFolder
-from semlens.errors import ModelError, RelevanceError
+from semlens.errors import DataError, ModelError, RelevanceError
 from semlens.lenses.class_relevance import class_relevance
 from semlens.models.ablation import pruned
 from semlens.models.forward import run_output
@@ -251,6 +251,24 @@ def test_weights_are_pruned_as_hooks_do_it(databases, make):
     for name, tensor in expected.items():
         assert torch.allclose(found[name], tensor, atol=1e-5)
     assert any(not torch.allclose(found[name], intact[name], atol=1e-5) for name in found)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [Segmenter, Detector])
+def test_corrections_take_components_and_those_that_need_classes_say_so(databases, make):
+    db = databases[make]
+    assert db.affected(["second:2"]).to_json()
+    assert db.cut_out(["second:2"], count=2).to_json()
+    labelled = db.images
+    pairs = [(labelled.read(i), CLASSES[i % 4]) for i in range(len(labelled))]
+    images = sl.ImageSequence(pairs)
+    for ask in (db.retrain, db.sensitivity):
+        with pytest.raises((DataError, ModelError)) as caught:
+            ask(["patch:red"])
+        assert re.search("true classes|needs? a classifier|not logits", str(caught.value))
+        with pytest.raises(ModelError) as caught:
+            ask(["patch:red"], images=images)
+        assert "not logits" in str(caught.value)
 
 
 def test_boxes_after_suppression_are_not_pruned_by_weights():
