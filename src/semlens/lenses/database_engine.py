@@ -38,7 +38,7 @@ _ENGINES: WeakKeyDictionary[Database, dict[Any, RelevanceEngine]] = WeakKeyDicti
 
 def engine_of(
     database: Database,
-    inputs: Float[Tensor, "b 3 h w"],
+    inputs: Float[Tensor, "b channels h w"],
     layers: Sequence[str],
     rules: str | Rules | None = None,
     *,
@@ -83,7 +83,7 @@ def engine_of(
 def trace_without(
     database: Database,
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "b 3 h w"],
+    inputs: Float[Tensor, "b channels h w"],
     removed: Sequence[Component],
     target: Target | None = None,
 ) -> ForwardTrace:

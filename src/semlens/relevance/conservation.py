@@ -147,7 +147,7 @@ class Conservation:
 
 def check_conservation(
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "u 3 h w"],
+    inputs: Float[Tensor, "u channels h w"],
     targets: Int[Tensor, " u"] | Target | None = None,
 ) -> Conservation:
     """Propagate one logit or target per image to the pixels, and account for all of its relevance.
@@ -186,7 +186,7 @@ def check_conservation(
 
 
 def conserved_shares(
-    engine: RelevanceEngine, inputs: Float[Tensor, "u 3 h w"]
+    engine: RelevanceEngine, inputs: Float[Tensor, "u channels h w"]
 ) -> Float64[np.ndarray, " n"]:
     """Return the share of each image's largest logit that reaches the pixels.
 

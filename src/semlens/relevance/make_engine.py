@@ -356,7 +356,9 @@ def engine_for(
     )  # fmt: skip
 
 
-def example_images(model: SubjectModel, size: Sequence[int] | None) -> Float[Tensor, "8 3 h w"]:
+def example_images(
+    model: SubjectModel, size: Sequence[int] | None
+) -> Float[Tensor, "8 channels h w"]:
     """Return the model's example pictures, preprocessed, in another size if one is given."""
     example = model.example
     if size is not None and tuple(size) != example.shape[-2:]:
