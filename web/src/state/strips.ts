@@ -56,6 +56,6 @@ async function loadTogether(model: ModelInfo, count: number, wanted: Wanted[]): 
   for (const { name, address, resolve } of wanted) {
     const picture = tensors?.has(name) && new Blob([tensors.get(name, "U8") as BlobPart], { type: "image/webp" });
     // alone, it says what is wrong
-    resolve(picture ? `${URL.createObjectURL(picture)}#${address}` : address);
+    resolve(picture ? `${URL.createObjectURL(picture)}#${new URL(address, document.baseURI)}` : address);
   }
 }
