@@ -63,7 +63,7 @@ async def component_strip(
     )
 
 
-@router.get("/models/{m}/strips")
+@router.get("/models/{m}/strips", response_class=Response)
 async def component_strips(
     context: Context,
     of: Annotated[list[str], Query(min_length=1, max_length=MAX_STRIPS)],
