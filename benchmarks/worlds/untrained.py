@@ -5,6 +5,7 @@ Their examples are alike, but not because of a concept.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from demo_world.nets import as_subject
 SIZE, CLASSES = 96, 12
 SEEDS = (0, 1)
 REFERENCE = 512
+EMBEDDER = "semlens/demo"
 
 
 def _vgg() -> nn.Module:
@@ -49,11 +51,19 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
 
 
 def untrained_databases(
-    folder: Path, images: Path, embedder: str = "semlens/demo"
+    folder: Path, images: Path, *, few: bool = False
 ) -> Iterator[tuple[str, sl.ConceptDatabase]]:
-    """Yield name and database of each network and seed, built in a folder."""
-    for name, (make, layers) in NETWORKS.items():
-        for seed in SEEDS:
+    """Yield name and database of each network and seed, built in a folder.
+
+    Parameters
+    ----------
+    few
+        Only one of them, of ten images in each folder.
+    """
+    if few:
+        images = _some(images, folder / "few")
+    for name, (make, layers) in [*NETWORKS.items()][few:][: 1 if few else None]:
+        for seed in SEEDS[: 1 if few else None]:
             path = folder / f"untrained-{name}-{seed}.semlens"
             if not path.is_dir():
                 log(f"building the database of an untrained {name}, seed {seed}")
@@ -61,6 +71,14 @@ def untrained_databases(
                 names = [f"class {index}" for index in range(CLASSES)]
                 model = as_subject(make().eval(), names, f"python:{path.stem}")
                 sl.build(
-                    path, model, images, embedder, layers, crop="activation", reference=REFERENCE
+                    path, model, images, EMBEDDER, layers, crop="activation", reference=REFERENCE
                 )
             yield f"{name}, seed {seed}", sl.open(path)
+
+
+def _some(images: Path, folder: Path) -> Path:
+    for kind in images.iterdir():
+        (folder / kind.name).mkdir(parents=True, exist_ok=True)
+        for file in sorted(kind.iterdir())[:10]:
+            shutil.copy(file, folder / kind.name)
+    return folder

@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 import semlens as sl
-from benchmarks.cases.calibration import alarms
+from benchmarks.cases.calibration import alarms, labels
 from benchmarks.cases.calibration import demo as on_demo
 from benchmarks.cases.calibration import tests as simulated
 from benchmarks.cases.calibration.alarms import Alarm
@@ -97,6 +97,9 @@ def parts(options: argparse.Namespace, work: Path) -> dict[str, Part]:
         partial(on_demo.random_components, demo),
         simulated.verdicts,
         partial(on_demo.thresholds, demo),
+        partial(labels.untrained, demo, work),
+        partial(labels.structured, demo, work),
+        partial(labels.planted, demo),
         simulated.suspects,
         partial(on_demo.rotated_vocabulary, demo),
         simulated.group_contrasts,
@@ -169,6 +172,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     return {
         "calibration alarms": table(header, alarmed),
         "calibration intervals": table(["interval", "case", "holds the truth"], covered),
+        **labels.tables(result["rates"]),
     }
 
 

@@ -163,7 +163,8 @@ class Labels(Result):
     def section(self, target: str | None = None) -> Section:
         """Return how many components have a label, and the most frequent ones."""
         frame = self.to_pandas()
-        counts: Any = frame["label"][frame["category"].notna()].value_counts()
+        words: Any = frame.loc[frame["category"].notna(), "label"]
+        counts: Any = words.value_counts()
         frequent = ", ".join(f"{name} ({count})" for name, count in counts.head(5).items())
         sentences = [f"{self._title}.", *([f"Most frequent: {frequent}."] if frequent else [])]
         limits = "A label is a word above noise; a better one may not be in the set."

@@ -160,12 +160,11 @@ class Ranking:
         names
             Names of all words.
         """
-        kinds = zip(self.is_labelled.tolist(), self.is_mixed.tolist(), strict=True)
+        best: list[int] = self.concept[:, 0].tolist()
+        kinds = zip(best, self.is_labelled.tolist(), self.is_mixed.tolist(), strict=True)
         return [
-            (mixed_label(names, self.parts[at]) if mixed else names[self.concept[at, 0]])
-            if labelled
-            else None
-            for at, (labelled, mixed) in enumerate(kinds)
+            None if not above else mixed_label(names, self.parts[at]) if mixed else names[word]
+            for at, (word, above, mixed) in enumerate(kinds)
         ]
 
     def best(self, position: int, names: Sequence[str], count: int) -> list[tuple[int, float]]:
@@ -186,8 +185,9 @@ class Ranking:
 
 def mixed_label(names: Sequence[str], parts: Int64[np.ndarray, " p"]) -> str:
     """Return the label of a component whose examples show different things."""
-    words = ", ".join(names[word] for word in parts.tolist() if word >= 0)
-    return f"mixed: {words}" if words else "mixed"
+    words: list[int] = parts[parts >= 0].tolist()
+    shown = ", ".join([names[word] for word in words])
+    return f"mixed: {shown}" if shown else "mixed"
 
 
 def rank_words(
