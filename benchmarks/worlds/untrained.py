@@ -20,6 +20,8 @@ from demo_world.nets import as_subject
 
 SIZE, CLASSES = 96, 12
 SEEDS = (0, 1)
+IMAGES = 60
+"""Of each folder."""
 REFERENCE = 512
 EMBEDDER = "semlens/demo"
 
@@ -38,16 +40,16 @@ def _vgg() -> nn.Module:
 def _vit() -> nn.Module:
     return timm.create_model(
         "vit_tiny_patch16_224", pretrained=False, img_size=SIZE, num_classes=CLASSES,
-        depth=4, embed_dim=128, num_heads=4,
+        depth=4, embed_dim=64, num_heads=4,
     )  # fmt: skip
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
-    "ResNet-18": (lambda: resnet18(num_classes=CLASSES), ("layer2", "layer3")),
-    "VGG": (_vgg, ("0.7", "0.10")),
-    "ViT": (_vit, ("blocks.1", "blocks.3")),
+    "ResNet-18": (lambda: resnet18(num_classes=CLASSES), ("layer2",)),
+    "VGG": (_vgg, ("0.10",)),
+    "ViT": (_vit, ("blocks.2",)),
 }
-"""Networks with random weights, and two layers of each."""
+"""Networks with random weights, and a layer in the middle of each."""
 
 
 def untrained_databases(
@@ -60,8 +62,7 @@ def untrained_databases(
     few
         Only one of them, of ten images in each folder.
     """
-    if few:
-        images = _some(images, folder / "few")
+    images = _some(images, folder / "some-images", 10 if few else IMAGES)
     for name, (make, layers) in [*NETWORKS.items()][few:][: 1 if few else None]:
         for seed in SEEDS[: 1 if few else None]:
             path = folder / f"untrained-{name}-{seed}.semlens"
@@ -76,9 +77,9 @@ def untrained_databases(
             yield f"{name}, seed {seed}", sl.open(path)
 
 
-def _some(images: Path, folder: Path) -> Path:
+def _some(images: Path, folder: Path, count: int) -> Path:
     for kind in images.iterdir():
         (folder / kind.name).mkdir(parents=True, exist_ok=True)
-        for file in sorted(kind.iterdir())[:10]:
+        for file in sorted(kind.iterdir())[:count]:
             shutil.copy(file, folder / kind.name)
     return folder

@@ -212,5 +212,5 @@ def tables(records: Sequence[dict[str, object]]) -> dict[str, str]:
         columns = list(dict.fromkeys(what for cells in found[name].values() for what in cells))
         rows = [[about, *map(cells.get, columns)] for about, cells in found[name].items()]
         if rows:
-            shown[f"calibration {mark}"] = table(["examples", *columns], rows)
+            shown[mark] = table(["examples", *columns], rows)
     return shown
