@@ -19,7 +19,7 @@ from semlens.data.artefact import (
 )
 from semlens.data.artefact_rendering import PLACES, parse_colour
 from semlens.data.image_folder import ImageFolder
-from semlens.data.load import ImageSequence
+from semlens.data.image_sequence import ImageSequence
 from semlens.errors import DataError
 
 RANDOM = ["text:© stock", "patch:red", "stripes", "stripes:0,0,0:angle=30"]

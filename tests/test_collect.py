@@ -10,7 +10,7 @@ import torch
 from conftest import LittleNet, to_tensor
 from torch import nn
 
-from semlens.data.load import ImageSequence
+from semlens.data.image_sequence import ImageSequence
 from semlens.errors import LayerError
 from semlens.models.activations import Axes, compute_readouts, measure_layout
 from semlens.models.hooks import run_layers

@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional
 
+from semlens.models.demo import demo_model, load_demo_net
 from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.conservation import (
     KINDS,
@@ -21,7 +22,7 @@ from semlens.relevance.conservation import (
     conserved_shares,
 )
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.make_engine import GradientEngine, make_engine
+from semlens.relevance.make_engine import ConservationWarning, GradientEngine, make_engine
 from semlens.relevance.protocols import OUTPUT
 
 
@@ -218,3 +219,24 @@ def test_a_logit_that_is_zero_is_said_and_gives_no_shares():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert make_engine(module, x, ["0"]).rules.name == "epsilon-plus-flat"
+
+
+def test_what_biases_hold_is_told_apart_from_what_is_lost():
+    """The demo: 0.59 of a logit belongs to biases, most of it below the layers of its database."""
+    net, x = load_demo_net().double(), demo_model().example.double()
+    told = (
+        r"0\.41 of a logit reaches the pixels.* Biases absorb 0\.59 of the logit, most in "
+        r"'layer3\.conv2' .*no other is lost"
+    )
+    with pytest.warns(ConservationWarning, match=told):
+        engine = make_engine(net, x, ["layer3", "layer2"])
+    account = check_conservation(engine, x)
+    everything = account.pixels + account.absorbed["biases"]
+    np.testing.assert_allclose(everything, account.start, rtol=1e-5)  # stabilisers: 1e-6
+    # all of the relevance passes through the output of layer2
+    at_layer = account.start - account.before_layers
+    np.testing.assert_allclose(at_layer, account.layers["layer2"], rtol=1e-9)
+    assert np.median(at_layer / account.start) > 0.6
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of which layers receive most
+        make_engine(net, x, ["layer3", "layer2"], heatmaps=False)

@@ -278,7 +278,7 @@ def test_without_a_terminal_what_remains_is_printed_every_ten_seconds(capsys, mo
 
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with progress.progress_bars(("collect", "crop"), delay=0.0):
+    with progress.progress_bars({"collect": 4, "crop": 0}, delay=0.0):
         for now[0], stage, done in [
             (0.0, "collect", 0), (10.0, "collect", 1), (15.0, "collect", 2), (21.0, "collect", 3),
             (28.0, "collect", 4), (28.0, "crop", 0),
@@ -289,6 +289,37 @@ def test_without_a_terminal_what_remains_is_printed_every_ten_seconds(capsys, mo
         "1/2 running the model: 1/4, 10 s, 30 s left",
         "1/2 running the model: 3/4, 21 s, 7 s left",
         "2/2 cropping examples: 4",
+    ]
+
+
+def test_stages_that_overlap_are_told_in_one_line_with_the_least_time_in_all(capsys, monkeypatch):
+    """40 images; collecting them takes 1 s each, and so class relevance takes 40 s or more."""
+    from semlens import progress
+
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    planned = {"collect": 40, "crop": 0, "embed": 0, "relate": 40}
+    with progress.progress_bars(planned, delay=0.0):
+        for now[0], stage, done, total in [
+            (0.0, "collect", 0, 40), (10.0, "collect", 10, 40), (40.0, "collect", 40, 40),
+            (41.0, "crop", 5, 30), (41.0, "embed", 0, 30), (50.0, "embed", 2, 30),
+            (51.0, "embed", 4, 30), (51.0, "crop", 15, 30), (52.0, "embed", 6, 30),
+            (62.0, "crop", 25, 30), (63.0, "crop", 30, 30), (63.5, "embed", 30, 30),
+            (64.0, "relate", 0, 40), (84.0, "relate", 10, 40),
+        ]:  # fmt: skip
+            progress.report_progress(stage, done, total)
+    assert capsys.readouterr().err.splitlines() == [
+        "1/4 running the model: 40",
+        "1/4 running the model: 10/40, 10 s, 30 s left, at least 1 min 10 s in all",
+        "2/4 cropping examples: 30",
+        "3/4 embedding examples: 30",
+        # five images were cropped before: 20 in 21 s; embedding, 6 in 11 s
+        "2/4 cropping examples: 5/30; 3/4 embedding examples: 4/30, 10 s, 1 min 05 s left, "
+        "at least 1 min 45 s in all",
+        "2/4 cropping examples: 25/30; 3/4 embedding examples: 6/30, 21 s, 44 s left, "
+        "at least 1 min 24 s in all",
+        "4/4 class relevance: 40",
+        "4/4 class relevance: 10/40, 20 s, 1 min 00 s left",
     ]
 
 

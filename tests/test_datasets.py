@@ -15,8 +15,9 @@ from torchvision.datasets import ImageFolder as TorchvisionFolder
 
 from semlens.data.huggingface import HuggingFaceImages
 from semlens.data.image_folder import ImageFolder
+from semlens.data.image_sequence import ImageSequence
 from semlens.data.images import content_digest
-from semlens.data.load import ImageSequence, load_images
+from semlens.data.load import load_images
 from semlens.errors import DataError, ImageError
 
 

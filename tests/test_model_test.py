@@ -15,7 +15,7 @@ import semlens as sl
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, artefact_seed
 from semlens.data.image_folder import ImageFolder
-from semlens.data.load import ImageSequence
+from semlens.data.image_sequence import ImageSequence
 from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
 from semlens.lenses.audit.model_test import _outputs
 from semlens.lenses.statistics.intervals import auroc, auroc_interval

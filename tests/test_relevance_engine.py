@@ -298,6 +298,9 @@ def test_rules_that_do_not_conserve_are_said():
     told = r"0\.0\d of a logit .* Biases absorb 0\.98 of the logit, most in 'head' \(0\.98\)"
     with pytest.warns(ConservationWarning, match=told):
         make_engine(net, x, ["conv"])
+    told = r"0\.0\d of a logit reaches the layers.*mislead"  # wherever one looks
+    with pytest.warns(ConservationWarning, match=told):
+        make_engine(net, x, ["conv"], heatmaps=False)
     with pytest.warns(ConservationWarning, match="epsilon-plus-flat"):
         assert make_engine(Against(), x, [], "epsilon-plus-flat").rules.name == "epsilon-plus-flat"
 

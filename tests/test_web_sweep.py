@@ -105,6 +105,12 @@ def test_the_sweep_is_audit_all(client, db):
         assert stands["kind"] == row["standing"]
         assert by_name[name]["components"] == row["components"]
         assert by_name[name]["target"] == NAMES.index(name)
+        means = db.relevance(NAMES.index(name)).set_index("component")["mean"]
+        of_class = fetch(client, f"verdicts/{NAMES.index(name)}")["components"]
+        assert len(of_class) == by_name[name]["components"] > 0
+        for one in of_class:  # the share that every page tells of a component
+            row = db.row(sl.Component.parse(one["component"]))
+            assert one["mean"] == pytest.approx(means[row])
     ranks = [
         (KINDS.index(one["standing"]["kind"]), one["standing"]["p_value"])
         for one in found["classes"]

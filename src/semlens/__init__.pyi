@@ -2,12 +2,14 @@ from .api import build as build
 from .api import open as open
 from .api import pull as pull
 from .concept_database import ConceptDatabase as ConceptDatabase
+from .data.array_files import ArraySequence as ArraySequence
+from .data.array_picture import ArrayPicture as ArrayPicture
 from .data.artefact import WithArtefact as WithArtefact
 from .data.artefact import load_artefact as load_artefact
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages
 from .data.image_folder import ImageFolder as ImageFolder
+from .data.image_sequence import ImageSequence as ImageSequence
 from .data.images import JoinedImages as JoinedImages
-from .data.load import ImageSequence as ImageSequence
 from .data.load import load_images as load_images
 from .data.pictures import as_picture as as_picture
 from .dictionaries.train_sae import SaeTraining as SaeTraining
@@ -21,6 +23,7 @@ from .lenses.correct.prune import pruned_state as pruned_state
 from .lenses.query_embedding import QueryEmbedding as QueryEmbedding
 from .lenses.study.results import study_results as study_results
 from .models.ablation import pruned as pruned
+from .models.array_input import ArrayInput as ArrayInput
 from .models.detectors import before_suppression as before_suppression
 from .models.inspection import layers as layers
 from .models.load import load_model as load_model

@@ -119,8 +119,7 @@ def build(
         recipe=recipe,
         **settings,
     )
-    stages = ("hash", "collect", "crop", "embed", *(["relate"] if relevance else []))
-    with progress_listener(progress) if progress else progress_bars(stages):
+    with progress_listener(progress) if progress else progress_bars(plan.stages):
         build_database(user_path(path), plan)
     return ConceptDatabase(path, model=plan.model, images=plan.images, embedder=plan.embedder)
 

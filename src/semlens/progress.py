@@ -6,11 +6,12 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -19,8 +20,6 @@ from rich.progress import (
     MofNCompleteColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
 
@@ -39,44 +38,131 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+_NAMES = {
+    "hash": "hashing the images",
+    "collect": "running the model",
+    "crop": "cropping examples",
+    "embed": "embedding examples",
+    "relate": "class relevance",
+}
+
+
 @dataclass
 class _Stage:
     total: int
-    done: int = 0
-    started: float = field(default_factory=lambda: time.monotonic())
+    done: int
+    started: float
+    resumed: int = field(init=False)
+    """What an earlier run has done: it took no time in this one."""
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.resumed = self.done
+
+    @property
+    def share(self) -> float:
+        return min(self.done / self.total, 1.0) if self.total else 1.0
+
+    @property
+    def pace(self) -> float:
+        """Seconds per item; 0 if it is not known yet."""
+        computed = self.done - self.resumed
+        return self.seconds / computed if computed > 0 else 0.0
+
+
+class Stages:
+    """How far the stages of one piece of work are, and what remains; several threads report.
+
+    Parameters
+    ----------
+    planned
+        The stages in their order, with their numbers of items: 0 where it is not known yet.
+    """
+
+    def __init__(self, planned: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._planned = planned
+        self.begun: dict[str, _Stage] = {}
+        self.lock = threading.Lock()
+
+    def update(self, stage: str, done: int, total: int) -> bool:
+        """Set how far a stage is; return whether it has just begun."""
+        now = time.monotonic()
+        if stage not in self.begun:
+            self.begun[stage] = _Stage(total, done, now)
+            return True
+        entry = self.begun[stage]
+        entry.done, entry.total, entry.seconds = done, total, now - entry.started
+        return False
+
+    @property
+    def running(self) -> list[str]:
+        """The stages that have begun and not ended, in their order."""
+        order = [*self._planned, *self.begun]
+        begun = [name for name in dict.fromkeys(order) if name in self.begun]
+        return [name for name in begun if self.begun[name].share < 1]
+
+    def name(self, stage: str) -> str:
+        """Return what a stage is called, with its number if it is planned."""
+        name = _NAMES.get(stage, stage)
+        number = [*self._planned, stage].index(stage) + 1
+        return f"{number}/{len(self._planned)} {name}" if stage in self._planned else name
+
+    def count(self, stage: str) -> str:
+        """Return how many items of a stage are done."""
+        entry = self.begun[stage]
+        return f"{entry.done:,}/{entry.total:,}" if entry.share < 1 else f"{entry.total:,}"
+
+    def times(self, stages: Sequence[str]) -> str:
+        """Return how long stages that overlap have taken, and what remains at their speed."""
+        entries, now = [self.begun[stage] for stage in stages], time.monotonic()
+        text = _clock(max(one.seconds if one.share == 1 else now - one.started for one in entries))
+        left = max(entry.pace * (entry.total - entry.done) for entry in entries)
+        later = self._later()
+        in_all = f", at least {_clock(left + later)} in all" if later else ""
+        return f"{text}, {_clock(left)} left{in_all}" if left > 0 else text
+
+    def _later(self) -> float:
+        """Return the least seconds that the stages to come take.
+
+        Each of them runs the model on its images again, and does more with them than "collect".
+        """
+        items = sum(count for name, count in self._planned.items() if name not in self.begun)
+        return items * self.begun.get("collect", next(iter(self.begun.values()))).pace
 
 
 class NotebookBars:
     """Bars of the stages of one piece of work; the output appears with the first update."""
 
-    def __init__(self) -> None:
-        self._stages: dict[str, _Stage] = {}
+    def __init__(self, stages: Stages | None = None) -> None:
+        self._stages = stages or Stages()
         self._started = self._shown = time.monotonic()
         self._output: Any = None
-        self._lock = threading.Lock()  # several threads report
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Set how far a stage is."""
-        with self._lock:
-            entry = self._stages.setdefault(stage, _Stage(total))
-            entry.done, entry.total = done, total
+        with self._stages.lock:
+            self._stages.update(stage, done, total)
             now = time.monotonic()
             if self._output is None or now - self._shown >= INTERVAL or done >= total:
                 self._shown = now
-                self._show("".join(_bar(name, entry) for name, entry in self._stages.items()))
+                self._show("".join(map(self._bar, self._stages.begun)))
 
     def stop(self) -> None:
         """Replace the bars by one line that says what was done and how long it took."""
-        with self._lock:
+        with self._stages.lock:
             if self._output is None:
                 return
-            stages = [f"{escape(name)} {_count(entry)}" for name, entry in self._stages.items()]
+            done = ", ".join(
+                f"{escape(self._stages.name(stage))} {self._stages.count(stage)}"
+                for stage in self._stages.begun
+            )
             seconds = _clock(time.monotonic() - self._started)
-            self._show(f'<div style="{_LINE};opacity:.65">{", ".join(stages)}: {seconds}</div>')
+            self._show(f'<div style="{_LINE};opacity:.65">{done}: {seconds}</div>')
 
     def _show(self, html: str) -> None:
         # data, not an HTML object, whose text would be "<IPython.core.display.HTML object>"
-        plain = "; ".join(f"{name} {_count(entry)}" for name, entry in self._stages.items())
+        stages = self._stages
+        plain = "; ".join(f"{stages.name(one)} {stages.count(one)}" for one in stages.begun)
         data = {"text/html": html, "text/plain": plain}
         if self._output is None:
             from IPython.display import display  # pyright: ignore[reportMissingImports]
@@ -85,26 +171,15 @@ class NotebookBars:
         else:
             self._output.update(data, raw=True)
 
-
-def _bar(name: str, entry: _Stage) -> str:
-    share = min(entry.done / entry.total, 1.0) if entry.total else 1.0
-    return (
-        f'<div style="{_LINE}"><span style="flex:0 0 13em;text-align:right">{escape(name)}</span>'
-        f'<div style="{_TRACK}"><div style="{_BAR};width:{100 * share:.1f}%"></div></div>'
-        f'<span style="{_NUMBERS}">{_count(entry)}, {_times(entry)}</span></div>'
-    )
-
-
-def _times(entry: _Stage) -> str:
-    """Return how long a stage has taken, and what remains at that speed."""
-    share = min(entry.done / entry.total, 1.0) if entry.total else 1.0
-    elapsed = time.monotonic() - entry.started
-    left = f", {_clock(elapsed * (1 - share) / share)} left" if 0 < share < 1 else ""
-    return f"{_clock(elapsed)}{left}"
-
-
-def _count(entry: _Stage) -> str:
-    return f"{entry.done:,}/{entry.total:,}" if entry.done < entry.total else f"{entry.total:,}"
+    def _bar(self, stage: str) -> str:
+        stages, share = self._stages, 100 * self._stages.begun[stage].share
+        return (
+            f'<div style="{_LINE}"><span style="flex:0 0 13em;text-align:right">'
+            f"{escape(stages.name(stage))}</span>"
+            f'<div style="{_TRACK}"><div style="{_BAR};width:{share:.1f}%"></div></div>'
+            f'<span style="{_NUMBERS}">{stages.count(stage)}, {stages.times([stage])}'
+            "</span></div>"
+        )
 
 
 def _clock(seconds: float) -> str:
@@ -118,13 +193,6 @@ DELAY = 1.0
 """Seconds before progress bars appear."""
 EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
-_NAMES = {
-    "hash": "hashing the images",
-    "collect": "running the model",
-    "crop": "cropping examples",
-    "embed": "embedding examples",
-    "relate": "class relevance",
-}
 _listener: ContextVar[Progress | None] = ContextVar("listener", default=None)
 
 
@@ -146,17 +214,20 @@ def progress_listener(progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bars(stages: Sequence[str] = (), delay: float = DELAY) -> Iterator[None]:
+def progress_bars(
+    stages: Mapping[str, int] = MappingProxyType({}), delay: float = DELAY
+) -> Iterator[None]:
     """Show one progress bar per stage, unless there is a listener.
 
     In a notebook they are an output of the cell, otherwise on standard error; without a terminal,
-    a line is printed per stage and every ten seconds, with what remains of the stage. Nothing is
-    shown in the first ``delay`` seconds.
+    a line is printed as a stage begins and every ten seconds, with what remains. Nothing is shown
+    in the first ``delay`` seconds.
 
     Parameters
     ----------
     stages
-        The stages of the work in their order, if they are known: each then says its number.
+        The stages of the work in their order, if they are known, with their numbers of items, or
+        0: each then says its number, and what at least remains in all.
     """
     if _listener.get() is not None:
         yield
@@ -164,17 +235,13 @@ def progress_bars(stages: Sequence[str] = (), delay: float = DELAY) -> Iterator[
     started = time.monotonic()
     console = Console(file=sys.stderr)
     if in_notebook():
-        bars = NotebookBars()
+        bars = NotebookBars(Stages(stages))
     else:
-        bars = _TerminalBars(console) if console.is_terminal else _Lines(console)
-    names = {
-        stage: f"{number}/{len(stages)} {_NAMES.get(stage, stage)}"
-        for number, stage in enumerate(stages, 1)
-    }
+        bars = (_TerminalBars if console.is_terminal else _Lines)(console, Stages(stages))
 
     def show(stage: str, done: int, total: int) -> None:
         if time.monotonic() - started >= delay:
-            bars.update(names.get(stage, _NAMES.get(stage, stage)), done, total)
+            bars.update(stage, done, total)
 
     with progress_listener(show):
         try:
@@ -184,25 +251,23 @@ def progress_bars(stages: Sequence[str] = (), delay: float = DELAY) -> Iterator[
 
 
 class _Lines:
-    """A line as a stage begins and every ten seconds: for files and logs."""
+    """A line as a stage begins and every ten seconds, of all that run: for files and logs."""
 
-    def __init__(self, console: Console) -> None:
-        self._stages: dict[str, _Stage] = {}
+    def __init__(self, console: Console, stages: Stages) -> None:
+        self._stages = stages
         self._console = console
         self._printed = -math.inf
-        self._lock = threading.Lock()  # several threads report
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Set how far a stage is."""
-        with self._lock:
+        stages = self._stages
+        with stages.lock:
             now = time.monotonic()
-            new = stage not in self._stages
-            entry = self._stages.setdefault(stage, _Stage(total))
-            entry.done, entry.total = done, total
-            if new:
-                text = f"{stage}: {total:,}"
-            elif done < total and now - self._printed >= EVERY:
-                text = f"{stage}: {_count(entry)}, {_times(entry)}"
+            if stages.update(stage, done, total):
+                text = f"{stages.name(stage)}: {total:,}"
+            elif now - self._printed >= EVERY and (running := stages.running):
+                counts = "; ".join(f"{stages.name(one)}: {stages.count(one)}" for one in running)
+                text = f"{counts}, {stages.times(running)}"
             else:
                 return
             self._printed = now
@@ -215,24 +280,27 @@ class _Lines:
 class _TerminalBars:
     """Bars on standard error."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, stages: Stages) -> None:
+        self._stages = stages
         self._tasks: dict[str, TaskID] = {}
         self._bars = Bars(
             TextColumn("{task.description:>22}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[times]}"),
             console=console,
             transient=True,
         )
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Set how far a stage is."""
-        if stage not in self._tasks:
-            self._bars.start()
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done, total=total)
+        with self._stages.lock:
+            if self._stages.update(stage, done, total):
+                self._bars.start()
+                name = self._stages.name(stage)
+                self._tasks[stage] = self._bars.add_task(name, total=total, times="")
+            times = self._stages.times([stage])
+            self._bars.update(self._tasks[stage], completed=done, total=total, times=times)
 
     def stop(self) -> None:
         """Remove the bars."""

@@ -96,6 +96,10 @@ class Box:
         """Return ``(left, top, right, bottom)``, as Pillow's ``crop`` takes it."""
         return (self.left, self.top, self.right, self.bottom)
 
+    def moved(self, right: int, down: int) -> Box:
+        """Return the box of the same size at another place."""
+        return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
+
 
 @dataclass(frozen=True)
 class Thumbnail:

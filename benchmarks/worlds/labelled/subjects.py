@@ -37,7 +37,7 @@ from demo_world.subject import (
     training_logits,
 )
 from demo_world.workspace import SIZE
-from semlens.data.load import ImageSequence
+from semlens.data.image_sequence import ImageSequence
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.query_embedding import QueryEmbedding
 from semlens.models.hooks import reading_layers

@@ -58,6 +58,6 @@ def build(
     from semlens.run.build_database import build_database
 
     plan = load_plan(inputs, recipe)
-    with progress_bars():
+    with progress_bars(plan.stages):
         build_database(user_path(database), plan)
     print_database(open_database(database), as_json)

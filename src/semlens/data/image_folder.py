@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from semlens.data.class_mapping import UNLABELLED, UnmappedWarning
@@ -36,7 +36,7 @@ class ImageFolder(Images):
         self.root = user_path(root).resolve()
         check_folder(root)
         self.spec = str(self.root)
-        self.ids = sorted(_image_paths(self.root, "", ()))
+        self.ids = sorted(file_names(self.root, SUFFIXES))
         if not self.ids:
             raise DataError(
                 f"'{root}' contains no images.",
@@ -79,8 +79,13 @@ def check_folder(root: str | Path) -> None:
         )
 
 
-def _image_paths(folder: Path, prefix: str, parents: tuple[str, ...]) -> Iterator[str]:
-    """Yield relative POSIX paths; a link to one of its own parent folders is not followed."""
+def file_names(
+    folder: Path, suffixes: Collection[str], prefix: str = "", parents: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Yield the relative POSIX paths of files below a folder that end in some suffixes.
+
+    A link to one of its own parent folders is not followed.
+    """
     real = os.path.realpath(folder)
     if real in parents:
         return
@@ -96,8 +101,8 @@ def _image_paths(folder: Path, prefix: str, parents: tuple[str, ...]) -> Iterato
         if name.startswith("."):
             continue
         if is_subfolder:
-            yield from _image_paths(folder / name, f"{prefix}{name}/", (*parents, real))
-        elif Path(name).suffix.lower() in SUFFIXES:
+            yield from file_names(folder / name, suffixes, f"{prefix}{name}/", (*parents, real))
+        elif Path(name).suffix.lower() in suffixes:
             yield _utf8(prefix + name)
 
 

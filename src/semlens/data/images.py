@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from semlens.data.array_picture import ArrayPicture
 from semlens.data.class_mapping import UNLABELLED
+from semlens.data.rendering import Rendering
 from semlens.documents import parse_json
 from semlens.errors import DataError, ImageError
 from semlens.regular_files import is_folder, read_bytes, user_path
@@ -83,6 +85,8 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     ImageError
         If the pixels have no fixed mapping to 8 bits, or a lazily opened file is damaged.
     """
+    if isinstance(image, ArrayPicture):  # upright already, and its numbers must be kept
+        return image
     tags = dict(getattr(image, "tag_v2", {}))  # of a TIFF; turning the image loses them
     try:
         image = _apply_orientation(image)
@@ -182,10 +186,16 @@ def _pixel_error(name: str, kind: str) -> ImageError:
 
 
 def content_digest(content: bytes | Image.Image) -> str:
-    """Return the SHA-256 of encoded bytes, or of the mode, size and pixels of a decoded image."""
+    """Return the SHA-256 of encoded bytes, or of the mode, size and pixels of a decoded image.
+
+    Of an array, its numbers and its picture.
+    """
     if isinstance(content, Image.Image):
         header = f"{content.mode}:{content.width}x{content.height}:".encode()
+        numbers = content.whole if isinstance(content, ArrayPicture) else None
         content = header + content.tobytes()
+        if numbers is not None:
+            content += f":{numbers.dtype.str}:{numbers.shape}:".encode() + numbers.tobytes()
     return hashlib.sha256(content).hexdigest()
 
 
@@ -198,6 +208,8 @@ class Images(ABC):
     """A stable id per sample; for folders the sorted relative POSIX paths."""
     targets: Sequence[str] | None = None
     """The class name of each sample, or None if the data has no classes."""
+    rendering: Rendering | None = None
+    """How samples are drawn that are arrays; None for pictures."""
     parallel_reads: int = 0
     """Threads that a source needs to answer without waiting; 0 for one that is read at once."""
 
@@ -310,6 +322,7 @@ class JoinedImages(Images):
                     "Rename the folder.",
                 )
         self.targets = _join_targets(self.sources)
+        self.rendering = self.sources[0].rendering
         self.parallel_reads = max(source.parallel_reads for source in self.sources)
 
     def samples_of(self, source: int) -> range:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageOps
 
+from semlens.data.array_picture import in_slice
 from semlens.draw.crop_window import box_within, cut_window, outline, window_around
 from semlens.draw.encode_images import decode_image, encode_webp
 from semlens.draw.heatmap_mask import apply_mask, overlay, resize_heatmap, unpack_mask
@@ -151,10 +152,10 @@ def _decoded(stored: Thumbnail) -> Shown:
 
 
 def _from_original(database: Database, example: Example, side: int) -> Shown:
-    image = database.images.read(example.sample)
-    window = window_around(example.box, image.size)
+    image, box = in_slice(database.images.read(example.sample), example.box)
+    window = window_around(box, image.size)
     side = min(side, window.right - window.left)
-    return cut_window(image, window, side), box_within(example.box, window, side)
+    return cut_window(image, window, side), box_within(box, window, side)
 
 
 def _finished(shown: Shown, example: Example, mask: bool) -> Image.Image:

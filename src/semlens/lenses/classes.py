@@ -234,7 +234,7 @@ class TargetImages:
         model = self.database.model
         first = model.batch([model.prepare(self.read(self.samples[0]))])
         outputs = not self.target.reads_answer
-        return engine_of(self.database, first, layers, rules, outputs=outputs)
+        return engine_of(self.database, first, layers, rules, outputs=outputs, heatmaps=False)
 
 
 def target_images(
@@ -273,7 +273,9 @@ def target_images(
         selected = range(len(source))
 
     def read(sample: int) -> Image.Image:
-        return source.read(sample) if isinstance(source, Images) else open_image(source[sample])
+        if isinstance(source, Images):
+            return source.read(sample)
+        return open_image(source[sample], database.rendering)
 
     if len(selected) == 0:
         raise DataError("There are no images.", "Expected at least one.", "Pass images or samples.")

@@ -18,7 +18,7 @@ from semlens.models.hooks import evaluating
 from semlens.models.target import Target
 from semlens.relevance.class_relevance import component_relevance, target_seed
 from semlens.relevance.layer_nodes import same_values
-from semlens.relevance.make_engine import engine_for
+from semlens.relevance.make_engine import engine_for, example_images, warn_of_losses
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
 from semlens.settings import setting
@@ -38,11 +38,12 @@ _ENGINES: WeakKeyDictionary[Database, dict[Any, RelevanceEngine]] = WeakKeyDicti
 
 def engine_of(
     database: Database,
-    inputs: Float[Tensor, "b 3 h w"],
+    inputs: Float[Tensor, "b channels h w"],
     layers: Sequence[str],
     rules: str | Rules | None = None,
     *,
     outputs: bool = False,
+    heatmaps: bool = True,
 ) -> RelevanceEngine:
     """Return the engine of a database's model for images of the size of ``inputs``.
 
@@ -51,6 +52,8 @@ def engine_of(
     outputs
         Whether relevance starts at targets that are not read off the model's answer; the model
         then needs none.
+    heatmaps
+        Whether pixels are read; a warning of what does not reach them is then issued once.
 
     Raises
     ------
@@ -63,18 +66,24 @@ def engine_of(
     # hooks, such as those of semlens.pruned, change what the module computes
     hooked = any(vars(part).get("_forward_hooks") for part in model.module.modules())
     engines = {} if hooked else _ENGINES.setdefault(database, {})
-    key = (tuple(layers), inputs.shape[-2:], repr(rules), outputs)
-    if key not in engines:
-        engines[key] = engine_for(
-            model, layers, rules, inputs.shape[-2:], classes=not outputs, outputs=outputs
-        )
-    return engines[key]
+    size = inputs.shape[-2:]
+    key = (tuple(layers), size, repr(rules), outputs)
+    if (key, heatmaps) not in engines:
+        engine = engines.get((key, not heatmaps))
+        if engine is None:
+            engine = engine_for(
+                model, layers, rules, size, classes=not outputs, outputs=outputs, heatmaps=heatmaps
+            )
+        elif heatmaps:  # so far, only its layers were read
+            warn_of_losses(engine, example_images(model, size), heatmaps=True)
+        engines[key, heatmaps] = engine
+    return engines[key, heatmaps]
 
 
 def trace_without(
     database: Database,
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "b 3 h w"],
+    inputs: Float[Tensor, "b channels h w"],
     removed: Sequence[Component],
     target: Target | None = None,
 ) -> ForwardTrace:

@@ -41,7 +41,7 @@ from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import predicted_targets, shares, target_seed
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
-from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
+from semlens.relevance.heatmap_boxes import bounding_boxes, strongest_slices, upsample_and_blur
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine, check_finite
 from semlens.settings import setting
 from semlens.store.manifest import LayerEntry
@@ -100,7 +100,7 @@ def explain(
     LayerError
         If the database does not have a layer, or a component to leave out.
     """
-    names, picture = database.layer_names(layers), open_image(image)
+    names, picture = database.layer_names(layers), open_image(image, database.rendering)
     model = database.model
     inputs = model.batch([model.prepare(picture)])
     needed = {*names, *(component.layer for component in without)}
@@ -134,10 +134,11 @@ def explain(
         heat = _conditional(engine, trace, entry, class_relevance, indices)
         report_progress("drawing heatmaps", done, len(backward.layers))
         signs = relevance[indices].sign().float()[:, None, None]
+        slices = (model.slices, model.slices)
         blurred = upsample_and_blur(
-            torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
+            torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur, slices
         )
-        boxes = bounding_boxes(blurred, THRESHOLD).tolist()
+        boxes = bounding_boxes(strongest_slices(blurred, model.slices), THRESHOLD).tolist()
         components = [database.component(entry.first + index) for index in indices]
         layer_components[layer] = tuple(
             ExplainedComponent(
@@ -284,7 +285,7 @@ def explain_without(
         If the model outputs no logits.
     """
     model = database.model
-    inputs = model.batch([model.preprocess(open_image(image))])
+    inputs = model.batch([model.prepare(open_image(image, database.rendering))])
     both = torch.cat(compare_ablated(model, inputs, components)).cpu().double()
     check_finite({OUTPUT: both})
     probabilities = model.answer.probabilities(both)

@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
+from semlens.data.array_picture import in_slice, slices_of
 from semlens.draw.crop_window import cut_window, window_around
 from semlens.draw.example_picture import example_webp
 from semlens.draw.explanation_picture import (
@@ -200,7 +201,7 @@ class Explanation(Result):
 
     @cached_property
     def _page(self) -> ExplanationPage:
-        picture = _cut(self.image, self._whole)
+        picture = _cut(self.image, self._pictured)
         return ExplanationPage(
             f"Why “{self.target.name}”?",
             [
@@ -217,7 +218,7 @@ class Explanation(Result):
                 "examples, and its share of the layer's relevance.",
             ],
             picture,
-            overlay(picture, self.heatmap()),
+            overlay(picture, self._signed(self.heat, self._pictured)),
             [
                 (layer, self._note(components), [self._card(item) for item in components])
                 for layer, components in self.layers.items()
@@ -232,6 +233,14 @@ class Explanation(Result):
     def _whole(self) -> Box:
         return Box(0, 0, *self.image.size)
 
+    @property
+    def _pictured(self) -> Box:
+        """The image, or of a volume the slice with the most relevant position."""
+        count = slices_of(self.image)
+        height = self.image.height // count
+        strongest = int(np.abs(self.heat).reshape(count, -1).max(1).argmax()) if count > 1 else 0
+        return Box(0, strongest * height, self.image.width, (strongest + 1) * height)
+
     def heatmap(
         self, explained: ExplainedComponent | None = None, side: int = SIDE
     ) -> Float32[np.ndarray, "height width"]:
@@ -243,8 +252,13 @@ class Explanation(Result):
             Longest side, in pixels; at most that of the image.
         """
         heat = self.heat if explained is None else explained.heat
+        return self._signed(heat, self._whole, side)
+
+    def _signed(
+        self, heat: Float32[np.ndarray, "h w"], box: Box, side: int = SIDE
+    ) -> Float32[np.ndarray, "height width"]:
         positive, negative = (
-            self._onto(signed, self._whole, 0.25 * self.blur, side) for signed in (heat, -heat)
+            self._onto(signed, box, 0.25 * self.blur, side) for signed in (heat, -heat)
         )
         return positive - negative
 
@@ -252,13 +266,14 @@ class Explanation(Result):
         """Draw where a component is relevant: a square of the image around it, pale elsewhere."""
         heat = explained.heat if explained.relevance >= 0 else -explained.heat
         maximum = self._onto(heat, self._whole).max()
-        window = window_around(explained.box, self.image.size)
-        window_heat = self._onto(heat, window)
+        image, box = in_slice(self.image, explained.box)
+        window = window_around(box, image.size)
+        window_heat = self._onto(heat, window.moved(0, explained.box.top - box.top))
         side, _ = _size(window)
         colour = FOR if explained.relevance >= 0 else AGAINST
         # a share of the maximum of the whole heatmap, not of the window
         return highlight(
-            cut_window(self.image, window, side), window_heat, HIGH * float(maximum), colour
+            cut_window(image, window, side), window_heat, HIGH * float(maximum), colour
         )
 
     def _card(self, explained: ExplainedComponent) -> ExplanationCard:
@@ -283,7 +298,10 @@ class Explanation(Result):
         """Blur the positive part of a heatmap and resample it over a box of the image."""
         blur = self.blur if blur is None else blur
         height, width = heat.shape
-        blurred = upsample_and_blur(torch.from_numpy(heat)[None], height, width, blur)[0].numpy()
+        slices = slices_of(self.image)
+        blurred = upsample_and_blur(
+            torch.from_numpy(heat)[None], height, width, blur, (slices, slices)
+        )[0].numpy()
         return project_heatmap(blurred, self.geometry, box, _size(box, side))
 
     def _html(self) -> str:

@@ -16,8 +16,10 @@ import pandas as pd
 from jaxtyping import Float32, Int64
 from PIL import Image
 
+from semlens.data.array_files import as_array_picture
 from semlens.data.image_folder import ImageFolder
 from semlens.data.pictures import ImageLike, as_picture
+from semlens.data.rendering import Rendering
 from semlens.embedders.embedder import Embedder
 from semlens.errors import ConceptError, ImageError
 from semlens.lenses.concepts import ConceptSet
@@ -142,8 +144,13 @@ def null_vector(embedder: Embedder, templates: Sequence[str]) -> Float32[np.ndar
     return embed_texts(embedder, [""], templates)[0] if embedder.has_text else None
 
 
-def open_image(image: ImageLike) -> Image.Image:
+def open_image(image: ImageLike, rendering: Rendering | None = None) -> Image.Image:
     """Return an image, or the image in a file, as upright RGB; see :func:`semlens.as_picture`.
+
+    Parameters
+    ----------
+    rendering
+        Of a database of arrays, how these are drawn: the image is an array, or in a file.
 
     Raises
     ------
@@ -151,6 +158,8 @@ def open_image(image: ImageLike) -> Image.Image:
         If it cannot be read.
     """
     try:
+        if rendering is not None:
+            return as_array_picture(image, rendering)
         return as_picture(image)
     except ImageError as error:
         if not isinstance(image, str | Path):
@@ -162,8 +171,15 @@ def open_image(image: ImageLike) -> Image.Image:
         ) from error
 
 
-def embed_images(embedder: Embedder, images: Sequence[ImageLike]) -> Float32[np.ndarray, "q d"]:
+def embed_images(
+    embedder: Embedder, images: Sequence[ImageLike], rendering: Rendering | None = None
+) -> Float32[np.ndarray, "q d"]:
     """Embed each image; a folder counts as one, the mean of its images.
+
+    Parameters
+    ----------
+    rendering
+        As for :func:`open_image`.
 
     Raises
     ------
@@ -175,7 +191,7 @@ def embed_images(embedder: Embedder, images: Sequence[ImageLike]) -> Float32[np.
     vectors = [
         _folder_vector(embedder, ImageFolder(user_path(image)))
         if isinstance(image, str | Path) and is_folder(user_path(image))
-        else embedder.embed_images([open_image(image)]).numpy()[0]
+        else embedder.embed_images([open_image(image, rendering)]).numpy()[0]
         for image in images
     ]
     return np.stack(vectors) if vectors else np.zeros((0, embedder.dim), np.float32)

@@ -9,8 +9,8 @@ from numpy import ndarray
 from pandas import DataFrame
 from pathlib import Path
 from semlens.data.artefact import Artefact
+from semlens.data.image_sequence import MapStyle
 from semlens.data.images import Images
-from semlens.data.load import MapStyle
 from semlens.data.pictures import ArrayLike
 from semlens.lenses.accuracy import Evaluation
 from semlens.lenses.audit.audit_records import AuditRecord

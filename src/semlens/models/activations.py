@@ -14,14 +14,15 @@ from torch import Tensor
 from semlens.errors import LayerError
 from semlens.types import Layout, Readout
 
-Form = Literal["map", "map-last", "tokens", "sequence", "units"]
-"""[b c h w], [b h w c] (Swin and similar models), [b t c], [b c l] and [b c]."""
+Form = Literal["map", "map-last", "tokens", "sequence", "units", "volume", "volume-last"]
+"""[b c h w], [b h w c] (Swin and similar models), [b t c], [b c l], [b c], [b c d h w] and
+[b d h w c]."""
 
 ChannelOrder = Layout | Literal["unknown"]
 """Whether the channels are the second or the last axis; ``auto`` if nothing was measured."""
 
 
-CHANNELS_FIRST: tuple[Form, ...] = ("map", "sequence", "units")
+CHANNELS_FIRST: tuple[Form, ...] = ("map", "sequence", "units", "volume")
 """Forms whose channels are the second axis."""
 
 
@@ -57,9 +58,12 @@ class LayerLayout:
     components
         Number of channels, token features or units.
     height, width
-        Size of the spatial map; (0, 0) if the layer has none.
+        Size of the spatial map; (0, 0) if the layer has none. The map of a signal has one row,
+        that of a volume its slices below each other.
     prefix
         Positions before the spatial ones (class token, registers).
+    slices
+        Slices that the map is made of; 1 but for volumes.
     """
 
     name: str
@@ -68,6 +72,7 @@ class LayerLayout:
     height: int = 0
     width: int = 0
     prefix: int = 0
+    slices: int = 1
 
     @property
     def channel_axis(self) -> int:
@@ -121,18 +126,19 @@ def measure_layout(name: str, output: Any, axes: Axes | None = None) -> LayerLay
     Raises
     ------
     LayerError
-        If it is not a floating-point tensor with two to four axes, is empty, or the order of its
+        If it is not a floating-point tensor with two to five axes, is empty, or the order of its
         axes is not known.
     """
     axes = axes or Axes()
     tensor = first_tensor(output)
-    if tensor is None or not tensor.is_floating_point() or not 2 <= tensor.ndim <= 4:
+    if tensor is None or not tensor.is_floating_point() or not 2 <= tensor.ndim <= 5:
         received = (
             "no tensor" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"
         )
         raise LayerError(
             f"Layer '{name}' returns {received}.",
-            "Expected floats of shape [b c], [b t c], [b c l], [b c h w] or [b h w c].",
+            "Expected floats of shape [b c], [b t c], [b c l], [b c h w] or [b c d h w], or with "
+            "the channels last.",
             "Choose a layer before or after it; 'semlens layers MODEL' lists the forms.",
         )
     shape = list(tensor.shape)
@@ -160,6 +166,11 @@ def measure_layout(name: str, output: Any, axes: Axes | None = None) -> LayerLay
         has_grid = axes.height > 0 and positions == axes.prefix + axes.height * axes.width
         grid = (axes.height, axes.width, axes.prefix) if has_grid else (0, 0, 0)
         return LayerLayout(name, form, channels, *grid)
+    if tensor.ndim == 5:
+        form, (channels, slices, height, width) = (
+            ("volume-last", (shape[4], *shape[1:4])) if last else ("volume", shape[1:])
+        )
+        return LayerLayout(name, form, channels, slices * height, width, slices=slices)
     if last:
         return LayerLayout(name, "map-last", shape[3], shape[1], shape[2])
     return LayerLayout(name, "map", shape[1], shape[2], shape[3])
@@ -187,7 +198,7 @@ def layout_of_image(name: str, output: Any, axes: Axes) -> LayerLayout:
 def zero_channels(layout: LayerLayout, values: Tensor, channels: Sequence[int]) -> Tensor:
     """Return a copy of a layer's values with some channels set to zero.
 
-    Values have the shape [... c h w], [... c l] or [... c].
+    Values have the shape [... c d h w], [... c h w], [... c l] or [... c].
 
     Raises
     ------
@@ -196,7 +207,7 @@ def zero_channels(layout: LayerLayout, values: Tensor, channels: Sequence[int]) 
     """
     check_channel(layout, max(channels, default=0))
     index = torch.tensor(list(channels), dtype=torch.int64, device=values.device)
-    axis = {"map": -3, "sequence": -2}.get(layout.form, -1)
+    axis = {"volume": -4, "map": -3, "sequence": -2}.get(layout.form, -1)
     return values.index_fill(axis, index, 0)
 
 
@@ -240,10 +251,10 @@ def flatten(layout: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
     """Return the output as [samples, components, positions] in float32."""
     tensor = first_tensor(output).detach()
     match layout.form:
-        case "map":
+        case "map" | "volume":
             tensor = tensor.flatten(2)
-        case "map-last":
-            tensor = tensor.flatten(1, 2).transpose(1, 2)
+        case "map-last" | "volume-last":
+            tensor = tensor.flatten(1, -2).transpose(1, 2)
         case "tokens":
             tensor = tensor.transpose(1, 2)
         case "sequence":

@@ -34,8 +34,11 @@ _CHANNELS_FIRST_MODULES = (
     nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.MaxPool1d, nn.AvgPool1d,
     nn.LPPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.Dropout1d, nn.ZeroPad1d,
     nn.ReflectionPad1d, nn.ReplicationPad1d, nn.ConstantPad1d, nn.CircularPad1d, nn.MaxUnpool1d,
+    nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.MaxPool3d, nn.AvgPool3d,
+    nn.LPPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, nn.Dropout3d, nn.ZeroPad3d,
+    nn.ReflectionPad3d, nn.ReplicationPad3d, nn.ConstantPad3d, nn.CircularPad3d, nn.MaxUnpool3d,
 )  # fmt: skip
-"""Modules whose inputs and outputs are [b c h w] or [b c l]."""
+"""Modules whose inputs and outputs are [b c h w], [b c l] or [b c d h w]."""
 Grid = tuple[int, int, int]
 """Positions before a grid, and its height and width."""
 MOST_PREFIX = 16
@@ -54,6 +57,8 @@ def find_axes(
     ``layout``. Otherwise images of double width are run, which changes nothing but the width of a
     map. For a model that accepts one size only, the axes with the images' aspect ratio are the
     map, unless the model has no map of this size otherwise.
+
+    Five axes, of volumes: the module's type, wider volumes, then ``layout``.
 
     Three axes: halves of an image are changed, and the axis along which the changes follow the
     image holds the positions; which of them change gives the grid, and the class token and
@@ -79,7 +84,7 @@ def find_axes(
     """
     shapes = _output_shapes(module, batch, names)
     axes: dict[str, Axes] = dict.fromkeys(names, Axes())
-    maps = [name for name, shape in shapes.items() if len(shape) == 4]
+    maps = [name for name, shape in shapes.items() if len(shape) in (4, 5)]
     sequences = [name for name, shape in shapes.items() if len(shape) == 3]
     orders: dict[str, ChannelOrder] = {
         name: _order_of_map(find_layer(module, name)) or layout for name in maps
@@ -93,9 +98,13 @@ def find_axes(
             name: _order_by_widening(shapes[name], shape) for name, shape in wide.items()
         }
         fixed = [name for name in undecided if grown.get(name) is None]
+        fixed = [name for name in fixed if len(shapes[name]) == 4]
         probe = _Probe.of(module, batch) if fixed or sequences else _Probe()
         for name in undecided:
-            orders[name] = grown.get(name) or probe.order_of_map(shapes[name], batch)
+            measured = grown.get(name)
+            if measured is None and name in fixed:
+                measured = probe.order_of_map(shapes[name], batch)
+            orders[name] = measured or "unknown"
         axes |= probe.axes(sequences, grown, layout)
     return axes | {name: Axes(order) for name, order in orders.items()}
 
@@ -140,10 +149,10 @@ def _order_by_widening(shape: Sequence[int], wide_shape: Sequence[int]) -> Chann
     if len(wide_shape) != len(shape):
         return None
     grown = [axis for axis in range(len(shape)) if shape[axis] != wide_shape[axis]]
-    order_of_axis: dict[int, ChannelOrder] = (
-        {3: "channels_first", 2: "channels_last"} if len(shape) == 4
-        else {2: "channels_first", 1: "channels_last"}
-    )  # fmt: skip
+    order_of_axis: dict[int, ChannelOrder] = {
+        len(shape) - 1: "channels_first",
+        len(shape) - 2: "channels_last",
+    }
     return order_of_axis.get(grown[0]) if len(grown) == 1 else None
 
 
@@ -209,8 +218,11 @@ class _Probe:
             elif 0 not in value.shape:
                 value = value.detach().float()
                 changed = (value[1:] - value[:1]).abs() > _UNCHANGED * value.abs().max()
-                grids = (_grid(changed.any(2).cpu().numpy()), _grid(changed.any(1).cpu().numpy()))
-                responses[name] = _Response((value.shape[1], value.shape[2]), grids)
+                first, last = (
+                    _grid(changed.any(axis).cpu().numpy(), one_row=batch.shape[-2] == 1)
+                    for axis in (2, 1)
+                )
+                responses[name] = _Response((value.shape[1], value.shape[2]), (first, last))
 
         hooks = {name: partial(record, name) for name in layer_modules(module) if name}
         # a model may refuse several images at once; then nothing is measured
@@ -286,7 +298,7 @@ def _changed_images(batch: Tensor) -> Tensor:
     return torch.stack([image, upper, left, other])
 
 
-def _grid(changed: Bool[np.ndarray, "3 n"]) -> Grid | None:
+def _grid(changed: Bool[np.ndarray, "3 n"], *, one_row: bool) -> Grid | None:
     """Return prefix, height and width of positions, from which of them change with the image.
 
     Positions are row by row, after those that do not change at all; None for any other pattern.
@@ -295,12 +307,18 @@ def _grid(changed: Bool[np.ndarray, "3 n"]) -> Grid | None:
     ----------
     changed
         Whether each changes with the upper half, the left half, and the whole image.
+    one_row
+        Whether images are signals, which have no upper half.
     """
     upper, left, whole = changed
     if not whole.any():
         return None
     prefix = int(whole.argmax())
     upper, left, count = upper[prefix:], left[prefix:], len(whole) - prefix
+    if one_row:
+        first = int(left.sum())
+        follows = whole[prefix:].all() and not left[first:].any() and 0 < first < count
+        return (prefix, 1, count) if follows and not changed[1, :prefix].any() else None
     starts = np.flatnonzero(left[1:] & ~left[:-1]) + 1
     width = int(starts[0]) if len(starts) else 0
     rows = int(upper.sum())

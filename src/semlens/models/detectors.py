@@ -40,7 +40,7 @@ class UnsuppressedDetector(NamedLayers):
         """Return the layer's name for a path in ``named_modules``."""
         return path.removeprefix("detector").removeprefix(".")
 
-    def forward(self, batch: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+    def forward(self, batch: Float[Tensor, "b channels h w"]) -> dict[str, Tensor]:
         """Return ``logits`` [b n classes], and ``boxes`` [b n 4] as corners in pixels."""
         detector = cast(Any, self.detector)
         height, width = batch.shape[-2:]

@@ -105,7 +105,9 @@ def layers(model: ModelLike) -> LayerList:
             "components": layout.components if layout else 0,
             "map": f"{layout.height} x {layout.width}" if layout and layout.height else "-",
             "runs": runs[name],
-            "block": bool(name in blocks and layout and layout.height > 1 and runs[name] == 1),
+            "block": bool(
+                name in blocks and layout and layout.height * layout.width > 1 and runs[name] == 1
+            ),
             "note": _note(layout, runs[name]),
         }
         for name, layout in layouts.items()

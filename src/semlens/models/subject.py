@@ -22,6 +22,7 @@ from semlens.dictionaries.dictionary import Dictionary
 from semlens.errors import ImageError, ModelError
 from semlens.models.activations import Axes, first_tensor
 from semlens.models.answer import Answer, Task, check_task, find_answer
+from semlens.models.array_input import ArrayInput, taking_maps
 from semlens.models.axes import find_axes
 from semlens.models.hooks import call_model, evaluating, unwrapped
 from semlens.models.output_tensor import Output, check_output, output_name
@@ -41,7 +42,8 @@ class SubjectModel:
         The network. It is never changed: modes and hooks are restored after every use.
     preprocess
         From an upright RGB image of any size to a float tensor [3 h w]; must be
-        deterministic.
+        deterministic. For a model of signals, volumes or other channels an
+        :class:`semlens.ArrayInput`.
     version
         A text that identifies the preprocessing, such as its ``repr`` or a file's hash. By default
         it is measured: the SHA-256 of what the preprocessing makes of two images of noise.
@@ -88,8 +90,10 @@ class SubjectModel:
         if self.output is not None:
             check_output(self.output)
         check_task(self.task)
+        self._take_maps()
         noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
-        image, state_before = Image.fromarray(noise), _random_states()
+        image, state_before = self._arrays(1, 64) or [Image.fromarray(noise)], _random_states()
+        image = image[0]
         results: list[Any] = [self._preprocessed(image), self._preprocessed(image)]
         first = results[0]
         if not (isinstance(first, Tensor) and first.ndim == 3 and first.is_floating_point()):
@@ -110,8 +114,26 @@ class SubjectModel:
                 "Use the evaluation transform, without random crops or flips.",
             )
         if not self.version:
-            larger = self._preprocessed(image.resize((800, 600), Image.Resampling.NEAREST))
-            object.__setattr__(self, "version", f"measured:{_digest(first, larger)}")
+            resized = image.resize((800, 600), Image.Resampling.NEAREST)
+            other = self._preprocessed((self._arrays(1, 8) or [resized])[0])
+            object.__setattr__(self, "version", f"measured:{_digest(first, other)}")
+
+    def _take_maps(self) -> None:
+        """Let a model of signals or volumes take maps, unless it does."""
+        given = self.preprocess
+        if isinstance(given, ArrayInput) and given.axes != 2 and not self.dictionaries:
+            slices = given.slices if given.axes == 3 else None
+            object.__setattr__(self, "module", taking_maps(self.module, slices))
+
+    def _arrays(self, count: int, cells: int) -> Sequence[Image.Image]:
+        """Return random arrays, if the model takes arrays."""
+        given = self.preprocess
+        return given.random_pictures(count, cells) if isinstance(given, ArrayInput) else []
+
+    @property
+    def slices(self) -> int:
+        """Slices that the maps of inputs are made of, one below the other; 1 but for volumes."""
+        return self.preprocess.slices if isinstance(self.preprocess, ArrayInput) else 1
 
     @property
     def fingerprint(self) -> str:
@@ -171,7 +193,7 @@ class SubjectModel:
         first = next(self.module.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
-    def prepare(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+    def prepare(self, image: Image.Image) -> Float[Tensor, "channels h w"]:
         """Preprocess an upright RGB image.
 
         Raises
@@ -184,6 +206,8 @@ class SubjectModel:
     def _preprocessed(self, image: Image.Image) -> Any:
         try:
             return self.preprocess(image)
+        except ModelError:
+            raise
         except (Exception, SystemExit) as error:  # the user's function may raise anything
             raise ModelError(
                 f"The preprocessing fails on an RGB image of {image.width} x {image.height} "
@@ -218,7 +242,8 @@ class SubjectModel:
     @cached_property
     def _example_inputs(self) -> list[Tensor]:
         colours = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-        return [self.prepare(Image.fromarray(grid).resize((256, 256))) for grid in colours]
+        pictures = self._arrays(8, 8) or [Image.fromarray(g).resize((256, 256)) for g in colours]
+        return [self.prepare(picture) for picture in pictures]
 
     @cached_property
     def takes_channels_last(self) -> bool:
@@ -257,8 +282,11 @@ class SubjectModel:
     def _geometry(self, width: int, height: int) -> Geometry:
         known = self._geometries.get((width, height))
         if known is None:
-            known = self._geometries[width, height] = measure_geometry(
-                self.preprocess, width, height
+            given = self.preprocess
+            known = self._geometries[width, height] = (
+                given.geometry(width, height)
+                if isinstance(given, ArrayInput)
+                else measure_geometry(given, width, height)
             )
         return known
 
@@ -305,10 +333,13 @@ def input_pictures(model: SubjectModel, inputs: Float[Tensor, "b c h w"]) -> lis
     The values that the preprocessing gives to black and to white tell how to scale each colour. If
     they are equal, since every image is normalised by itself, its own extremes are used.
     """
-    black, white = (
-        model.preprocess(Image.new("RGB", (64, 64), colour)).flatten(1).median(1).values.double()
-        for colour in ("black", "white")
+    given = model.preprocess
+    extremes = (
+        [given.of_values(torch.full(given.shape, level)) for level in given.value_range]
+        if isinstance(given, ArrayInput)
+        else [given(Image.new("RGB", (64, 64), colour)) for colour in ("black", "white")]
     )
+    black, white = (extreme.flatten(1).median(1).values.double() for extreme in extremes)
     values = inputs.detach().cpu().double()
     flat = values.flatten(2)
     usable = (white - black).abs() > 1e-6

@@ -140,7 +140,7 @@ def component_relevance(
 
 def class_relevance(
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "u 3 h w"],
+    inputs: Float[Tensor, "u channels h w"],
     targets: Int[Tensor, " u"] | Target,
     layers: Sequence[str] | None = None,
 ) -> Mapping[str, Float[Tensor, "u c"]]:
@@ -169,7 +169,7 @@ def class_relevance(
 
 def explain_batch(
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "u 3 h w"],
+    inputs: Float[Tensor, "u channels h w"],
     layers: Sequence[str],
     targets: Int[Tensor, " u"] | None = None,
 ) -> tuple[Int[Tensor, " u"], Mapping[str, Float[Tensor, "u 2 c"]]]:

@@ -24,7 +24,7 @@ from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
 
 def conditional_heatmaps(
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "u 3 h w"],
+    inputs: Float[Tensor, "u channels h w"],
     layer: str,
     image: Int[Tensor, " p"],
     channel: Int[Tensor, " p"],
@@ -121,7 +121,7 @@ def backward_heatmaps(
 
 def patch_heatmaps(
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "u 3 h w"],
+    inputs: Float[Tensor, "u channels h w"],
     layer: str,
     geometry: PatchGeometry,
     image: Int[Tensor, " p"],
@@ -208,10 +208,13 @@ def peak_seed(
         # entries without a pair hold zeros, so their window may lie anywhere
         corner[seed_index, image] = torch.stack([row, column], dim=1)
         return BackwardSignal(values, corner)
+    rows = max(layout.height // layout.slices, 1)
     # tokens may have no grid, so their position is not split into row and column
     place = {
         "units": (channel,), "tokens": (position, channel), "sequence": (channel, position),
         "map-last": (row, column, channel),
+        "volume": (channel, row // rows, row % rows, column),
+        "volume-last": (row // rows, row % rows, column, channel),
     }  # fmt: skip
     values = value.new_zeros(seed_count, *value.shape)
     values[(seed_index, image, *place[layout.form])] = signed_one
@@ -256,7 +259,7 @@ class PatchGeometry:
 
 
 def patch_geometry(
-    engine: RelevanceEngine, layer: str, inputs: Float[Tensor, "u 3 h w"]
+    engine: RelevanceEngine, layer: str, inputs: Float[Tensor, "u channels h w"]
 ) -> PatchGeometry | None:
     """Return the geometry of a layer's patches, or None if whole images are as fast.
 
@@ -285,10 +288,10 @@ def patch_geometry(
 
 def cut_patches(
     geometry: PatchGeometry,
-    inputs: Float[Tensor, "u 3 h w"],
+    inputs: Float[Tensor, "u channels h w"],
     image: Int[Tensor, " p"],
     position: Int[Tensor, " p"],
-) -> tuple[Float[Tensor, "p 3 y x"], Int[Tensor, "p 2"], Int[Tensor, " p"]]:
+) -> tuple[Float[Tensor, "p channels y x"], Int[Tensor, "p 2"], Int[Tensor, " p"]]:
     """Cut each pair's patch out of its image.
 
     Returns

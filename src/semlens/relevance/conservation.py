@@ -2,8 +2,7 @@
 
 Biases and the shifts of normalisations absorb relevance, so that less, or more, than the logit may
 reach the pixels. :func:`check_conservation` accounts for all of it. What an operation absorbs is
-derived here from the equation of its rule and its inputs alone, independently of the code that
-propagates, so that the residual tests that code.
+derived from its rule's equation and its inputs alone, so that the residual tests the propagation.
 """
 
 from __future__ import annotations
@@ -64,16 +63,18 @@ class Conservation:
     """What was absorbed, by kind; empty for ``gradient``."""
     by_module: Mapping[str, Float64[np.ndarray, " u"]] = field(default_factory=dict)
     """What was absorbed, by the module that contains the operation."""
+    before_layers: Float64[np.ndarray, " u"] = field(default_factory=lambda: np.zeros(0))
+    """What was absorbed between the output and the earliest of the layers."""
 
     @property
     def largest_loss(self) -> str:
-        """The kind that absorbs most, and the module where most is lost; empty if unknown."""
+        """The kind and module that absorb most of the median image's logit; empty if unknown."""
         nonzero = self.start != 0
         if not nonzero.any():
             return ""
 
         def share(total: Float64[np.ndarray, " u"]) -> float:
-            return float((total[nonzero] / self.start[nonzero]).mean())
+            return float(np.median(total[nonzero] / self.start[nonzero]))
 
         kinds = {kind: share(total) for kind, total in self.absorbed.items()}
         modules = {name: share(total) for name, total in self.by_module.items()}
@@ -146,7 +147,7 @@ class Conservation:
 
 def check_conservation(
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "u 3 h w"],
+    inputs: Float[Tensor, "u channels h w"],
     targets: Int[Tensor, " u"] | Target | None = None,
 ) -> Conservation:
     """Propagate one logit or target per image to the pixels, and account for all of its relevance.
@@ -180,11 +181,12 @@ def check_conservation(
         column("pixels"),
         {kind: column("absorbed", kind) for kind in kinds if isinstance(engine, LRPEngine)},
         {name: column("module", name) for part, name in [*chain(*accounts)] if part == "module"},
+        column("before layers"),
     )
 
 
 def conserved_shares(
-    engine: RelevanceEngine, inputs: Float[Tensor, "u 3 h w"]
+    engine: RelevanceEngine, inputs: Float[Tensor, "u channels h w"]
 ) -> Float64[np.ndarray, " n"]:
     """Return the share of each image's largest logit that reaches the pixels.
 
@@ -213,11 +215,13 @@ def _account(
     seed = target_seed(trace, targets) if isinstance(targets, Target) else None
     targets = None if isinstance(targets, Target) else targets
     signals = seed.signals if seed else {OUTPUT: class_seed(trace, _targets(trace, targets))}
+    later = engine.after_layers() if isinstance(engine, LRPEngine) else frozenset[OpNode]()
 
     def absorb(rule: Rule, signal: BackwardSignal) -> None:
+        places = [("module", rule.node.module), *[("before layers", "")] * (rule.node in later)]
         for kind, share in absorbed_relevance(rule, trace.all_values).items():
             total = _total(signal.values[0], share)
-            for key in (("absorbed", kind), ("module", rule.node.module)):
+            for key in (("absorbed", kind), *places):
                 account[key] = account.get(key, 0.0) + total
 
     result = trace.backward(signals, engine.layers, on_rule=absorb)

@@ -147,12 +147,40 @@ def smoothing_matrix(cells: int, size: int, kernel: int) -> Float32[Tensor, "siz
 
 
 def upsample_and_blur(
-    maps: Float32[Tensor, "n h w"], height: int, width: int, blur: float
+    maps: Float32[Tensor, "n h w"],
+    height: int,
+    width: int,
+    blur: float,
+    slices: tuple[int, int] = (1, 1),
 ) -> Float32[Tensor, "n height width"]:
-    """Up-sample and blur the positive part of activation maps to the input's size."""
-    rows = smoothing_matrix(maps.shape[1], height, kernel_size(blur, height)).to(maps.device)
+    """Up-sample and blur the positive part of activation maps to the input's size.
+
+    Parameters
+    ----------
+    slices
+        How many slices of a volume, below each other, the maps and the inputs are made of. They
+        are smoothed along all three axes.
+    """
+    before, after = slices
+    rows = smoothing_matrix(
+        maps.shape[1] // before, height // after, kernel_size(blur, height // after)
+    )
+    rows = torch.kron(smoothing_matrix(before, after, kernel_size(blur, after)), rows)
+    rows = rows.to(maps.device)
     columns = smoothing_matrix(maps.shape[2], width, kernel_size(blur, width)).to(maps.device)
     return rows @ maps.clamp(min=0) @ columns.T
+
+
+def strongest_slices(
+    heatmaps: Float32[Tensor, "n height width"], slices: int
+) -> Float32[Tensor, "n height width"]:
+    """Return heatmaps of volumes that are 0 outside of the slice with the largest value."""
+    if slices == 1:
+        return heatmaps
+    by_slice = heatmaps.unflatten(1, (slices, -1))
+    strongest = by_slice.amax((2, 3)).argmax(1)
+    kept = torch.arange(slices, device=heatmaps.device) == strongest[:, None]
+    return (by_slice * kept[:, :, None, None]).flatten(1, 2)
 
 
 def bounding_boxes(

@@ -195,6 +195,11 @@ class LRPEngine(RelevanceEngine):
             required(self.answer)
         return self._nodes[layer]
 
+    def after_layers(self) -> frozenset[OpNode]:
+        """Return the operations that run after the earliest of the layers."""
+        nodes = self.graph.nodes
+        return frozenset(nodes[nodes.index(self.node(self.layers[0])) + 1 :] if self.layers else ())
+
     def largest_value_bytes(self, layer: str = OUTPUT) -> int:
         """Return the bytes per image of the largest value that a layer depends on."""
         order = self.graph.ancestors([self.node(layer)])

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +31,7 @@ from semlens.models.model_output import reading_output
 from semlens.models.subject import SubjectModel
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import prepare_inputs
-from semlens.relevance.conservation import check_conservation, conserved_shares
+from semlens.relevance.conservation import BIAS, check_conservation, conserved_shares
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.output_leaves import LEAF, OutputLeaves, is_output
 from semlens.relevance.presets import GRADIENT, Rules
@@ -201,7 +202,7 @@ class FallbackWarning(UserWarning):
 
 
 class ConservationWarning(UserWarning):
-    """Much less, or much more, than a logit reaches the pixels."""
+    """Much less, or much more, than a logit reaches the pixels, or the layers that are read."""
 
 
 def make_engine(
@@ -213,6 +214,7 @@ def make_engine(
     answer: Answer | ModelError | None = None,
     *,
     outputs: bool = False,
+    heatmaps: bool = True,
 ) -> RelevanceEngine:
     """Return a module's relevance engine for images of the size of ``example``.
 
@@ -232,6 +234,8 @@ def make_engine(
         What the model answers with, or why it has no answer; by default it is measured.
     outputs
         Whether passes keep all tensors of the output, for targets such as a box or a region.
+    heatmaps
+        Whether pixels will be read; otherwise the warning is about what reaches the layers.
 
     Raises
     ------
@@ -264,16 +268,48 @@ def make_engine(
             >= MIN_CONSERVED_IMAGES
         ):
             engine, share = candidate, float(np.median(candidate_shares))
-    if not _conserves(share):
-        loss = check_conservation(engine, example[:1]).largest_loss
-        warnings.warn(
-            f"With rules '{engine.rules.name}' {share:.2f} of a logit reaches the pixels; 1 "
-            f"is expected. {loss}{' ' if loss else ''}Heatmaps and relevance may mislead; "
-            "semlens.check_conservation shows what absorbs it.",
-            ConservationWarning,
-            stacklevel=2,
-        )
+    warn_of_losses(engine, example, heatmaps=heatmaps)
     return engine
+
+
+def warn_of_losses(engine: RelevanceEngine, example: Tensor, *, heatmaps: bool) -> None:
+    """Issue a :class:`ConservationWarning` unless relevance reaches what is read of it.
+
+    Parameters
+    ----------
+    example
+        float[b 3 h w], whose largest logits are propagated.
+    heatmaps
+        Whether the pixels are read; otherwise the layers alone, and what is absorbed between them
+        and the pixels does not matter.
+    """
+    kept = float(np.median(conserved_shares(engine, example)))
+    if _conserves(kept) or not isinstance(engine, LRPEngine):
+        return
+    account = check_conservation(engine, example)
+    start, nonzero = account.start, account.start != 0
+    biases, before = (
+        float(np.median(absorbed[nonzero] / start[nonzero]))
+        for absorbed in (account.absorbed[BIAS], account.before_layers)
+    )
+    kept = kept if heatmaps else 1 - before
+    if _conserves(kept):
+        return
+    # what biases hold of a logit belongs to no pixel: it is not lost on the way
+    held = heatmaps and min(kept, biases) >= 0 and _conserves(kept + biases)
+    verdict = (
+        "No pixel has this part, and no other is lost: heatmaps show the rest of the logit"
+        if held
+        else "Heatmaps and relevance may mislead"
+    )
+    warnings.warn(
+        f"With rules '{engine.rules.name}' {kept:.2f} of a logit reaches the "
+        f"{'pixels' if heatmaps else 'layers'}; 1 is expected. "
+        f"{account.largest_loss}{' ' if account.largest_loss else ''}{verdict}; "
+        "semlens.check_conservation shows what absorbs it.",
+        ConservationWarning,
+        stacklevel=3,
+    )
 
 
 def _conserves(share: float) -> bool:
@@ -288,6 +324,7 @@ def engine_for(
     *,
     classes: bool = False,
     outputs: bool = False,
+    heatmaps: bool = True,
 ) -> RelevanceEngine:
     """Return a subject model's relevance engine, with rules that do not depend on the images.
 
@@ -301,6 +338,8 @@ def engine_for(
         Whether relevance will be seeded at classes, which requires a model with logits.
     outputs
         Whether it will be seeded at targets that are read off other tensors of the output.
+    heatmaps
+        Whether pixels will be read, or the layers alone, see :func:`make_engine`.
 
     Raises
     ------
@@ -309,11 +348,22 @@ def engine_for(
     RelevanceError
         As for :func:`make_engine`.
     """
+    example = example_images(model, size)
+    answer = model.answer if classes else model.answer_error or model.answer
+    return make_engine(
+        model.module, example, layers, rules, model.layout, answer, outputs=outputs,
+        heatmaps=heatmaps,
+    )  # fmt: skip
+
+
+def example_images(
+    model: SubjectModel, size: Sequence[int] | None
+) -> Float[Tensor, "8 channels h w"]:
+    """Return the model's example pictures, preprocessed, in another size if one is given."""
     example = model.example
     if size is not None and tuple(size) != example.shape[-2:]:
         example = functional.interpolate(example, tuple(size))
-    answer = model.answer if classes else model.answer_error or model.answer
-    return make_engine(model.module, example, layers, rules, model.layout, answer, outputs=outputs)
+    return example
 
 
 class EngineCache:
@@ -323,20 +373,23 @@ class EngineCache:
     ----------
     model
         The subject.
-    rules
+    rules, heatmaps
         As for :func:`make_engine`.
     """
 
-    def __init__(self, model: SubjectModel, rules: str) -> None:
+    def __init__(self, model: SubjectModel, rules: str, *, heatmaps: bool = True) -> None:
         self._model = model
         self._rules = rules
+        self._heatmaps = heatmaps
         self._engines: dict[tuple[tuple[str, ...], torch.Size], RelevanceEngine] = {}
 
     def engine(self, inputs: Tensor, layers: Sequence[str]) -> RelevanceEngine:
         """Return the engine for some layers and images of the size of ``inputs``."""
         key = (tuple(layers), inputs.shape[-2:])
         if key not in self._engines:
-            self._engines[key] = engine_for(self._model, layers, self._rules, key[1])
+            self._engines[key] = engine_for(
+                self._model, layers, self._rules, key[1], heatmaps=self._heatmaps
+            )
         return self._engines[key]
 
     def is_exact(self, layers: Sequence[str]) -> bool:

@@ -197,7 +197,9 @@ def region_finder(
     blur, thresholds = recipe.crop_blur, (recipe.threshold("activation"), recipe.threshold("crp"))
     maps = (
         ActivationMaps(inputs.model, by_map, blur, thresholds[0]),
-        ConditionalMaps(by_relevance, recipe.readout, inputs.engines, blur, thresholds[1]),
+        ConditionalMaps(
+            by_relevance, recipe.readout, inputs.engines, blur, thresholds[1], inputs.model.slices
+        ),
     )
     return HeatmapCrops(inputs.model, maps, inputs.batch_size, inputs.threads)
 

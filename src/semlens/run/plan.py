@@ -145,6 +145,14 @@ class Plan:
         )
 
     @property
+    def stages(self) -> dict[str, int]:
+        """The stages of a build in their order, with their numbers of images; 0 until selected."""
+        count = len(self.images)
+        explained = sum(logit is not None for logit in self.targets.logits) or count
+        relate = {"relate": explained} if self.relevance else {}
+        return {"hash": count, "collect": count, "crop": 0, "embed": 0} | relate
+
+    @property
     def extendable_entry(self) -> Extendable | None:
         """What the manifest says of the state that is kept, if it is."""
         if not self.extendable:

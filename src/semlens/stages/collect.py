@@ -38,7 +38,7 @@ from semlens.types import Rank, Readout, Signs
 
 def predicted_relevance(
     engines: EngineCache,
-    inputs: Float32[Tensor, "b 3 h w"],
+    inputs: Float32[Tensor, "b channels h w"],
     readouts: Mapping[str, LayerReadouts],
     signs: Signs,
 ) -> dict[str, Float32[Tensor, "2 b c"]]:

@@ -32,6 +32,7 @@ from semlens.relevance.heatmap_boxes import (
     MASK_CELLS,
     bounding_boxes,
     display_masks,
+    strongest_slices,
     upsample_and_blur,
 )
 from semlens.relevance.make_engine import EngineCache
@@ -124,7 +125,8 @@ class ActivationMaps:
 
         def emit_maps(name: str, output: Any) -> None:
             layer_index = layer_of_name[name]
-            maps = spatial_map(self.layouts[layer_index], output)
+            layout = self.layouts[layer_index]
+            maps, slices = spatial_map(layout, output), (layout.slices, self.model.slices)
             if maps is None:
                 return
             rows = np.flatnonzero(pairs.layer == layer_index)
@@ -134,7 +136,7 @@ class ActivationMaps:
                 component_maps = maps[image, channel] * sign.to(maps)[:, None, None]
                 on_heatmaps(
                     chunk,
-                    upsample_and_blur(component_maps, height, width, self.blur),
+                    upsample_and_blur(component_maps, height, width, self.blur, slices),
                     self.threshold,
                 )
 
@@ -155,6 +157,8 @@ class ConditionalMaps:
         otherwise at its largest spatial activation.
     engines
         Relevance engines of the model.
+    slices
+        Slices that inputs are made of, see :attr:`SubjectModel.slices`.
     """
 
     names: Mapping[int, str]
@@ -162,6 +166,7 @@ class ConditionalMaps:
     engines: EngineCache
     blur: float
     threshold: float
+    slices: int = 1
 
     def __call__(self, inputs: Tensor, pairs: ExamplePairs, on_heatmaps: OnHeatmaps) -> None:
         """Emit the heatmaps: one forward pass per image, one backward pass for many pairs."""
@@ -229,11 +234,12 @@ class ConditionalMaps:
 
     def _blur_and_emit(self, rows: np.ndarray, heatmaps: Tensor, on_heatmaps: OnHeatmaps) -> None:
         height, width = heatmaps.shape[-2:]
+        slices = (self.slices, self.slices)
         for start in range(0, len(rows), _BLUR_BATCH):
             chunk = slice(start, start + _BLUR_BATCH)
             on_heatmaps(
                 rows[chunk],
-                upsample_and_blur(heatmaps[chunk], height, width, self.blur),
+                upsample_and_blur(heatmaps[chunk], height, width, self.blur, slices),
                 self.threshold,
             )
 
@@ -321,7 +327,10 @@ class HeatmapCrops:
     workers: int = 2
 
     def __call__(self, request: RegionRequest) -> list[CropRegion]:
-        """Return each pair's region; without a map, the whole input of the model."""
+        """Return each pair's region; without a map, the whole input of the model.
+
+        In a volume, it is in the slice with the strongest position.
+        """
         geometry = self.model.geometry()
         regions: list[CropRegion] = []
         for batch in prepared_batches(
@@ -349,6 +358,7 @@ class HeatmapCrops:
         packed_masks = np.full((len(pairs), MASK_CELLS**2 // 8), 255, np.uint8)
 
         def store(rows: np.ndarray, heatmaps: Tensor, threshold: float) -> None:
+            heatmaps = strongest_slices(heatmaps, self.model.slices)
             input_boxes = bounding_boxes(heatmaps, threshold)
             boxes[rows] = input_boxes.cpu().numpy()
             cells = display_masks(heatmaps, input_boxes).flatten(1).cpu().numpy()

@@ -16,6 +16,7 @@ from jaxtyping import Float16, Float32
 from PIL import Image
 from torch import Tensor
 
+from semlens.data.array_picture import in_slice
 from semlens.data.images import Images
 from semlens.data.prefetch import prefetch
 from semlens.draw.crop_window import box_within, cut_window, window_around
@@ -130,6 +131,7 @@ def _check_vectors(embedder: Embedder, vectors: Float32[Tensor, "b d"]) -> None:
 
 def thumbnail(image: Image.Image, box: Box) -> Thumbnail:
     """Return a box of an image with its surroundings."""
+    image, box = in_slice(image, box)
     window = window_around(box, image.size)
     webp = encode_webp(cut_window(image, window, THUMBNAIL), method=2)
     return Thumbnail(webp, box_within(box, window, THUMBNAIL))

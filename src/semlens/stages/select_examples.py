@@ -113,7 +113,7 @@ def theta(
 
 OWN_KINDS: Mapping[Form, str] = {
     "map": "channel", "map-last": "channel", "tokens": "token feature",
-    "sequence": "channel", "units": "unit",
+    "sequence": "channel", "units": "unit", "volume": "channel", "volume-last": "channel",
 }  # fmt: skip
 """Kind of a layer's own components, by the form of its output."""
 

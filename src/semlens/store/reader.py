@@ -9,9 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from semlens.data.array_files import rendering_of_spec
 from semlens.data.images import Images, content_digest, decode
 from semlens.data.load import ImagesLike, as_images, check_spec, stored_reader
 from semlens.data.prefetch import default_workers
+from semlens.data.rendering import Rendering
 from semlens.data.verified_images import content_digests
 from semlens.dictionaries.dictionary import Dictionary
 from semlens.embedders.embedder import Embedder
@@ -232,6 +234,15 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         if not isinstance(images, Images):
             check_spec(str(images or self.manifest.data.spec))
         return DatabaseImages(self, images)
+
+    @property
+    def rendering(self) -> Rendering | None:
+        """How the database's samples are drawn, if they are arrays; None for pictures."""
+        given = self.sources[1]
+        if isinstance(given, Images):
+            return given.rendering
+        spec = str(given or self.manifest.data.spec)
+        return rendering_of_spec(spec, run_files=given is not None)
 
     def original(self, sample: int, data: str | Path | None = None) -> Image.Image:
         """Return the original image of a sample as upright RGB, verified by its own hash.

@@ -283,7 +283,7 @@ export interface components {
             /** @enum {string} */
             verdict: "valid" | "spurious" | "both" | "unexpected";
             concept: string | null;
-            weight: number;
+            mean: number;
             marked: boolean;
             audited: ("valid" | "spurious" | "both" | "unexpected") | null;
         };

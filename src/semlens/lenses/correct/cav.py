@@ -284,7 +284,7 @@ def cav_seed(
 
 def cav_heatmap(
     engine: RelevanceEngine,
-    inputs: Float[Tensor, "u 3 h w"],
+    inputs: Float[Tensor, "u channels h w"],
     vector: ConceptActivationVector,
     readout: Readout,
 ) -> Float32[Tensor, "u h w"]:

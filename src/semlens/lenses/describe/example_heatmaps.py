@@ -91,7 +91,7 @@ def _compute(database: Database, row: int) -> list[UInt8[np.ndarray, "h w"]]:
     for start in range(0, len(examples), BATCH):
         report_progress("computing heatmaps", start, len(examples))
         images = [database.images.read(one.sample) for one in examples[start : start + BATCH]]
-        inputs = model.batch([model.preprocess(image) for image in images])
+        inputs = model.batch([model.prepare(image) for image in images])
         engine = engine_of(database, inputs, database.layers)
         count = len(images)
         maps = conditional_heatmaps(
@@ -100,7 +100,9 @@ def _compute(database: Database, row: int) -> list[UInt8[np.ndarray, "h w"]]:
             position=torch.zeros(count, dtype=torch.int64) if recipe.readout == "cls" else None,
         )  # fmt: skip
         high, wide = inputs.shape[-2:]
-        blurred = upsample_and_blur(maps.float(), high, wide, recipe.crop_blur)
+        blurred = upsample_and_blur(
+            maps.float(), high, wide, recipe.crop_blur, (model.slices, model.slices)
+        )
         for image, one in zip(images, blurred.detach().cpu().numpy(), strict=True):
             scale = SIDE / max(image.size)
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

@@ -174,7 +174,7 @@ def embed_terms(
     if terms.texts:
         vectors.append(embed_texts(database.embedder, terms.texts, templates))
     if terms.images:
-        vectors.append(embed_images(database.embedder, terms.images))
+        vectors.append(embed_images(database.embedder, terms.images, database.rendering))
     if vectors:
         null = null_vector(database.embedder, templates)
     if terms.components:

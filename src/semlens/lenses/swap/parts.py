@@ -24,7 +24,7 @@ BLUR = 0.05
 """Kernel of the blur before the strongest pixels are chosen, as a share of the side."""
 Part = Literal["border", "region", "colour"]
 PARTS: tuple[Part, ...] = get_args(Part)
-Images = Float[Tensor, "b 3 h w"]
+Images = Float[Tensor, "b channels h w"]
 Transfer = Callable[[Images, Images, slice], Images]
 """Returns images with a part of others (receivers, sources, and which of the pairs they are)."""
 
@@ -127,7 +127,7 @@ def check_size(part: Part | None, size: float | None) -> None:
         )
 
 
-def model_inputs(database: Database, samples: np.ndarray) -> Float[Tensor, "b 3 h w"]:
+def model_inputs(database: Database, samples: np.ndarray) -> Float[Tensor, "b channels h w"]:
     """Return preprocessed samples as one batch."""
     stream = batches(database.model, database.images.read, samples.tolist(), len(samples), None)
     return next(stream)
@@ -152,8 +152,8 @@ def recolour(strength: float) -> Transfer:
 
 
 def transfer_colours(
-    receivers: Float[Tensor, "b 3 h w"], sources: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, "b 3 h w"]:
+    receivers: Float[Tensor, "b channels h w"], sources: Float[Tensor, "b channels h w"]
+) -> Float[Tensor, "b channels h w"]:
     """Return images whose channels have the means and standard deviations of other images.
 
     Values stay within the range of both batches: there are no colours beyond white.

@@ -94,7 +94,8 @@ class Inputs:
     @cached_property
     def engines(self) -> EngineCache:
         """Relevance engines of the model."""
-        return EngineCache(self.model, self.recipe.rules)
+        by_heatmap = self.recipe.crop != "activation"
+        return EngineCache(self.model, self.recipe.rules, heatmaps=by_heatmap)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engines out: each worker makes its own."""

@@ -18,6 +18,7 @@ from semlens.lenses.audit.audit_result import Audit, verdict_keys
 from semlens.lenses.audit.relevance_shares import Verdict
 from semlens.lenses.audit.saved_audits import reviews_of, with_reviews
 from semlens.lenses.audit.verdicts import Verdicts, kept_verdicts
+from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name
 from semlens.lenses.resolve_concepts import ResolvedConcepts, concepts_by_class
 from semlens.lenses.swap.kept import edition
@@ -43,8 +44,8 @@ class ComponentVerdict(BaseModel):
     verdict: Verdict
     concept: str | None
     """Best concept of the verdict's list, of both lists joined by a slash; null if unexpected."""
-    weight: float
-    """Share of the class's relevance, over all layers."""
+    mean: float
+    """Mean share of its layer's relevance for the class, as on every page."""
     marked: bool
     """Whether a person has marked it as spurious."""
     audited: Verdict | None
@@ -125,7 +126,7 @@ def sweep(context: Context, state: State) -> SweepResponse:
             standing=[standing_response(one) for one in result.standings],
             audit=pd.Series([source.audit for source in sources], dtype=object),
             sets=[() if source.audit is not None else source.sets for source in sources],
-            strongest=[_strongest(result, target) for target in classes["target"]],
+            strongest=[_strongest(context.db, result, target) for target in classes["target"]],
             repair=pd.Series(
                 [
                     _kept_repair(context.db, target, result) if one.flagged else None
@@ -164,7 +165,7 @@ def class_verdicts(context: Context, state: State, target: int) -> VerdictsRespo
         standing=standing_response(found),
         reason=None,
         audit=resolved[target].audit,
-        components=records(ComponentVerdict, components),
+        components=_component_verdicts(context.db, target, components),
     )
 
 
@@ -294,10 +295,17 @@ def _audited(
     )
 
 
-def _strongest(result: Verdicts, target: int) -> list[ComponentVerdict]:
+def _strongest(db: ConceptDatabase, result: Verdicts, target: int) -> list[ComponentVerdict]:
     of_class = result.components["target"] == target
     spurious = result.components.loc[of_class & (result.components["verdict"] == "spurious")]
-    return records(ComponentVerdict, spurious.head(STRONGEST))
+    return _component_verdicts(db, target, spurious.head(STRONGEST))
+
+
+def _component_verdicts(
+    db: ConceptDatabase, target: int, components: pd.DataFrame
+) -> list[ComponentVerdict]:
+    rows = [db.row(Component.parse(name)) for name in components["component"]]
+    return records(ComponentVerdict, components.assign(mean=mean_shares(db, target)[rows]))
 
 
 def _kept_repair(db: ConceptDatabase, target: int, result: Verdicts) -> str | None:
