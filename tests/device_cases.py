@@ -59,6 +59,7 @@ QUESTIONS: dict[str, Callable[[sl.ConceptDatabase], Result]] = {
     "model_test": lambda db: db.model_test("vegetable", artefacts=[MARK], count=16),
     "prune": lambda db: db.prune(MARKED),
     "region_swap": lambda db: db.swap("vegetable", part="region", count=8, reference=8),
+    "reliance": lambda db: db.reliance("vegetable", [MARK], count=16),
     "retrain": lambda db: db.retrain([MARK], settings=sl.Training(epochs=1), only="test-"),
     "sensitivity": lambda db: db.sensitivity([MARK], prune=MARKED, only="test-"),
 }

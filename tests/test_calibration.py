@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -110,6 +112,18 @@ def test_alarms_hold_and_find_over_their_family():
     groups = [one.record(6) for one in alarms.contrast_alarms(rng, 25)]
     assert all(one["above"] is not one["used"] for one in groups)
     assert min(one["power"] for one in groups if one["used"]) > 0.6
+
+
+@pytest.mark.slow
+def test_images_decide_what_contrasts_propose():
+    found = itertools.islice(alarms.audit_alarms(np.random.default_rng(0), 25), 10)
+    alone, decided = {}, {}
+    for one in found:
+        record = one.record(10)
+        (decided if record["used"] else alone)[record["family"]] = record
+    assert not any(one["above"] for one in decided.values())
+    assert alone["exponential"]["above"] and alone["t with 3 d.f."]["above"]
+    assert min(one["power"] for name, one in decided.items() if "spread" not in name) > 0.8
 
 
 def test_every_interval_holds_its_truth():

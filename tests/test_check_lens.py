@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "odd_one_out": {"shown": 2, "shuffles": 2},
     "prototypes": {"target": "ox", "layer": "second", "concepts": WORDS},
     "prune": {"components": ["first:1"]},
+    "reliance": {"target": "ox", "artefacts": ["patch:red"], "count": 16},
     "report": {"target": "ox", "concepts": LISTS, "graph": False, "concept_map": False},
     "retrain": {"artefacts": ["patch:red"]},
     "search": {"like": ["second:1"]},

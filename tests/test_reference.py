@@ -370,7 +370,8 @@ def test_images_with_readouts_that_are_not_finite_are_left_out(tmp_path, images,
     assert np.isfinite(db.reference.readouts("second")).all()
     assert (db.reference.readouts("second")[:, 0] != 0).all()
     broken = SubjectModel(Overflowing(-1.0), to_tensor, "v")
-    assert make(tmp_path / "none", broken, images, embedder).reference is None
+    with pytest.warns(NotFiniteWarning, match="on 41 of 41 images"):
+        assert make(tmp_path / "none", broken, images, embedder).reference is None
 
 
 @pytest.mark.slow

@@ -11,8 +11,11 @@ from semlens.wording import CURLY
 NAN = float("nan")
 
 
-def row(p, name="piano", suspect="sticker", concept="sticker", share=0.07):
+def row(p, name="piano", suspect="sticker", concept="sticker", share=0.07, evidence=None):
+    """What was proposed was tested on images, unless other evidence is given."""
+    by_p = "random lists" if suspect is None else "images" if p <= 0.05 else "contrast"
     return {
+        "evidence": evidence or by_p,
         "class": name, "p_value": p, "suspect": suspect, "spurious": share, "both": 0.0,
         "concept": concept, "concept_share": share if concept else NAN,
     }  # fmt: skip
@@ -59,12 +62,14 @@ def test_one_sentence_where_a_class_is_suspicious_alone_and_not_among_all():
     alone, among = class_verdict(row(0.01152), [], 0.05), class_verdict(row(0.01152), others, 0.05)
     assert (alone.kind, among.kind) == ("alarm", "suspicion")
     assert alone.sentence() == (
-        "'piano' relies on 'sticker' more than the other classes do (p = 0.012, tested alone)."
+        "'piano' relies on 'sticker' more than the other classes do: the regions of its images "
+        "that match it, pasted onto other images, raise its logit (p = 0.012, tested alone)."
     )
     assert among.q_value == pytest.approx(0.01152 * 12)
     assert among.sentence(CURLY).replace("\u00a0", " ") == (
-        "“piano” relies on “sticker” more than the other classes do, but with 12 classes tested "
-        "this may be chance (p = 0.012 alone; q = 0.138 over 12 classes)."
+        "“piano” may rely on “sticker” more than the other classes do, but the regions of its "
+        "images that match it, pasted onto other images, do not clearly raise its logit "
+        "(p = 0.012 alone; q = 0.138 over 12 classes)."
     )
     assert among.shares() == (
         "Components that match spurious concepts carry 7 % of its relevance over all layers "
@@ -86,13 +91,32 @@ def test_without_other_classes_the_test_is_against_random_words():
     assert "relies on no spurious concept clearly more" in unmatched.sentence()
 
 
+def test_a_contrast_proposes_and_images_decide():
+    """However small a contrast's p-value is, without images it is a suspicion at most."""
+    untested = class_verdict(row(1e-9, evidence="contrast"), [], 0.05)
+    assert untested.kind == "suspicion"
+    assert "; that could not be tested on images (p < 0.0001" in untested.sentence()
+    refuted = class_verdict(row(0.7, evidence="images"), [0.9], 0.05)
+    assert refuted.kind == "suspicion"
+    assert (
+        "pasted onto other images, do not clearly raise its logit (p = 0.700" in refuted.sentence()
+    )
+    assert class_verdict(row(0.7), [0.9], 0.05).kind == "no alarm"
+    chance = class_verdict(row(0.04, suspect=None), [0.9], 0.05)
+    assert chance.kind == "suspicion" and "with 2 classes tested this may be" in chance.sentence()
+
+
 @pytest.mark.parametrize(
     ("p", "kind", "said"),
     [
         (0.4, "suspicion", "No concept raises the alarm (p = 0.400 alone; q = 0.500 over"),
         (NAN, "suspicion", "No spurious concept is listed, but the border swap finds that"),
         (1e-6, "alarm", "Besides, the border swap finds that"),
-        (0.04, "suspicion", "may be chance (p = 0.040 alone; q = 0.080 over 2 classes). Besides,"),
+        (
+            0.04,
+            "suspicion",
+            "raise its logit (p = 0.040 alone; q = 0.080 over 2 classes). Besides,",
+        ),
     ],
 )
 def test_a_significant_experiment_is_a_suspicion_at_least(p, kind, said):

@@ -36,9 +36,10 @@ TARGETS = {
 }
 QUESTIONS = {
     "explain": lambda db, t: db.explain(db.images.read(0), t, concepts=None),
-    "class-relevance": lambda db, t: db.class_relevance(t, samples=[0, 1], concepts=None),
+    "relevance": lambda db, t: db.class_relevance(t, samples=[0, 1], concepts=None),
     "graph": lambda db, t: db.attribution_graph(t, None, samples=[0, 1]),
     "effect": lambda db, t: db.effect(t, samples=[0, 1], top=3, concepts=None),
+    "reliance": lambda db, t: db.reliance(t, "patch:red", count=8),
     "prototypes": lambda db, t: db.prototypes(t, number=1, samples=list(range(30)), concepts=None),
     "contrast": lambda db, t: db.contrast([0, 1], [2, 3], target=t, draws=100, concepts=None),
     "audit": lambda db, t: db.audit(
@@ -92,7 +93,8 @@ def databases(tmp_path_factory):
 
 
 def cells():
-    lines = PAGE.read_text().partition("## Which question")[2].splitlines()
+    section = PAGE.read_text().partition("## Which question")[2].partition("\n## ")[0]
+    lines = section.splitlines()
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in lines if line.startswith("|")]
     header, _, *body = rows
     return [

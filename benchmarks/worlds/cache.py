@@ -66,14 +66,14 @@ def remembered(path: Path, key: str, compute: Callable[[], dict[str, Any]]) -> d
     return json.loads(text)["result"]
 
 
-@lru_cache(maxsize=1)
-def code_digest() -> str:
-    """Return a digest of the code and the concept sets that results depend on, at the start."""
+@lru_cache(maxsize=2)
+def code_digest(case: str = "planted") -> str:
+    """Return a digest of the code and the concept sets that a case depends on, at the start."""
     package = ROOT / "src" / "semlens"
     files = [
         *(p for p in package.rglob("*.py") if p.relative_to(package).parts[0] not in SHOWN),
         *(package / "assets" / "concepts").rglob("*.toml"),
-        ROOT / "benchmarks" / "worlds" / "planted.py",
-        *(ROOT / "benchmarks" / "cases" / "planted").glob("*.py"),
+        ROOT / "benchmarks" / "worlds" / f"{case}.py",
+        *(ROOT / "benchmarks" / "cases" / case).glob("*.py"),
     ]
     return fingerprint(*(path.read_text("utf-8") for path in sorted(files)))

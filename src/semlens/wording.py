@@ -55,3 +55,11 @@ def unbroken(text: str, quotes: str) -> str:
     if quotes != CURLY:
         return text
     return re.sub(r" (=|<) (?=\d)", "\u00a0\\1\u00a0", text).replace(" %", "\u00a0%")
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names of which equal ones are numbered."""
+    return [
+        f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]

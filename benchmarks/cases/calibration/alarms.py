@@ -15,9 +15,11 @@ from scipy.stats import binom, false_discovery_control
 
 from benchmarks.cases.calibration.rates import LEVEL, rate
 from semlens.lenses.audit.class_contrast import compare_classes
+from semlens.lenses.audit.image_test import OF_OTHERS, OTHERS
 from semlens.lenses.statistics.excess import excess_over_others
 from semlens.lenses.statistics.separation import near_duplicates, separate
 from semlens.lenses.swap.effect import FACTOR, MARGIN
+from semlens.lenses.swap.parts import WORDS
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -43,6 +45,8 @@ USUAL = 0.3
 BEYOND = 0.75
 """What an artefact adds beyond the margin, likewise."""
 LIST = 22
+MOST = 300
+"""Draws of audits, at most: each compares all classes with one another."""
 CONTRAST = 8
 """Contrast of an artefact, in standard deviations of the classes' contrasts."""
 
@@ -91,18 +95,56 @@ def swap_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
 
 
 def audit_alarms(rng: np.random.Generator, draws: int) -> Iterator[Alarm]:
-    """Yield audits of all classes, whose contrasts with every concept are of the family."""
+    """Yield audits of all classes: contrasts propose and images decide; and contrasts alone.
+
+    The first class is proposed for certain, also where there is nothing to find.
+    """
+    draws = min(draws, MOST)
     for classes in CLASSES[1:]:
         for family, values in FAMILY.items():
-            found = np.zeros((2, draws), bool)
+            found, alone = np.zeros((2, draws), bool), np.zeros((2, draws), bool)
             for beyond in (0, 1):
                 for draw in range(draws):
                     contrasts = values(rng, (classes, LIST))
-                    contrasts[0, 0] += CONTRAST * beyond
-                    compared = (compare_classes(contrasts, c).p_value for c in range(classes))
-                    q = false_discovery_control([one.min() for one in compared])
-                    found[beyond, draw] = (q[0] if beyond else q.min()) <= LEVEL
+                    p_values = _contrast_p_values(contrasts + CONTRAST * beyond * _first(contrasts))
+                    alone[beyond, draw] = _alarms(p_values, np.ones(classes, bool), beyond)
+                    contrasts += CONTRAST * _first(contrasts)
+                    p_values = _contrast_p_values(contrasts)
+                    proposed = p_values <= LEVEL
+                    for c in np.flatnonzero(proposed):
+                        p_values[c] = _image_p_value(rng, values, c, classes, beyond)
+                    found[beyond, draw] = _alarms(p_values, proposed, beyond)
+            yield Alarm("audit: contrast alone", family, classes, *alone, used=False)
             yield Alarm("audit", family, classes, *found)
+
+
+def _first(contrasts: np.ndarray) -> np.ndarray:
+    """Return 1 for the first class and concept, else 0."""
+    first = np.zeros_like(contrasts)
+    first[0, 0] = 1
+    return first
+
+
+def _contrast_p_values(contrasts: np.ndarray) -> np.ndarray:
+    return np.array([compare_classes(contrasts, c).p_value.min() for c in range(len(contrasts))])
+
+
+def _image_p_value(
+    rng: np.random.Generator, values: Draw, tested: int, classes: int, beyond: int
+) -> float:
+    """Return the p-value of a class, the first of which lies at or beyond the margin."""
+    others = rng.permutation(np.delete(np.arange(classes), tested))[:OTHERS]
+    gains: list[np.ndarray] = []
+    for one, count in [(tested, WORDS["region"].count), *((other, OF_OTHERS) for other in others)]:
+        images = USUAL + values(rng, (2, count))[int(one > 0)]  # the first may have its own spread
+        gains.append(images + (one == 0) * (FACTOR * USUAL + MARGIN - USUAL + BEYOND * beyond))
+    return float(excess_over_others(gains, FACTOR, MARGIN).p_value[0])
+
+
+def _alarms(p_values: np.ndarray, decided: np.ndarray, beyond: int) -> bool:
+    """Return whether any class, or the one with the artefact, raises the alarm."""
+    alarms = (false_discovery_control(p_values) <= LEVEL) & decided
+    return bool(alarms[0] if beyond else alarms.any())
 
 
 BURSTS, FRAMES = 8, 5

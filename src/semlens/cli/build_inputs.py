@@ -39,8 +39,9 @@ class BuildInputs(Settings):
         BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
         setting(
             "Folder of images or URL of one, datasets/ID[:SPLIT] (Hugging Face id or saved "
-            "folder), wds:PATTERN of tar archives, or parquet:PATTERN. If it is given several "
-            "times, the images of all are taken, one after another."
+            "folder), wds:PATTERN of tar archives, parquet:PATTERN, or signals:, arrays: or "
+            "volumes:FOLDER[@RENDERING] for arrays. If it is given several times, the images of "
+            "all are taken, one after another."
         ),
     ] = None
     embedder: Annotated[

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from semlens.data.array_picture import AXES, ArrayPicture
+from semlens.data.dicom import SUFFIX, Dicom, series_of, unreadable
 from semlens.data.image_folder import check_folder, file_names, folder_classes
 from semlens.data.image_sequence import MapStyle, item_targets
 from semlens.data.images import Images, numbered_ids, read_file, split_spec
@@ -24,8 +24,7 @@ PREFIXES = {"signals": 1, "arrays": 2, "volumes": 3}
 """Starts of SPECs, and the number of axes besides the channels."""
 _SPEC = re.compile(rf"(?P<kind>{'|'.join(PREFIXES)}):(?P<folder>.+?)(?:@(?P<how>.+))?", re.DOTALL)
 _PICTURES = frozenset((".png", ".tif", ".tiff", ".pgm", ".ppm", ".jpg", ".jpeg", ".bmp"))
-_DICOM = ".dcm"
-_SUFFIXES = frozenset((".npy", _DICOM, *_PICTURES))
+_SUFFIXES = frozenset((".npy", SUFFIX, *_PICTURES))
 
 
 def is_arrays(spec: str) -> bool:
@@ -66,7 +65,7 @@ class ArrayFolder(Images):
         how = f"@{self._own.text}" if self._own.text else ""
         self.spec = f"{match['kind']}:{self._root}{how}"
         names = sorted(file_names(self._root, _SUFFIXES))
-        self._files = _series(self._root, names) if axes == 3 else {n: [n] for n in names}
+        self._files = series_of(self._root, names) if axes == 3 else {n: [n] for n in names}
         self.ids = list(self._files)
         if not self.ids:
             raise DataError(
@@ -173,7 +172,7 @@ def as_array_picture(item: object, rendering: Rendering, name: str = "array") ->
 
 def _of_files(files: Sequence[Path], rendering: Rendering, name: str) -> ArrayPicture:
     """Return the array of a file, or of the slices of a DICOM series."""
-    if name.lower().endswith(_DICOM):
+    if name.lower().endswith(SUFFIX):
         dicom = Dicom.read(files, rendering.axes, name)
         return rendering.draw(dicom.values, name, dicom.window)
     values = _numbers(read_file(files[0], name), name)
@@ -213,14 +212,33 @@ def _numbers(data: bytes, name: str) -> np.ndarray:
         if name.lower().endswith(".npy"):
             return np.load(io.BytesIO(data), allow_pickle=False)
         with Image.open(io.BytesIO(data)) as image:
+            _refuse_lost_bits(image, data)
             image.load()
             picture = image.convert("RGB") if image.mode in ("P", "CMYK", "YCbCr") else image
             values = np.asarray(picture)
     except Exception as error:  # readers raise many types for damaged bytes
         if name.lower().endswith((".tif", ".tiff")):
             return _by_tifffile(data, name, error)
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
     return np.moveaxis(values, -1, 0) if values.ndim == 3 else values
+
+
+_PHOTOMETRIC, _BITS = 262, 258
+"""Tags of a TIFF: what 0 means, and bits per sample."""
+
+
+def _refuse_lost_bits(image: Image.Image, data: bytes) -> None:
+    """Raise a ValueError for a file of which Pillow would drop frames or bits, or invert values."""
+    if image.format == "PNG" and data[24] == 16 and data[25] != 0:
+        raise ValueError("16 bits per colour, of which Pillow reads 8; use TIFF or .npy")
+    if image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        bits = set(np.ravel(tags.get(_BITS, 8)).tolist())
+        is_grey = image.mode[0] in "IF"
+        if getattr(image, "n_frames", 1) > 1 or not (bits == {8} or is_grey):
+            raise ValueError("several frames, or bits that Pillow does not read")
+        if tags.get(_PHOTOMETRIC) == 0:
+            raise ValueError("0 is white")
 
 
 def _by_tifffile(data: bytes, name: str, error: Exception) -> np.ndarray:
@@ -230,7 +248,7 @@ def _by_tifffile(data: bytes, name: str, error: Exception) -> np.ndarray:
     except ModuleNotFoundError:
         raise ImageError(
             f"Cannot read '{name}' ({reason_of(error)}).",
-            "Expected an intact file; one with many bands, or numbers of 32 bits, needs tifffile.",
+            "Expected an intact file. Many bands, and more than 8 bits of a colour, need tifffile.",
             "Run: pip install 'semlens[tiff]'",
         ) from error
     try:
@@ -238,152 +256,5 @@ def _by_tifffile(data: bytes, name: str, error: Exception) -> np.ndarray:
             series = file.series[0]
             values, axes = series.asarray(), series.axes
     except Exception as damage:  # the reader raises many types for damaged bytes
-        raise _unreadable(name, damage) from damage
+        raise unreadable(name, damage) from damage
     return np.moveaxis(values, -1, 0) if axes.endswith("S") and values.ndim == 3 else values
-
-
-def _unreadable(name: str, error: Exception) -> ImageError:
-    return ImageError(
-        f"Cannot read '{name}' ({reason_of(error)}).",
-        "Expected an intact file of numbers.",
-        "Convert or remove the file; a build skips and lists it.",
-    )
-
-
-# -- DICOM ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Dicom:
-    """One DICOM image, or a series of slices.
-
-    Parameters
-    ----------
-    values
-        The numbers after the modality LUT, such as Hounsfield units: float32[c h w] or
-        float32[1 d h w].
-    window
-        Returns them in the window that the file says (VOI LUT), or None if it says none; colours
-        are values from 0 to 1.
-    """
-
-    values: np.ndarray
-    window: Callable[[], np.ndarray] | None
-
-    NEEDED: ClassVar[str] = "Run: pip install 'semlens[dicom]'"
-
-    @classmethod
-    def read(cls, files: Sequence[Path], axes: int, name: str) -> Dicom:
-        """Read the files of a sample, in their order.
-
-        Raises
-        ------
-        ImageError
-            If one cannot be read, has no pixels, or slices differ in size.
-        """
-        slices = [_dataset(file, file.name) for file in files]
-        try:
-            parts = [cls._frames(one, axes) for one in slices]
-        except ImageError:
-            raise
-        except Exception as error:  # readers raise many types for damaged or packed pixels
-            raise _unreadable(name, error) from error
-        if len({part[0].shape for part in parts}) > 1:
-            sizes = sorted({str(list(part[0].shape)) for part in parts})
-            raise ImageError(
-                f"The slices of '{name}' have the shapes {', '.join(sizes)}.",
-                "Expected one size in a series.",
-                "Move other images, such as a localiser, out of the folder.",
-            )
-        if axes == 2 or len(parts) == 1:
-            values, shares = parts[0]
-        else:
-            values = np.concatenate([values for values, _ in parts], 1)
-            known = [shares for _, shares in parts if shares is not None]
-            shares = np.concatenate(known, 1) if len(known) == len(parts) else None
-        return cls(values, None if shares is None else lambda: shares)
-
-    @staticmethod
-    def _frames(one: Any, axes: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the numbers [c h w] or [1 d h w], and the same in the file's window."""
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-        stored = one.pixel_array
-        colours = int(one.get("SamplesPerPixel", 1))
-        if colours > 1:
-            values = np.moveaxis(stored, -1, 0).astype(np.float32)
-            return values, values / (2.0 ** int(one.BitsStored) - 1)
-        values = apply_modality_lut(stored, one).astype(np.float32)
-        shares = None
-        if "WindowCenter" in one or "VOILUTSequence" in one:
-            low, high = _output_range(one)
-            shares = (apply_voi_lut(values, one).astype(np.float64) - low) / (high - low)
-            if one.get("PhotometricInterpretation") == "MONOCHROME1":  # the smallest is white
-                shares = 1 - shares
-        if axes == 3 and values.ndim == 2:  # a slice
-            values, shares = values[None], None if shares is None else shares[None]
-        if values.ndim != axes:
-            raise ImageError(
-                f"A DICOM file has pixels {list(stored.shape)}.",
-                f"Expected {AXES[axes]}.",
-                "Use volumes: for files of several frames, arrays: for single images.",
-            )
-        return values[None], None if shares is None else shares[None]
-
-
-def _output_range(one: Any) -> tuple[float, float]:
-    """Return the values of black and white after the VOI LUT (PS3.3 C.11.2, as pydicom maps)."""
-    if "VOILUTSequence" in one:
-        return 0.0, 2.0 ** int(one.VOILUTSequence[0].LUTDescriptor[2]) - 1
-    bits = int(one.BitsStored)
-    signed = int(one.get("PixelRepresentation", 0)) == 1
-    low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
-    if one.get("ModalityLUTSequence"):
-        return 0.0, 2.0 ** int(one.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
-    slope, intercept = float(one.get("RescaleSlope", 1)), float(one.get("RescaleIntercept", 0))
-    return low * slope + intercept, high * slope + intercept
-
-
-def _dataset(path: Path, name: str, *, header: bool = False) -> Any:
-    try:
-        from pydicom import dcmread
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"'{name}' needs the package 'pydicom'.", "It is not installed.", Dicom.NEEDED
-        ) from error
-    try:
-        return dcmread(io.BytesIO(read_file(path, name)), stop_before_pixels=header)
-    except ImageError:
-        raise
-    except Exception as error:  # the reader raises many types for damaged bytes
-        raise _unreadable(name, error) from error
-
-
-def _series(root: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the files of each volume by its name: DICOM slices of a series in a folder are one.
-
-    Slices are sorted along the normal of their plane, else by their instance numbers.
-    """
-    volumes: dict[str, list[str]] = {}
-    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
-    for name in names:
-        if not name.lower().endswith(_DICOM):
-            volumes[name] = [name]
-            continue
-        one = _dataset(root / name, name, header=True)
-        folder = name.rpartition("/")[0]
-        place = _place(one)
-        key = (folder, str(one.get("SeriesInstanceUID", name)))
-        found.setdefault(key, []).append((place, name))
-    for slices in found.values():
-        ordered = [name for _, name in sorted(slices)]
-        volumes[ordered[0]] = ordered
-    return dict(sorted(volumes.items()))
-
-
-def _place(one: Any) -> float:
-    position, directions = one.get("ImagePositionPatient"), one.get("ImageOrientationPatient")
-    if position is None or directions is None:
-        return float(one.get("InstanceNumber") or 0)
-    rows, columns = np.array(directions[:3], float), np.array(directions[3:], float)
-    return float(np.cross(rows, columns) @ np.array(position, float))

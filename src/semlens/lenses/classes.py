@@ -72,7 +72,7 @@ def _other_target(name: str) -> RelevanceError:
     return RelevanceError(
         f"'{shortened(name)}' is not a class, but another target of the model.",
         "Expected one class: the question needs images of it, and images of others.",
-        "Name a class; explain, class-relevance, graph and effect take any target.",
+        "Name a class; explain, class-relevance, graph, effect and reliance take any target.",
     )
 
 
@@ -204,6 +204,13 @@ def sample_numbers(samples: Sequence[int] | np.ndarray) -> list[int]:
     return numbers.tolist()
 
 
+def spaced_samples(database: Database, at_most: int) -> list[int]:
+    """Return readable samples of all kinds, at most ``at_most`` of them, evenly spaced."""
+    readable = np.flatnonzero(database.samples["error"].isna().to_numpy())
+    spaced = np.linspace(0, len(readable) - 1, min(at_most, len(readable))).round()
+    return readable[spaced.astype(np.int64)].tolist()
+
+
 Pictures = Images | ImageLike | Sequence[ImageLike] | None
 """Images to use instead of the database's."""
 OTHER_IMAGES = "pass samples=[0, 1, ...] or images=..."
@@ -266,9 +273,7 @@ def target_images(
     elif images is None and target.index is not None:
         selected = class_samples(database, target.index, samples, instead=OTHER_IMAGES).tolist()
     elif images is None:
-        readable = np.flatnonzero(database.samples["error"].isna().to_numpy())
-        spaced = np.linspace(0, len(readable) - 1, min(samples, len(readable))).round()
-        selected = readable[spaced.astype(np.int64)].tolist()
+        selected = spaced_samples(database, samples)
     else:
         selected = range(len(source))
 

@@ -34,6 +34,7 @@ class Questions(Database):
     odd_one_out = LazyMethod("semlens.lenses.study.odd_one_out")
     prototypes = LazyMethod("semlens.lenses.prototypes.prototypes")
     prune = LazyMethod("semlens.lenses.correct.prune")
+    reliance = LazyMethod("semlens.lenses.reliance.reliance")
     report = LazyMethod("semlens.lenses.report.report")
     retrain = LazyMethod("semlens.lenses.correct.retrain")
     scores = LazyMethod("semlens.lenses.scores")

@@ -45,6 +45,7 @@ from semlens.lenses.labelling.senses import SenseTable
 from semlens.lenses.netdissect.net2vec import ConceptCombinations
 from semlens.lenses.netdissect.netdissect import NetDissection
 from semlens.lenses.prototypes.prototypes import Prototypes
+from semlens.lenses.reliance.reliance_result import Reliance
 from semlens.lenses.report.evidence import Evidence
 from semlens.lenses.report.report_result import Report
 from semlens.lenses.report.section_parts import SkippedSection
@@ -394,6 +395,18 @@ class Questions(Database):
         components: Component | str | HasComponents | Iterable[Component | str],
     ) -> PrunedModel:
         """Remove components from the weights of a copy of the database's model."""
+
+    def reliance(
+        self,
+        target: int | str | Target,
+        artefacts: Artefact | str | Iterable[Artefact | str],
+        *,
+        count: int = ...,
+        images: Images | Image | str | Path | bytes | ArrayLike | Sequence[Image | str | Path | bytes | ArrayLike] | None = ...,
+        seed: int = ...,
+        batch_size: int = ...,
+    ) -> Reliance:
+        """Insert signs into images, to test whether a target relies on them."""
 
     def report(
         self,

@@ -209,6 +209,34 @@ def readouts_and_logits_of(
     )
 
 
+def _reducer(
+    model: SubjectModel, layers: Sequence[str], readout: Readout
+) -> Callable[[str, Any], Float32[np.ndarray, "b c"]]:
+    """Return the function from a layer's output to its readouts."""
+    axes = model.axes(layers)
+
+    def reduce(name: str, output: Any) -> Float32[np.ndarray, "b c"]:
+        layout = measure_layout(name, output, axes[name])
+        return compute_readouts(layout, output, readout).value.cpu().numpy()
+
+    return reduce
+
+
+@torch.inference_mode()
+def readouts_and_output(
+    model: SubjectModel, batch: Tensor, layers: Sequence[str], readout: Readout = "mean"
+) -> tuple[dict[str, Float32[np.ndarray, "b c"]], ModelOutput]:
+    """Return the readouts of a batch, and the output of the same pass, as :func:`run_output`."""
+    reduce = _reducer(model, layers, readout)
+    found: list[ModelOutput] = []
+    answer = model.answer_error or model.answer
+    with reading_output(answer, (batch.shape[-2], batch.shape[-1])) as read:
+        values = run_layers(
+            model.module, batch, layers, reduce, on_output=lambda out: found.append(read(out))
+        )
+    return values, found[0]
+
+
 def _readouts_and_logits(
     model: SubjectModel,
     stream: Iterable[Tensor],
@@ -216,12 +244,8 @@ def _readouts_and_logits(
     readout: Readout,
     answer: Answer | None,
 ) -> tuple[dict[str, Float32[np.ndarray, "n c"]], Float32[np.ndarray, "n classes"] | None]:
-    axes = model.axes(layers)
+    reduce = _reducer(model, layers, readout)
     scores: list[np.ndarray] = []
-
-    def reduce(name: str, output: Any) -> np.ndarray:
-        layout = measure_layout(name, output, axes[name])
-        return compute_readouts(layout, output, readout).value.cpu().numpy()
 
     def run(batch: Tensor) -> dict[str, np.ndarray]:
         if answer is None:

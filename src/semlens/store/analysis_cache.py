@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class AnalysisCache:
         compute: Callable[[], pd.DataFrame],
         *,
         worth_saving: Callable[[pd.DataFrame], bool] = lambda _: True,
+        holding: AbstractContextManager[Any] | None = None,
     ) -> pd.DataFrame:
         """Return a saved table that is determined by ``key``, or compute it.
 
@@ -61,20 +62,30 @@ class AnalysisCache:
             Computes the table; plain values in its ``attrs`` are saved too.
         worth_saving
             Whether to save a new table. Nothing is saved in a read-only folder.
+        holding
+            A lock to hold while the table is computed.
         """
         name = f"{kind}-{fingerprint(kind, list(key))[:24]}"
+        if holding is not None and (saved := self._saved(name)) is not None:
+            return saved
         # threads that ask for the same table compute it once
-        with vars(self).setdefault("_cache_lock", threading.RLock()):
-            with suppress(StoreError):  # it can be recomputed
-                saved = self.load_with_origin(name)
-                if saved is not None:
-                    saved[0].attrs.update(saved[1])
-                    return saved[0]
+        with holding or nullcontext(), vars(self).setdefault("_cache_lock", threading.RLock()):
+            if (saved := self._saved(name)) is not None:
+                return saved
             frame = compute()
             if self.is_writable and worth_saving(frame):
                 with suppress(StoreError):  # another process may be writing it
                     self.save_analysis(name, frame, {str(k): v for k, v in frame.attrs.items()})
             return frame
+
+    def _saved(self, name: str) -> pd.DataFrame | None:
+        """Return a table with its origin as attributes, if there is one that can be read."""
+        with suppress(StoreError):  # it can be recomputed
+            saved = self.load_with_origin(name)
+            if saved is not None:
+                saved[0].attrs.update(saved[1])
+                return saved[0]
+        return None
 
     def save_analysis(
         self, name: str, frame: pd.DataFrame, origin: Mapping[str, Any] | None = None

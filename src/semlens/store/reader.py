@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -192,6 +193,8 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
             model = with_stored_output(as_model(model), self.manifest)
         if images is not None and not isinstance(images, str | Path):
             images = as_images(images)
+        self.model_lock = threading.RLock()
+        """Held while the model runs, where several threads ask questions."""
         self.sources = (model, images, embedder)
         """Model, images and embedder as passed; None for those of the build."""
         if isinstance(model, SubjectModel):

@@ -39,7 +39,7 @@ class ModelContext:
     """A database that the server answers questions about.
 
     Databases with the same embedder share one object that has its own lock, so a search does
-    not take ``lock`` and does not wait for a long run of the subject model.
+    not take ``model_lock`` and does not wait for a long run of the subject model.
     """
 
     number: int
@@ -47,10 +47,8 @@ class ModelContext:
     name: str
     """Name of the folder, with as many parent folders as make it unique."""
     db: ConceptDatabase
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    """Held while the subject model runs."""
     model_used_for: str = "another run"
-    """Purpose of the run that holds ``lock``."""
+    """Purpose of the run that holds the database's ``model_lock``."""
     save_lock: threading.Lock = field(default_factory=threading.Lock)
     """Held briefly while a table that two requests may compute at the same time is saved."""
     model_tests: dict[int, ModelTest] = field(default_factory=dict)
@@ -116,15 +114,16 @@ class ModelContext:
 
     @contextlib.contextmanager
     def _model_lock(self, purpose: str) -> Iterator[None]:
-        if not self.lock.acquire(blocking=False):
+        lock = self.db.model_lock
+        if not lock.acquire(blocking=False):
             other = self.model_used_for
             with waiting_for(f"the model ({other[:1].lower()}{other[1:]})"):
-                self.lock.acquire()
+                lock.acquire()
         self.model_used_for = purpose
         try:
             yield
         finally:
-            self.lock.release()
+            lock.release()
 
 
 MAX_QUERIES = 500

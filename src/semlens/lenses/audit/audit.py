@@ -12,8 +12,13 @@ from jaxtyping import Bool, Int8, Int64
 from semlens.lens import lens
 from semlens.lenses.audit.audit_records import LEVEL, AuditSettings, Level, Seed, Threshold
 from semlens.lenses.audit.audit_result import Audit
-from semlens.lenses.audit.class_contrast import ConceptContrasts, concept_contrasts
+from semlens.lenses.audit.class_contrast import (
+    ConceptContrasts,
+    concept_contrasts,
+    contrast_carriers,
+)
 from semlens.lenses.audit.concept_alignment import ConceptAlignment, align_concepts, split_sides
+from semlens.lenses.audit.image_test import ImageTest, decide_on_images
 from semlens.lenses.audit.random_concepts import (
     Theta,
     compare_with_random,
@@ -85,8 +90,9 @@ def audit(
     level
         A component is aligned with a side if its best alignment exceeds what the best of as
         many random concepts reaches with this probability. It is also the significance level of
-        the alarm: the class relies on a spurious concept more than the other classes do (in a
-        database with fewer than six classes: more than on random concepts).
+        the alarm: the class relies on a spurious concept more than the other classes do, and what
+        its components see shows it on other images (in a database with fewer than six classes:
+        more than on random concepts).
     threshold
         A fixed alignment threshold instead (the paper uses 0): for both sides, or
         ``(valid, spurious)``, where None calibrates that side.
@@ -163,7 +169,24 @@ def audit_class(
             "seed": seed,
         },
         database=database,
+        images=_on_images(database, target, sides, contrasts, settings),
     )
+
+
+def _on_images(
+    database: Database,
+    target: int,
+    sides: Mapping[str, ConceptAlignment],
+    contrasts: ConceptContrasts | None,
+    settings: AuditSettings,
+) -> ImageTest | None:
+    """Test the concept that the contrasts propose on images; None if they propose nothing."""
+    if contrasts is None or contrasts.p_value.min() > settings.level:
+        return None
+    concept = sides["spurious"].concepts.concepts[int(contrasts.p_value.argmin())]
+    valid = sides["valid"].concepts if "valid" in sides else None
+    carriers = contrast_carriers(database, target, concept, valid, settings.layers)
+    return decide_on_images(database, target, concept.name, carriers)
 
 
 def _verdicts(aligned: Mapping[str, Bool[np.ndarray, " k"]], count: int) -> Int8[np.ndarray, " k"]:

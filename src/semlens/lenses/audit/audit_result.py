@@ -18,7 +18,8 @@ from rich.text import Text
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, RelevanceError, StoreError
 from semlens.lenses.audit.audit_records import AuditSettings, audit_records
-from semlens.lenses.audit.class_verdict import ClassVerdict, Experiment, class_verdict
+from semlens.lenses.audit.class_verdict import ClassVerdict, Evidence, Experiment, class_verdict
+from semlens.lenses.audit.image_test import TESTED, ImageTest
 from semlens.lenses.audit.relevance_shares import ALL, VERDICTS, component_weights
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.component_labels import component_names, shown_names
@@ -60,7 +61,7 @@ def verdict_keys(
         settings = AuditSettings()
         if one.audit is not None:
             settings = audit_records(database).get(one.audit).settings
-        inputs = [list_key(one.concepts), settings.model_dump(mode="json")]
+        inputs = [list_key(one.concepts), settings.model_dump(mode="json"), *TESTED]
         keys[target] = fingerprint(target, inputs, __version__, database.fingerprint), settings
     return keys
 
@@ -115,8 +116,8 @@ class Audit(Result):
         One :class:`ConceptRow` per concept. The ``contrast`` of a spurious concept is the
         association of the class's relevance with it, beyond that of the other classes and of the
         class's own words; its ``p_value`` is the probability that one more class like the others
-        reaches this contrast with any concept of the list. NaN if there are fewer than five other
-        classes to compare with.
+        reaches this contrast with any concept of the list, if contrasts are roughly normal. NaN if
+        there are fewer than five other classes to compare with.
     settings
         Settings of the audit.
     others
@@ -124,6 +125,9 @@ class Audit(Result):
         of the audit of all classes that the database keeps, if it does.
     experiments
         What experiments without words say about the class; None for those that the database keeps.
+    images
+        The test on images; None if no contrast has a p-value of at most the level, which would
+        propose a concept.
     """
 
     target: int
@@ -137,6 +141,7 @@ class Audit(Result):
     database: Database
     others: Sequence[float] | None = None
     experiments: Sequence[Experiment] | None = None
+    images: ImageTest | None = None
 
     def share(self, verdict: str, layer: str = ALL, by: str = "relevance") -> float:
         """Return the share of a verdict, by ``relevance`` or by ``number``."""
@@ -158,13 +163,26 @@ class Audit(Result):
     def p_value(self) -> float:
         """Probability of the spurious concepts' evidence by chance; NaN without such concepts.
 
-        That of the contrast with the other classes or, if these are too few, of the share that
-        random concepts claim.
+        See :attr:`evidence`: that of the test on images, of the contrast with the other classes, or
+        of the share that random concepts claim.
         """
+        if self.images is not None and self.images.images:
+            return self.images.p_value
         if self.suspect is not None:
             return float(np.nanmin(self.summary["p_value"].to_numpy(float)))
         rows = self.chance.query("layer == @ALL and side == 'spurious'")
         return next(iter(rows["p_value"].to_list()), float("nan"))
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the p-value is of.
+
+        The test on images if a contrast proposes a concept, the contrast if none does or if it
+        could not be tested on images, and random lists if there are too few classes to contrast.
+        """
+        if self.images is not None and self.images.images:
+            return "images"
+        return "random lists" if self.suspect is None else "contrast"
 
     @property
     def row(self) -> dict[str, Any]:
@@ -177,6 +195,7 @@ class Audit(Result):
             **{verdict: self.share(verdict) for verdict in VERDICTS},
             "p_value": self.p_value,
             "suspect": self.suspect,
+            "evidence": self.evidence,
             "concept": None if first is None else first["concept"],
             "concept_share": float("nan") if first is None else first["relevance"],
         }
@@ -227,6 +246,8 @@ class Audit(Result):
             "q_value": self.standing.q_value,
             "tested": self.standing.tested,
             "suspect": self.suspect,
+            "evidence": self.evidence,
+            "images": None if self.images is None else self.images.to_json(),
             "shares": self.shares.to_dict("records"),
             "chance": self.chance.to_dict("records"),
             "concepts_found": self.summary.query("components > 0").to_dict("records"),

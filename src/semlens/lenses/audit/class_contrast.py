@@ -29,7 +29,7 @@ from semlens.lenses.query_embedding import alignment, embed_concepts
 from semlens.lenses.statistics.outliers import LEAST_CLASSES, moderated_p_values
 from semlens.progress import report_progress
 from semlens.store.reader import Database
-from semlens.types import Layers
+from semlens.types import Component, Layers
 
 MOST_REFERENCES = 30
 """Other classes that a class is compared with, at most."""
@@ -73,6 +73,39 @@ def concept_contrasts(
     excess = class_excess(database, target, valid, layers)
     alignments = _alignments(database, concepts, tuple(database.layer_names(layers)))
     return compare_classes(contrast_scores(excess, alignments), 0)
+
+
+def contrast_carriers(
+    database: Database,
+    target: int,
+    concept: Concept,
+    valid: ConceptSet | None = None,
+    layers: Layers = None,
+) -> list[Component]:
+    """Return the components that carry a class's contrast with a concept, the strongest first.
+
+    Those that the class relies on more than the others do and that match the concept better than
+    the average does, as few as make up half of what such components add to the contrast; of the
+    layer in which they add most.
+    """
+    excess = class_excess(database, target, valid, layers)
+    alignments = _alignments(database, ConceptSet((concept,)), tuple(database.layer_names(layers)))
+    rows = carriers(excess, [one[:, 0] for one in alignments])
+    return [database.component(row) for row in rows]
+
+
+def carriers(
+    layers: Sequence[LayerExcess], alignments: Sequence[Float[np.ndarray, " _n"]]
+) -> list[int]:
+    """Return the components that carry the first class's contrast with a concept."""
+    added = [
+        np.maximum(one.excess[:, 0], 0) * np.maximum(a, 0)
+        for one, a in zip(layers, alignments, strict=True)
+    ]
+    first = int(np.argmax([one.sum() for one in added]))
+    order = np.argsort(-added[first], kind="stable")
+    before = np.cumsum(added[first][order]) - added[first][order]
+    return layers[first].rows[order[before < added[first].sum() / 2]].tolist()
 
 
 def compare_classes(scores: Float[np.ndarray, "c n"], position: int) -> ConceptContrasts:

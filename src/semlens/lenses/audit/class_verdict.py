@@ -1,9 +1,10 @@
 """The verdict on a class, its standing: alarm, suspicion or no alarm, in the same words everywhere.
 
-The p-value says how likely the evidence is by chance if this class alone was tested. Of many
-classes, some are far out by chance. The p-values of all classes that were tested together are
-therefore corrected (Benjamini and Hochberg); that is the q-value, and it decides. An experiment
-without words can make a class suspicious that no concept does.
+A contrast with the other classes proposes a concept, and a test on images decides. The p-value says
+how likely the evidence is by chance if this class alone was tested. Of many classes, some are far
+out by chance. The p-values of all classes that were tested together are therefore corrected
+(Benjamini and Hochberg); that is the q-value, and it decides. What could not be tested on images is
+a suspicion at most. An experiment without words can make a class suspicious that no concept does.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from scipy.stats import false_discovery_control
 from semlens.wording import STRAIGHT, count, p_text, percent, quoted, unbroken
 
 Kind = Literal["alarm", "suspicion", "no alarm", "no verdict"]
-"""By q over all classes tested; by p on its own only; by neither; not tested."""
+"""Shown, corrected for all classes; only proposed, or only on its own; neither; not tested."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Strongest evidence first."""
+Evidence = Literal["images", "contrast", "random lists"]
+"""What a p-value is of: a test on images, a contrast with other classes, or random lists."""
+SEEN = "the regions of its images that match it, pasted onto other images,"
+"""What the test on images moves."""
 FLAGGED: tuple[Kind, ...] = ("alarm", "suspicion")
 """There is something to look at."""
 NAMED = 3
@@ -86,6 +91,8 @@ class ClassVerdict:
         The spurious concept with the largest such share; None and NaN if no component matches one.
     found
         The experiment without words with the strongest finding; None if none finds anything.
+    evidence
+        What the p-value is of.
     """
 
     name: str
@@ -98,6 +105,7 @@ class ClassVerdict:
     concept: str | None
     concept_share: float
     found: Experiment | None = None
+    evidence: Evidence = "images"
 
     @property
     def kind(self) -> Kind:
@@ -189,6 +197,12 @@ class ClassVerdict:
             what, others = quoted(self.suspect, quotes), "the other classes do"
         if self.by_concepts == "alarm":
             text = f"relies on {what} more than {others}"
+            text += f": {SEEN} raise its logit" if self.evidence == "images" else ""
+        elif self.by_concepts == "suspicion" and self.evidence == "contrast":
+            text = f"may rely on {what} more than {others}; that could not be tested on images"
+        elif self.by_concepts == "suspicion" and self.evidence == "images":
+            text = f"may rely on {what} more than {others}"
+            text += f", but {SEEN} do not clearly raise its logit"
         elif self.by_concepts == "suspicion":
             text = (
                 f"relies on {what} more than {others}, but with {self.tested} classes tested this "
@@ -225,10 +239,14 @@ def class_verdict(
     p = float(row["p_value"])
     family = [value for value in others if not math.isnan(value)]
     kind: Kind = "no verdict"
+    evidence: Evidence = row["evidence"]
     q = float("nan")
     if not math.isnan(p):
         q = float(false_discovery_control([p, *family])[0])
-        kind = "alarm" if q <= level else "suspicion" if p <= level else "no alarm"
+        if q <= level and evidence != "contrast":
+            kind = "alarm"
+        else:  # what was tested on images was proposed
+            kind = "suspicion" if p <= level or evidence == "images" else "no alarm"
     found = [one for one in experiments if one.p_value <= level]
     return ClassVerdict(
         name=row["class"],
@@ -241,6 +259,7 @@ def class_verdict(
         concept=_text(row["concept"]),
         concept_share=float(row["concept_share"]),
         found=min(found, key=lambda one: one.p_value, default=None),
+        evidence=evidence,
     )
 
 

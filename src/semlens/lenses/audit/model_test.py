@@ -26,6 +26,7 @@ from semlens.models.forward import ImageReader, logits, predicted_classes
 from semlens.models.subject import SubjectModel
 from semlens.settings import setting
 from semlens.store.reader import Database
+from semlens.wording import numbered
 
 ALL_SETS, ALL_ARTEFACTS = "all sets", "all artefacts"
 """Names of all sets together, and of all artefacts on one image."""
@@ -224,11 +225,7 @@ def _other_samples(
 
 def _artefact_groups(artefacts: Sequence[Artefact]) -> list[tuple[str, tuple[Artefact, ...]]]:
     """Return each artefact alone, and all together, under unique names."""
-    kinds = [artefact.name for artefact in artefacts]
-    names = [
-        f"{kind} {kinds[: i + 1].count(kind)}" if kinds.count(kind) > 1 else kind
-        for i, kind in enumerate(kinds)
-    ]
+    names = numbered([artefact.name for artefact in artefacts])
     groups = [(name, (artefact,)) for name, artefact in zip(names, artefacts, strict=True)]
     return [*groups, (ALL_ARTEFACTS, tuple(artefacts))] if len(artefacts) > 1 else groups
 

@@ -52,11 +52,35 @@ def excess_over_others(
     skewness = thirds - weight**3 * (thirds.sum() - thirds)
     squares = variances**2 / (sizes - 1)
     freedom = variance**2 / np.maximum(squares + weight**4 * (squares.sum() - squares), 1e-300)
+    return Excess(means - others, _p_value(distance, variance, skewness, freedom))
+
+
+def p_above_zero(values: Float[np.ndarray, " n"]) -> float:
+    """Return the p-value of a mean against 0 or less: Student's t, with the same correction.
+
+    Parameters
+    ----------
+    values
+        Independent, at least two.
+    """
+    values = values.astype(np.float64)
+    mean, size = values.mean(keepdims=True), len(values)
+    variance = values.var(ddof=1, keepdims=True) / size
+    skewness = ((values - mean) ** 3).mean(keepdims=True) / size**2
+    return float(_p_value(mean, variance, skewness, np.array([size - 1.0]))[0])
+
+
+def _p_value(
+    distance: Float64[np.ndarray, " k"],
+    variance: Float64[np.ndarray, " k"],
+    skewness: Float64[np.ndarray, " k"],
+    freedom: Float64[np.ndarray, " k"],
+) -> Float64[np.ndarray, " k"]:
+    """Return p-values of distances with these variances, third cumulants and degrees of freedom."""
     # where no image differs from another, any distance is beyond chance
     score = np.where(distance > 1e-12, np.inf, -np.inf)
     np.divide(distance, np.sqrt(variance), out=score, where=variance > 0)
-    skew = np.divide(skewness, variance**1.5, out=np.zeros(count), where=variance > 0)
+    skew = np.divide(skewness, variance**1.5, out=np.zeros(len(distance)), where=variance > 0)
     with np.errstate(invalid="ignore"):  # of infinite scores
         moved = score + skew * (score**2 / 3 + 1 / 6) + skew**2 * score**3 / 27
-    p_value = student.sf(np.fmin(score, moved), np.maximum(freedom, 1))
-    return Excess(means - others, p_value)
+    return student.sf(np.fmin(score, moved), np.maximum(freedom, 1))

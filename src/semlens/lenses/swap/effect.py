@@ -169,8 +169,7 @@ def _tested(
     rows: list[dict[str, Any]] = []
     for size in dict.fromkeys(size for _, size in effects):
         measured = [effects[pairs.target, size] for pairs in plan.pairs]
-        # of the median class: one whose logit hardly varies would gain too much in its own
-        scale = float(np.median([one.spread for one in measured])) or 1.0
+        scale = gain_scale(measured)
         tests = excess_over_others([one.by_donor / scale for one in measured], FACTOR, MARGIN)
         for pairs, one, excess, p in zip(plan.pairs, measured, *tests, strict=True):
             if pairs.target in plan.tested:
@@ -180,6 +179,14 @@ def _tested(
                      "gain": one.gain, "excess": excess, "p_value": p}
                 )  # fmt: skip
     return pd.DataFrame(rows).sort_values(["p_value", "logit"], ignore_index=True)
+
+
+def gain_scale(effects: Sequence[SwapEffect]) -> float:
+    """Return the unit of gains: a logit's standard deviation on images of other classes.
+
+    That of the median class: one whose logit hardly varies would gain too much in its own.
+    """
+    return float(np.median([one.spread for one in effects])) or 1.0
 
 
 def _excited(database: Database, effect: SwapEffect, row: Mapping[Any, Any]) -> pd.DataFrame:

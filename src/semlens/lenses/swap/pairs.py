@@ -68,11 +68,14 @@ def plan_swap(
     count: int,
     reference: int,
     seed: int,
+    of_others: int | None = None,
 ) -> SwapPlan:
     """Choose the classes and draw their images.
 
     Parameters
     ----------
+    of_others
+        Images for each class that is only compared with; by default ``count``.
     target
         The classes to test; None for all, or a random ``reference`` of them if there are more.
 
@@ -104,7 +107,11 @@ def plan_swap(
             )
         others = random.permutation(np.setdiff1d(classes, tested))[:reference]
         measured = np.union1d(tested, others)
-    pairs = [draw_pairs(logit, one, count, seed) for one in measured.tolist()]
+    counts = np.where(np.isin(measured, tested), count, of_others or count).tolist()
+    pairs = [
+        draw_pairs(logit, *of_class, seed)
+        for of_class in zip(measured.tolist(), counts, strict=True)
+    ]
     return SwapPlan(tested.tolist(), pairs, len(classes))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -13,12 +13,14 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from semlens.errors import RecipeError
-from semlens.lenses.database_engine import RulesLike, engine_of
+from semlens.lenses.database_engine import RulesLike, engine_of, group_masks
 from semlens.models.forward import batches
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, images_per_pass
 from semlens.relevance.heatmap_boxes import upsample_and_blur
 from semlens.relevance.protocols import OUTPUT
 from semlens.store.reader import Database
+from semlens.types import Component
 
 BLUR = 0.05
 """Kernel of the blur before the strongest pixels are chosen, as a share of the side."""
@@ -183,6 +185,7 @@ def relevant_regions(
     area: float,
     rules: RulesLike = None,
     batch_size: int = 32,
+    through: Sequence[Component] = (),
 ) -> Bool[Tensor, "n h w"]:
     """Return where the relevance of a class is largest in each image, in the model's input.
 
@@ -192,6 +195,8 @@ def relevant_regions(
         Logit of the class.
     area
         Size of each region, as a share of the image.
+    through
+        Components of one layer: only the relevance that passes through them counts (CRP).
 
     Raises
     ------
@@ -201,10 +206,12 @@ def relevant_regions(
         If the rules do not cover the model.
     """
     regions: list[Tensor] = []
+    samples, positions = np.unique(samples, return_inverse=True)
     for start in range(0, len(samples), batch_size):
         inputs = model_inputs(database, samples[start : start + batch_size])
-        regions.append(strongest_pixels(_class_heat(database, inputs, target, rules), area))
-    return torch.cat(regions)
+        heat = _class_heat(database, inputs, target, rules, through)
+        regions.append(strongest_pixels(heat, area))
+    return torch.cat(regions)[torch.from_numpy(positions)]
 
 
 def strongest_pixels(heat: Float[Tensor, "n h w"], area: float) -> Bool[Tensor, "n h w"]:
@@ -218,16 +225,24 @@ def strongest_pixels(heat: Float[Tensor, "n h w"], area: float) -> Bool[Tensor, 
 
 
 def _class_heat(
-    database: Database, inputs: Tensor, target: int, rules: RulesLike
+    database: Database, inputs: Tensor, target: int, rules: RulesLike, through: Sequence[Component]
 ) -> Float[Tensor, "n h w"]:
     """Return the relevance of each pixel for a class, summed over colours."""
-    engine = engine_of(database, inputs, [], rules)
+    layers = list({component.layer for component in through})
+    engine = engine_of(database, inputs, layers, rules)
     size = images_per_pass(engine)
     maps = torch.zeros(len(inputs), *inputs.shape[-2:])
     for start in range(0, len(inputs), size):
         trace = engine.trace(inputs[start : start + size])
         targets = torch.full((1, len(trace.inputs)), target)
-        heat = trace.backward({OUTPUT: class_seed(trace, targets)}).heatmaps
+        seeds = {OUTPUT: class_seed(trace, targets)}
+        for layer in layers:
+            entry = database.layer(layer)
+            relevance = trace.backward(seeds, layers, heatmaps=False).layers[layer]
+            members = [database.row(component) - entry.first for component in through]
+            masks = group_masks(entry, trace.values[layer].detach(), [members])
+            seeds = {layer: BackwardSignal(relevance * masks)}
+        heat = trace.backward(seeds).heatmaps
         if heat is not None:
             maps[start : start + size] = heat[0].detach().cpu().float()
     return maps
