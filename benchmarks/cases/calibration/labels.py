@@ -22,9 +22,9 @@ from benchmarks.cases.calibration.demo import Demo
 from benchmarks.cases.calibration.rates import LEVEL, Rate
 from benchmarks.harness import table
 from benchmarks.worlds.untrained import untrained_databases
+from semlens.lenses.labelling.confidence import UNSURE, confidence_of
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.evidence import Evidence
-from semlens.lenses.labelling.labeller import Labeller
 from semlens.lenses.labelling.meaningless import meaningless
 from semlens.lenses.labelling.mixed import shown_words
 from semlens.lenses.labelling.ranking import MIXED_BELOW
@@ -35,9 +35,9 @@ from semlens.lenses.query_embedding import alignment, directions, unit
 from semlens.lenses.search.noise import search_thresholds
 
 STRUCTURED = "Labels and hits of components without a concept"
-"""Rates of labels above noise, and of those that are a single word."""
+"""Rates of labels above noise, of those that are one word, and of these without a mark."""
 PLANTED = "Labels of planted concepts"
-ABOVE, SINGLE, HIT = "above noise", "one word", "a word has a hit"
+ABOVE, SINGLE, SURE, HIT = "above noise", "one word", "no question mark", "a word has a hit"
 MIXED, RIGHT = "mixed", "right"
 """Right: the planted word, or at least two of several."""
 METHODS = ("vote", "semantic-lens")
@@ -64,9 +64,8 @@ def untrained(demo: Demo, work: Path, rng: np.random.Generator, draws: int) -> I
             some = rng.permutation(len(labels))[:draws]
             above = labels.is_labelled[some]
             single = above & ~(labels.share[some] < MIXED_BELOW)
-            about = f"untrained {name}: {method}"
-            yield Rate(STRUCTURED, f"{about}, {ABOVE}", None, above[:, None])
-            yield Rate(STRUCTURED, f"{about}, {SINGLE}", LEVEL, single[:, None])
+            sure = single & (labels.confidence[some] >= UNSURE)
+            yield from _rates(f"untrained {name}: {method}", above, single, sure)
         rows = np.flatnonzero(database.has_examples)
         values = alignment(database.theta[rows], demo.vocabulary)
         queries = directions(demo.vocabulary)
@@ -90,10 +89,15 @@ def structured(demo: Demo, work: Path, rng: np.random.Generator, draws: int) -> 
             words, reference.vectors.astype(np.float32), readouts, EXAMPLES, null=null
         )  # fmt: skip
         for method in METHODS:
-            above, single, _ = labelled(evidence, make_labeller(method), demo.vocabulary.names)
-            about = f"{family}: {method}"
-            yield Rate(STRUCTURED, f"{about}, {ABOVE}", None, above[:, None])
-            yield Rate(STRUCTURED, f"{about}, {SINGLE}", LEVEL, single[:, None])
+            above, single, sure, _ = labelled(demo, evidence, method)
+            yield from _rates(f"{family}: {method}", above, single, sure)
+
+
+def _rates(about: str, above: np.ndarray, single: np.ndarray, sure: np.ndarray) -> Iterator[Rate]:
+    yield Rate(STRUCTURED, f"{about}, {ABOVE}", None, above[:, None])
+    yield Rate(STRUCTURED, f"{about}, {SINGLE}", None, single[:, None])
+    if about.endswith(METHODS[0]):  # the other has no confidence
+        yield Rate(STRUCTURED, f"{about}, {SURE}", LEVEL, sure[:, None])
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -126,14 +130,23 @@ def projections(pixels: np.ndarray, rng: np.random.Generator, count: int) -> dic
 
 
 def labelled(
-    evidence: Evidence, labeller: Labeller, names: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which components have a label, which one of a single word, and the words [n 1 + 3]."""
-    noise = labeller.scores(meaningless(evidence, MEANINGLESS, 0)).max(1)
+    demo: Demo, evidence: Evidence, method: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return which components have a label, one of a single word, and one without a question mark.
+
+    And the words [n 1 + 3]: the best one, and those of a mixed label.
+    """
+    labeller = make_labeller(method)
+    noise = labeller.scores(meaningless(evidence, MEANINGLESS, 0))
     scores = labeller.scores(evidence)
-    above, best = scores.max(1) > np.quantile(noise, 1 - LEVEL, method="higher"), scores.argmax(1)
-    shown, parts = shown_words(evidence, best, names)
-    return above, above & ~(shown < MIXED_BELOW), np.column_stack([best, parts])
+    least = np.quantile(noise.max(1), 1 - LEVEL, method="higher")
+    above, best = scores.max(1) > least, scores.argmax(1)
+    shown, parts = shown_words(evidence, best, demo.vocabulary.names)
+    single = above & ~(shown < MIXED_BELOW)
+    embedder = demo.database.manifest.embedder.fingerprint
+    known = confidence_of(embedder, method, scores, evidence, noise)
+    sure = single & (known.values >= UNSURE) if known else np.zeros_like(single)
+    return above, single, sure, np.column_stack([best, parts])
 
 
 def planted(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Rate]:
@@ -150,13 +163,12 @@ def planted(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Rate]:
                 np.ones(examples.shape, np.float32), np.full(draws, EXAMPLES),
                 null=evidence.null, background=evidence.images_to_compare,
             )  # fmt: skip
-            names = demo.vocabulary.names
-            above, single, said = labelled(components, make_labeller("vote-examples"), names)
+            above, single, sure, said = labelled(demo, components, "vote-examples")
             named = said[:, 1:] >= 0
             right = np.stack([near[said[:, 1:], word[:, None]] & named for word in words.T]).any(2)
             one = near[said[:, :1], words].any(1) & single
             happened = {
-                SINGLE: single, MIXED: above & ~single,
+                SINGLE: single, SURE: sure, MIXED: above & ~single,
                 RIGHT: one if len(counts) == 1 else (right.sum(0) > 1) & above & ~single,
             }  # fmt: skip
             for what, values in happened.items():
