@@ -75,6 +75,8 @@ def open_demo(options: argparse.Namespace, work: Path) -> on_demo.Demo:
     if not path.is_dir():
         log("building the demo's database")
         build_demo(work, world)
+    if not (work / "images").is_dir():
+        world.unpack(work / "images")
     return on_demo.Demo(sl.open(path), options.target or world.target)
 
 

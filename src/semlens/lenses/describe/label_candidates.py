@@ -126,7 +126,7 @@ def _from_record(record: dict[str, Any], top: int) -> Candidates | None:
     items = [
         # the table has the category of the label only
         Candidate(str(name), str(record["category"]) if label == name else "", float(value))
-        for rank, (name, value) in enumerate(zip(names, values, strict=True))
+        for name, value in zip(names, values, strict=True)
     ]
     has_margin = isinstance(margin, float) and np.isfinite(margin)
     threshold = float(record["threshold"])
