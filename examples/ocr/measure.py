@@ -202,7 +202,7 @@ def orientation(folder: Path, model: sl.SubjectModel, shown: list[Image.Image]) 
 
 
 def picture_of(shown: list[Image.Image]) -> Image.Image:
-    """Return three rows: the patterns, the line of T's both ways, and examples of two components."""
+    """Return the patterns, the line of T's both ways, and examples of two components."""
     patterns, rails, examples = shown[:7], shown[7:9], shown[9:]
     width = 7 * 136
     canvas = Image.new("RGB", (width, 60 + 132 + 84), "white")
