@@ -14,6 +14,7 @@ import semlens as sl
 from semlens.data.array_picture import ArrayPicture, in_slice
 from semlens.embedders.vector_file import VECTOR
 from semlens.errors import DataError, ModelError
+from semlens.models.subject import weights_digest
 from semlens.relevance.heatmap_boxes import kernel_size, strongest_slices, upsample_and_blur
 from semlens.types import Component
 
@@ -311,3 +312,13 @@ def test_inputs_are_refused_in_words(band_model):
         sl.ArraySequence(np.zeros((2, 4, 4, 4)), axes=3, rendering="plot")
     with pytest.raises(DataError, match="4 axes"):
         sl.ArraySequence(np.zeros((2, 4)), axes=4)
+
+
+def test_tensors_of_one_value_may_have_any_stride():
+    # as ONNX constants have
+    one, two = (torch.nn.ParameterDict({"a": torch.ones(()).expand(1) * k}) for k in (1, 2))
+    one["a"] = nn.Parameter(torch.ones(()).expand(1))
+    assert one["a"].stride() == (0,)
+    assert weights_digest(one) != weights_digest(two)
+    plain = torch.nn.ParameterDict({"a": torch.ones(1)})
+    assert weights_digest(one) == weights_digest(plain)

@@ -298,7 +298,8 @@ def test_stages_that_overlap_are_told_in_one_line_with_the_least_time_in_all(cap
 
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    planned = {"collect": 40, "crop": 0, "embed": 0, "relate": 40}
+    # the images were hashed before anything was shown
+    planned = {"hash": 40, "collect": 40, "crop": 0, "embed": 0, "relate": 40}
     with progress.progress_bars(planned, delay=0.0):
         for now[0], stage, done, total in [
             (0.0, "collect", 0, 40), (10.0, "collect", 10, 40), (40.0, "collect", 40, 40),
@@ -309,17 +310,17 @@ def test_stages_that_overlap_are_told_in_one_line_with_the_least_time_in_all(cap
         ]:  # fmt: skip
             progress.report_progress(stage, done, total)
     assert capsys.readouterr().err.splitlines() == [
-        "1/4 running the model: 40",
-        "1/4 running the model: 10/40, 10 s, 30 s left, at least 1 min 10 s in all",
-        "2/4 cropping examples: 30",
-        "3/4 embedding examples: 30",
+        "2/5 running the model: 40",
+        "2/5 running the model: 10/40, 10 s, 30 s left, at least 1 min 10 s in all",
+        "3/5 cropping examples: 30",
+        "4/5 embedding examples: 30",
         # five images were cropped before: 20 in 21 s; embedding, 6 in 11 s
-        "2/4 cropping examples: 5/30; 3/4 embedding examples: 4/30, 10 s, 1 min 05 s left, "
+        "3/5 cropping examples: 5/30; 4/5 embedding examples: 4/30, 10 s, 1 min 05 s left, "
         "at least 1 min 45 s in all",
-        "2/4 cropping examples: 25/30; 3/4 embedding examples: 6/30, 21 s, 44 s left, "
+        "3/5 cropping examples: 25/30; 4/5 embedding examples: 6/30, 21 s, 44 s left, "
         "at least 1 min 24 s in all",
-        "4/4 class relevance: 40",
-        "4/4 class relevance: 10/40, 20 s, 1 min 00 s left",
+        "5/5 class relevance: 40",
+        "5/5 class relevance: 10/40, 20 s, 1 min 00 s left",
     ]
 
 

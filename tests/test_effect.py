@@ -135,7 +135,9 @@ def test_either_sign_names_the_whole_channel(db, model, images):
 def test_components_of_one_label_go_together(db, model, images):
     labels = db.label(ConceptSet.of(["dog", "cat"]), threshold=-1.0)
     found = effect(db, 0, layer="second", group_by="label", concepts=labels, samples=5)
-    assert set(found.units) <= {"dog", "cat"}
+    assert {word.removeprefix("mixed: ") for word in found.units} <= {"dog", "cat", "mixed"}
+    for name, unit in found.units.items():
+        assert {labels.of(component) for component in unit} == {name}
     members = [component for unit in found.units.values() for component in unit]
     assert len(members) == sum(db.component(int(r)).layer == "second" for r in labels.rows)
     for name, unit in found.units.items():

@@ -203,7 +203,9 @@ def test_labels_of_a_concept_set_make_the_groups(db):
     labels = db.label(concepts, threshold=middle)
     graph = db.attribution_graph(1, labels, samples=4)
     assert graph.images == 4
-    assert {node.label for node in graph.nodes[1:]} <= {"dog", "car", UNLABELLED}
+    given = {UNLABELLED, *(name for name in labels.names if name)}
+    assert {node.label for node in graph.nodes[1:]} <= given
+    assert {name.removeprefix("mixed: ") for name in given} <= {"dog", "car", "mixed", UNLABELLED}
     assert UNLABELLED in {node.label for node in graph.nodes}
     for node in graph.nodes[1:]:
         for name in node.components:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,28 @@ def test_a_wrong_conversion_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as raised:
         sl.load_model(resizing(tmp_path / "wrong.onnx", "asymmetric"))
     assert_says(raised.value, "differs from onnxruntime at 'Resize'", "0.0001", "FILE.py:CALLABLE")
+
+
+def test_a_resize_by_constant_factors_has_relevance_rules(tmp_path: Path) -> None:
+    """onnx2torch reads the factors from a tensor, which no captured graph can do."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Conv", ["images", "kernel"], ["map"], name="/conv/Conv"),
+        node("Relu", ["map"], ["relu"], name="/act/Relu"),
+        node("Resize", ["relu", "", "scales"], ["large"], mode="nearest",
+             coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        node("GlobalAveragePool", ["large"], ["pooled"]),
+        node("Flatten", ["pooled"], ["logits"]),
+    ]  # fmt: skip
+    kernel = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    weights = {"scales": np.float32([1, 1, 3, 2]), "kernel": kernel}
+    model = sl.load_model(graph_file(tmp_path / "n.onnx", nodes, weights))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no fall-back to gradient times input
+        engine = sl.make_engine(model.module, model.example[:1], ["act"])
+    checked = sl.check_conservation(engine, model.example).to_pandas().set_index("part")
+    assert checked.loc["layer", "share"] == pytest.approx(1, abs=1e-5)
+    assert abs(checked.loc["residual", "share"]) < 1e-5
 
 
 def test_equal_infinities_are_no_difference() -> None:

@@ -165,7 +165,10 @@ def test_texts_are_refused_and_images_of_concepts_are_not(database, folder, tmp_
     entries = [{"name": name, "images": [path]} for name, path in pictures.items()]
     file.write_text(json.dumps({"concepts": {"colours": entries}}))
     labels = db.label(str(file), method="semantic-lens", threshold=-1.0)
-    assert set(labels.to_pandas()["label"]) == {"red", "blue"}
+    first = [candidates[0] for candidates in labels.to_pandas()["candidates"]]
+    assert set(first) == {"red", "blue"}
+    said = {text.removeprefix("mixed: ") for text in labels.to_pandas()["label"]} - {"mixed"}
+    assert {word for text in said for word in text.split(", ")} == {"red", "blue"}
 
 
 def test_other_models_have_other_spaces(tmp_path, database, folder):

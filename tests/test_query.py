@@ -200,9 +200,11 @@ def labelled(db, tmp_path):
     places = (np.arange(len(rows)) % len(NAMES))[:, None]
     none = np.full(len(rows), np.nan, np.float32)
     least, method = np.full_like(none, -9), choose_method([db], None, len(NAMES))
+    names = [NAMES[place] for place in places[:, 0]]
     labels = Labels(
-        ConceptSet.of(NAMES), -9.0, rows, places, values, none, least, none, none, db, method
-    )
+        ConceptSet.of(NAMES), -9.0, rows, places, values, none, least, none, none, names, none,
+        db, method,
+    )  # fmt: skip
     labels.save_to_database("mine")
     return db, labels.to_pandas(), labels.rows
 

@@ -465,7 +465,10 @@ def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
 
 def border_swap_of(*rows):
     names = ["class", "logit", "part", "size", "gain", "p_value", "adjusted", "detected"]
-    return Swap(pd.DataFrame(rows, columns=names), pd.DataFrame(), {"border": 64}, 2)
+    components = ["class", "part", "size", "component", "carried", "named"]
+    return Swap(
+        pd.DataFrame(rows, columns=names), pd.DataFrame(columns=components), {"border": 64}, 2
+    )
 
 
 @pytest.mark.slow

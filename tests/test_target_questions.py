@@ -15,7 +15,7 @@ from torch import nn
 import semlens as sl
 from semlens.cli.command import QuestionContext
 from semlens.data.image_folder import ImageFolder
-from semlens.errors import ModelError, RelevanceError
+from semlens.errors import DataError, ModelError, RelevanceError
 from semlens.lenses.class_relevance import class_relevance
 from semlens.models.ablation import pruned
 from semlens.models.forward import run_output
@@ -179,6 +179,33 @@ def test_explaining_without_a_component_is_that_of_the_model_without_it(database
     assert found.target.logit == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["region", "box", "difference"])
+def test_a_contrast_has_the_shift_and_the_relevance_of_the_target(databases, kind):
+    make, text = TARGETS[kind]
+    db, groups = databases[make], ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10])
+    found = db.contrast(*groups, target=text, draws=100, concepts=None)
+    target = Target.parse(text, [*CLASSES, "tree"])
+
+    def values(samples):
+        batch = db.model.batch([db.model.prepare(db.images.read(i)) for i in samples])
+        with torch.no_grad():
+            return target.value(run_output(db.model, batch)).double().numpy()
+
+    a, b = (values(samples) for samples in groups)
+    assert np.abs(a.mean() - b.mean()) > 1e-4
+    assert found.shift.shift == pytest.approx(a.mean() - b.mean(), abs=1e-5)
+    assert found.shift.auroc == pytest.approx((a[:, None] > b).mean())
+    assert found.target is None and found.to_json()["target"]["name"] == text
+    assert f"'{text}' shifts by {a.mean() - b.mean():+.2f}" in repr(found)
+    shares = [class_relevance(db, text, samples=s, concepts=None, top=40) for s in groups]
+    shares = [one.frame.set_index("component")["mean"] for one in shares]
+    relevance = found.frame.set_index("component")["relevance"]
+    expected = (shares[0] + shares[1]) / 2
+    assert relevance[expected.index].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-5)
+    assert expected.abs().max() > 0.01
+
+
 def test_what_an_image_does_not_have_is_refused(databases):
     db = databases[Segmenter]
     batch = db.model.batch([db.model.prepare(db.images.read(0))])
@@ -224,6 +251,24 @@ def test_weights_are_pruned_as_hooks_do_it(databases, make):
     for name, tensor in expected.items():
         assert torch.allclose(found[name], tensor, atol=1e-5)
     assert any(not torch.allclose(found[name], intact[name], atol=1e-5) for name in found)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [Segmenter, Detector])
+def test_corrections_take_components_and_those_that_need_classes_say_so(databases, make):
+    db = databases[make]
+    assert db.affected(["second:2"]).to_json()
+    assert db.cut_out(["second:2"], count=2).to_json()
+    labelled = db.images
+    pairs = [(labelled.read(i), CLASSES[i % 4]) for i in range(len(labelled))]
+    images = sl.ImageSequence(pairs)
+    for ask in (db.retrain, db.sensitivity):
+        with pytest.raises((DataError, ModelError)) as caught:
+            ask(["patch:red"])
+        assert re.search("true classes|needs? a classifier|not logits", str(caught.value))
+        with pytest.raises(ModelError) as caught:
+            ask(["patch:red"], images=images)
+        assert "not logits" in str(caught.value)
 
 
 def test_boxes_after_suppression_are_not_pruned_by_weights():

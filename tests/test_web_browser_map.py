@@ -130,7 +130,11 @@ def test_the_first_view_has_crops_and_one_name_per_place(map_at, demo, width, he
     labels = [", ".join(labels) for labels in found["labels"] if labels]
     texts = [name[0] for name in names]
     assert len(texts) == len(set(texts)) >= 0.8 * len(labels)
-    assert set(texts) <= set(labels)
+    # in a narrow window, a wide name is its first word, unless another begins with that
+    first = [label.split(", ")[0] for label in labels]
+    short = {word for word in first if first.count(word) == 1}
+    assert set(texts) <= {*labels, *(short if width < 500 else ())}
+    assert width > 500 or any(text in short - set(labels) for text in texts)
     stage = page.locator(".stage").bounding_box()
     for i, (_, *box) in enumerate(names):
         assert box[0] >= 0

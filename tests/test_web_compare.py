@@ -149,6 +149,8 @@ def test_odd_names_and_labels_are_told_and_taken_away(pair, tmp_path):
         for db, name in zip(pair, ('a"b\r\nX-Evil: 1', "größer 猫"), strict=True)
     )
     labels = two.label(sl.ConceptSet.of(["=cat()"]), threshold=-2.0).to_pandas()
+    assert set(labels["label"]) <= {"=cat()", "mixed: =cat()", "mixed"}
+    labels["label"] = "=cat()"
     frame = labels.assign(label=labels["label"].where(np.arange(len(labels)) % 2 == 0, None))
     two.save_analysis("labels-odd", frame)
     client = TestClient(create_app([one, two]), base_url="http://localhost")

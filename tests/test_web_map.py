@@ -212,7 +212,8 @@ def test_a_selection_as_csv(client, db):
 def test_no_label_of_the_csv_is_run_as_a_formula(base, tmp_path):
     db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")
-    db.label(ConceptSet.of(["=1+1"]), threshold=-2.0).save_to_database("mine")
+    labels = db.label(ConceptSet.of(["=1+1"]), threshold=-2.0).to_pandas()
+    db.save_analysis("labels-mine", labels.assign(label="=1+1"))
     text = fetch(client, "/selection.csv", {"rows": [1, 12]}).text
     assert pd.read_csv(io.StringIO(text))["label"].tolist() == ["'=1+1", "'=1+1"]
 

@@ -11,6 +11,7 @@ import torch
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from fastapi.testclient import TestClient
 from PIL import Image
+from safetensors.numpy import load
 
 import semlens as sl
 from semlens.data.image_folder import ImageFolder
@@ -252,6 +253,10 @@ def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos)
         with pytest.raises(DataError) as error:
             make_picture()
         assert_says(error.value, f"'{folder}' is not a folder", "Check the path")
+    # of a list, what cannot be drawn is left out
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    found = client.get("/api/v1/models/0/strips", params={"of": [str(db.component(row))]})
+    assert found.status_code == 200 and load(found.content) == {}
 
 
 def test_examples_that_are_not_there(db):
@@ -279,6 +284,27 @@ def test_the_routes_answer_with_these_pictures(db, client):
     for view in ("crop", "whole"):
         found = client.get(f"{path_of(db, row)}/crops/{place}.webp", params={"view": view})
         assert found.content == crop_picture(db, row, place, view)
+
+
+def test_strips_of_a_list_come_in_one_response_and_are_those_that_come_alone(db, client):
+    rows = np.flatnonzero(db.has_examples)[:5].tolist()
+    of = [str(db.component(row)) for row in rows[::-1]]
+    found = client.get("/api/v1/models/0/strips", params={"of": of, "count": 3})
+    pictures = load(found.content)
+    assert set(pictures) == set(of)
+    for name, row in zip(of, rows[::-1], strict=True):
+        assert pictures[name].tobytes() == example_strip(db, row, 3)
+    params = {"of": of, "count": 3, "v": db.fingerprint[:12]}
+    kept = client.get("/api/v1/models/0/strips", params=params)
+    assert "immutable" in kept.headers["cache-control"]
+    tag = {"If-None-Match": kept.headers["etag"]}
+    assert client.get("/api/v1/models/0/strips", params=params, headers=tag).status_code == 304
+    params["of"] = of[:2]
+    assert client.get("/api/v1/models/0/strips", params=params, headers=tag).status_code == 200
+    for wrong, status in (
+        (["first:999"], 404), ([], 422), (of[:1] * 65, 422), (["no component"], 404),
+    ):  # fmt: skip
+        assert client.get("/api/v1/models/0/strips", params={"of": wrong}).status_code == status
 
 
 def test_a_browser_may_keep_what_names_its_build(db, client):

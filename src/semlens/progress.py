@@ -126,7 +126,9 @@ class Stages:
 
         Each of them runs the model on its images again, and does more with them than "collect".
         """
-        items = sum(count for name, count in self._planned.items() if name not in self.begun)
+        order = list(self._planned)
+        begun = max((order.index(name) for name in self.begun if name in order), default=len(order))
+        items = sum(self._planned[name] for name in order[begun + 1 :])
         return items * self.begun.get("collect", next(iter(self.begun.values()))).pace
 
 

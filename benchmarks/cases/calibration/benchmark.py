@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 import semlens as sl
-from benchmarks.cases.calibration import alarms
+from benchmarks.cases.calibration import alarms, labels
 from benchmarks.cases.calibration import demo as on_demo
 from benchmarks.cases.calibration import tests as simulated
 from benchmarks.cases.calibration.alarms import Alarm
@@ -75,6 +75,8 @@ def open_demo(options: argparse.Namespace, work: Path) -> on_demo.Demo:
     if not path.is_dir():
         log("building the demo's database")
         build_demo(work, world)
+    if not (work / "images").is_dir():
+        world.unpack(work / "images")
     return on_demo.Demo(sl.open(path), options.target or world.target)
 
 
@@ -97,6 +99,9 @@ def parts(options: argparse.Namespace, work: Path) -> dict[str, Part]:
         partial(on_demo.random_components, demo),
         simulated.verdicts,
         partial(on_demo.thresholds, demo),
+        partial(labels.untrained, demo, work),
+        partial(labels.structured, demo, work),
+        partial(labels.planted, demo),
         simulated.suspects,
         partial(on_demo.rotated_vocabulary, demo),
         simulated.group_contrasts,
@@ -169,6 +174,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     return {
         "calibration alarms": table(header, alarmed),
         "calibration intervals": table(["interval", "case", "holds the truth"], covered),
+        **labels.tables(result["rates"]),
     }
 
 

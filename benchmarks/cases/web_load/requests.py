@@ -81,6 +81,7 @@ VALID: dict[str, Callable[[Values], Request]] = {
     "neighbours": lambda v: get(f"{v.path}/neighbours"),
     "table of components": lambda v: get(f"/components?k=50&cursor={v.number % 100}"),
     "strip of examples": lambda v: get(f"{v.path}/strip.webp"),
+    "strips of a list": lambda v: get(f"/strips?of={quote(v.component)}&count=2"),
     "crop of an example": lambda v: get(f"{v.path}/crops/0.webp"),
     "model": lambda v: get(""),
 }

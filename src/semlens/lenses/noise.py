@@ -8,7 +8,8 @@ chosen for its embedder.
 
 - A **label** must exceed the 0.95 quantile, over mixtures, of the largest alignment with any
   concept of the list. A component whose examples are random crops gets a label with a probability
-  of 5 %; those of an untrained network, whose examples are alike in colour, do so more often.
+  of 5 %. Examples that are alike in colour only, as in an untrained network, exceed it far more
+  often: their labels are mixed (:mod:`semlens.lenses.labelling.mixed`) or have a question mark.
 - For a **search hit**, see :mod:`semlens.lenses.search.noise`.
 
 To exceed this threshold means to be above noise: that the concept describes the examples better

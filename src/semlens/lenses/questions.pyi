@@ -179,7 +179,7 @@ class Questions(Database):
         errors: int | str | None = ...,
         metadata: Path | str | DataFrame | None = ...,
         column: str | None = ...,
-        target: int | str | None = ...,
+        target: int | str | Target | None = ...,
         layers: str | Sequence[str] | None = ...,
         concepts: ConceptSet | str | Path | Mapping[str, Any] | Sequence[Any] | Labels | Mapping[Component, str] | None = ...,
         draws: int = ...,

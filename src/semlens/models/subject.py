@@ -323,7 +323,9 @@ def weights_digest(module: nn.Module) -> str:
     for name, value in sorted(state.items()):
         tensor = value.detach().cpu().contiguous()
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        # a contiguous tensor of one value may have any stride, also 0
+        flat = tensor.as_strided((tensor.numel(),), (1,))
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

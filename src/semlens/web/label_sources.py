@@ -21,6 +21,7 @@ from semlens.lenses.labelling.component_labels import (
     label_tables,
 )
 from semlens.lenses.labelling.label import VOCABULARY
+from semlens.lenses.labelling.mixed import check_labels
 from semlens.lenses.labelling.ranking import Ranking, rank_words
 from semlens.lenses.labelling.scored_blocks import layer_places, rows_with_examples
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
@@ -92,7 +93,8 @@ def label_rows(
 
         def compute(layer: str = layer) -> Ranking:
             every = rows_with_examples(context.db, layer)
-            return rank_words(context.db, every, embedding, method, names=max(top, 2))
+            ranked = rank_words(context.db, every, embedding, method, names=max(top, 2))
+            return check_labels(context.db, ranked, embedding, method)
 
         ranked = state.jobs.result(
             f"labelled {context.number} {name} {layer} {max(top, 2)}",

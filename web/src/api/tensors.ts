@@ -12,6 +12,7 @@ const KINDS = {
 export type Tensor = InstanceType<(typeof KINDS)[keyof typeof KINDS]>;
 
 export interface Tensors {
+  has(name: string): boolean;
   /** A tensor by name and type. */
   get<K extends keyof typeof KINDS>(name: string, kind: K): InstanceType<(typeof KINDS)[K]>;
   metadata: Record<string, string>;
@@ -30,6 +31,7 @@ export function parseTensors(buffer: ArrayBuffer): Tensors {
   };
   return {
     metadata: header.__metadata__ ?? {},
+    has: (name) => name in header,
     get(name, kind) {
       const entry = header[name];
       if (!entry || entry.dtype !== kind) throw new Error(`no tensor '${name}' of kind ${kind}`);

@@ -153,6 +153,7 @@ export interface components {
             /** @default semantic-lens */
             method: string;
             confidence?: number | null;
+            shown?: number | null;
             /** @description The second name, if it cannot be told which of the two is right. */
             readonly rival: string | null;
         };

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32, Int64
 from semlens.lenses.compare.component_sets import ComponentSet
 from semlens.lenses.concepts import ConceptSet
 from semlens.lenses.labelling.chosen_method import ChosenMethod, choose_method
+from semlens.lenses.labelling.mixed import check_labels
 from semlens.lenses.labelling.ranking import BestComponents, best_components, rank_words
 from semlens.lenses.labelling.scored_blocks import scored_blocks, thresholds
 from semlens.lenses.query_embedding import QueryEmbedding, embed_concepts
@@ -34,7 +35,7 @@ class LabelAssignment:
     threshold
         float32[n], the threshold of each component.
     doubtful
-        bool[n], whether it has no label only because its confidence is too small.
+        bool[n], whether it has no label only because its confidence is too small, or it is mixed.
     component
         int64[q], index of each concept's best component in the set.
     concept_score
@@ -74,8 +75,8 @@ def assign_labels(
     Parameters
     ----------
     least_confidence
-        Labels that are less likely right than this do not count; those of methods without a
-        confidence do.
+        Labels that are less likely right than this do not count, nor do mixed ones, unless it is
+        0. Those of the concept vectors, which have no confidence, all count.
     """
     database, rows = components.database, components.rows
     if method.uses_concept_vectors:  # one product serves both, and takes no longer than to read
@@ -93,6 +94,8 @@ def assign_labels(
         concept, score, least = ranked.concept[:, 0], ranked.score[:, 0], ranked.thresholds
         best = best_components(database, rows, probe, method)
         doubtful = (score > least) & (ranked.confidence < least_confidence)  # NaN is not less
+        if least_confidence > 0:
+            doubtful |= check_labels(database, ranked, probe, method).is_mixed
     return LabelAssignment(
         np.where((score > least) & ~doubtful, first_occurrences(concepts)[concept], -1),
         score,
@@ -129,8 +132,7 @@ def label_sets(
     labels: list[list[str | None]] = []
     for s in sets:
         ranked = rank_words(s.database, s.rows, probe, method, threshold=threshold)
-        best = zip(ranked.concept[:, 0], ranked.score[:, 0] > ranked.thresholds, strict=True)
-        labels.append([probe.names[index] if above else None for index, above in best])
+        labels.append(check_labels(s.database, ranked, probe, method).labels(probe.names))
     return labels, label_counts(sets, labels, concepts), []
 
 
@@ -139,7 +141,8 @@ def label_counts(
 ) -> pd.DataFrame:
     """Count the labels of each set: set, label, category, count, share, where.
 
-    One row for each set and each label that occurs in any set, in the order of the concept set.
+    One row for each set and each label that occurs in any set, in the order of the concept set;
+    mixed labels are not counted.
     ``share`` is the share of all components of the set. A name in several categories counts as
     one label, of the first category.
     """

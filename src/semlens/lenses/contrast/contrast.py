@@ -23,7 +23,7 @@ from semlens.figures import (
     Values,
 )
 from semlens.lens import lens
-from semlens.lenses.arguments import AnyClass
+from semlens.lenses.arguments import AnyTarget
 from semlens.lenses.class_relevance import mean_shares
 from semlens.lenses.classes import class_name, find_class
 from semlens.lenses.contrast.image_groups import (
@@ -35,6 +35,7 @@ from semlens.lenses.contrast.image_groups import (
     metadata_groups,
     pair_blocks,
 )
+from semlens.lenses.contrast.target_shift import TargetShift, target_shares, target_shift
 from semlens.lenses.database_engine import by_component
 from semlens.lenses.labelling.component_labels import NAMES, LabelSource, as_labels, label_of
 from semlens.lenses.result import Result, Section
@@ -70,12 +71,16 @@ class Contrast(Result):
     pairs
         Number of pairs of images of equal name.
     target
-        The class of the column ``relevance``; None if the model has no logits.
+        The class of the column ``relevance``; None if the model has no logits, or it is that of
+        ``shift``.
     errors
         Whether the groups are the model's errors and its correct predictions.
     different_images
         Number of images that are no near-duplicates of one another, as frames of a video are: the
         test counts those as one.
+    shift
+        The target of the column ``relevance`` in both groups, if it is not one class; its share of
+        relevance is computed on images of both.
     """
 
     database: Database
@@ -87,6 +92,7 @@ class Contrast(Result):
     target: int | None
     errors: bool = False
     different_images: int = 0
+    shift: TargetShift | None = None
 
     @property
     def components(self) -> list[Component]:
@@ -105,6 +111,7 @@ class Contrast(Result):
             "groups": {key: {"name": g.name, "images": len(g)} for key, g in groups.items()},
             "pairs": self.pairs,
             "class": None if self.target is None else class_name(self.database, self.target),
+            "target": None if self.shift is None else vars(self.shift),
             "different": self.different,
             "components": self.frame.drop(columns="row").to_dict("records"),
             "logits": self.logits.to_dict("records"),
@@ -150,6 +157,8 @@ class Contrast(Result):
     def section(self, target: str | None = None) -> Section:
         """Return the components that differ, and the logit that shifts most."""
         sentences = [f"{self.summary[0].upper()}{self.summary[1:]}."]
+        if self.shift is not None:
+            sentences.append(self.shift.sentence)
         if len(self.logits):
             first = self.logits.iloc[0]
             sentences.append(
@@ -175,6 +184,8 @@ class Contrast(Result):
         tables = table(self.summary, self.frame.drop(columns="row"), 20)
         if len(self.logits):
             tables += table("Logits, largest shift first", self.logits, 5)
+        if self.shift is not None:
+            tables.append(self.shift.sentence)
         return Group(*tables, f"AUROC above 0.5: stronger in {self.a.name}.")
 
 
@@ -206,7 +217,8 @@ def contrast(
     ] = None,
     column: Annotated[str | None, setting("Column of the metadata.", local=True)] = None,
     target: Annotated[
-        AnyClass, setting("Class whose relevance is shown [the one that shifts most].")
+        AnyTarget,
+        setting("Class or other target whose relevance is shown [the class that shifts most]."),
     ] = None,
     layers: Layers = None,
     concepts: LabelSource = NAMES,
@@ -234,13 +246,13 @@ def contrast(
     DataError
         If a group is missing, has fewer than two images, or shares images with the other.
     RelevanceError
-        If there is no such class.
+        If there is no such target.
     """
-    number = target
+    number = None if target is None else target.index
     names = database.layer_names(layers)
     if errors is not None:
         first, second = error_groups(database, errors, samples, batch_size)
-        number = find_class(database, errors) if number is None else number
+        number = find_class(database, errors) if target is None else number
     elif metadata is not None:
         first, second = metadata_groups(database, metadata, column or "", a, b)
     else:
@@ -256,14 +268,19 @@ def contrast(
     if logits_a is not None and logits_b is not None:
         separated = separate(logits_a, logits_b, blocks, draws, bursts=bursts)
         logits = _logit_table(database, logits_a, logits_b, separated)
-        number = int(logits["logit"].iloc[0]) if number is None else number
+        number = int(logits["logit"].iloc[0]) if target is None and number is None else number
     rows = database.rows(names)
     separation = separate(readouts_a, readouts_b, blocks, draws, bursts=bursts)
     labels = as_labels(database, concepts, names)
-    frame = _component_table(database, rows, separation, number, labels)
+    if target is None or number is not None:
+        shares, shift = mean_shares(database, number), None
+    else:
+        shares = target_shares(database, target, (first, second), names)
+        shift = target_shift(database, target, (first, second), blocks, draws, bursts, batch_size)
+    frame = _component_table(database, rows, separation, shares, labels)
     count = len(np.unique(bursts))
     return Contrast(
-        database, first, second, frame, logits, pairs, number, errors is not None, count
+        database, first, second, frame, logits, pairs, number, errors is not None, count, shift
     )
 
 
@@ -288,7 +305,7 @@ def _run(
 
 
 def _component_table(
-    database: Database, rows: np.ndarray, separation: Separation, target: int | None, labels: Any
+    database: Database, rows: np.ndarray, separation: Separation, shares: np.ndarray, labels: Any
 ) -> pd.DataFrame:
     components = [database.component(int(row)) for row in rows]
     names = [label_of(labels, component) for component in components]
@@ -297,7 +314,7 @@ def _component_table(
             "component": [str(component) for component in components],
             "label": pd.Series(names, dtype=object),  # otherwise None becomes NaN
             **vars(separation),
-            "relevance": mean_shares(database, target)[rows],
+            "relevance": shares[rows],
             "row": rows,
         }
     )

@@ -62,7 +62,7 @@ class Dissection(Result):
         The same per database, over all its layers.
     sizes
         One row per database and layer: number of ``components``, of ``labelled`` ones, and of
-        ``doubtful`` ones, whose label is not likely enough to count; ``share`` labelled.
+        ``doubtful`` ones, whose label is mixed or not likely enough to count; ``share`` labelled.
     gaps
         One row per database and concept without a component: its ``category``, the
         ``nearest`` component, its ``score`` for the concept, its ``label``, and whether
@@ -240,8 +240,8 @@ def dissect(
         As for ``label``; all databases are labelled by the same method. The paper has
         ``semantic-lens`` and 0.025 (D.3).
     confidence
-        Labels that are less likely right do not count; they have a question mark elsewhere. Labels
-        by methods without a confidence all count.
+        Labels that are less likely right do not count, nor do mixed ones; 0 counts all. Labels by
+        methods without a confidence all count.
 
     Raises
     ------

@@ -37,13 +37,15 @@ class Candidates:
     margin: float | None
     """Score of the best name minus that of the next; None if there is no other name."""
     label: str | None
-    """The best name, or None if its score does not exceed the threshold."""
+    """The best name, a mixed label, or None if the best score does not exceed the threshold."""
     threshold: float | None = None
     """The score that a label must exceed; None if the method has no threshold."""
     method: str = PAPER_METHOD
     """The labelling method."""
     confidence: float | None = None
     """Probability that the best name is right; None if it is unknown."""
+    shown: float | None = None
+    """Share of the examples that show the best name; None if it is unknown."""
 
     @computed_field
     @property
@@ -61,16 +63,17 @@ def ranked_candidates(
     method: ChosenMethod,
     top: int = 5,
 ) -> list[Candidates | None]:
-    """Return the candidates of components, whose best one ``label`` gives; None if unranked.
+    """Return the candidates of components with the label that ``label`` gives; None if unranked.
 
     Parameters
     ----------
     ranked
-        A ranking of the concepts with at least ``top`` and two names.
+        A ranking of the concepts with at least ``top`` and two names, held against examples.
     top
         Maximum number; a name in several categories counts once.
     """
     names = [concept.name for concept in concepts.concepts]
+    labels = ranked.labels(names)
     position_of = {row: position for position, row in enumerate(ranked.rows.tolist())}
     results: list[Candidates | None] = []
     for row in rows.tolist():
@@ -87,17 +90,18 @@ def ranked_candidates(
             Candidates(
                 tuple(best[: max(top, 0)]),
                 best[0].score - best[1].score if len(best) > 1 else None,
-                best[0].name if best[0].score > least else None,
+                labels[position],
                 least if np.isfinite(least) else None,
                 str(method),
-                _known(float(ranked.confidence[position])),
+                _known(ranked.confidence[position]),
+                _known(ranked.shown[position]),
             )
         )
     return results
 
 
-def _known(confidence: float) -> float | None:
-    return confidence if np.isfinite(confidence) else None
+def _known(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def saved_candidates(
@@ -121,8 +125,8 @@ def _from_record(record: dict[str, Any], top: int) -> Candidates | None:
     label = label if isinstance(label, str) else None
     items = [
         # the table has the category of the label only
-        Candidate(str(name), str(record["category"]) if label and not rank else "", float(value))
-        for rank, (name, value) in enumerate(zip(names, values, strict=True))
+        Candidate(str(name), str(record["category"]) if label == name else "", float(value))
+        for name, value in zip(names, values, strict=True)
     ]
     has_margin = isinstance(margin, float) and np.isfinite(margin)
     threshold = float(record["threshold"])
@@ -132,5 +136,6 @@ def _from_record(record: dict[str, Any], top: int) -> Candidates | None:
         label,
         threshold if np.isfinite(threshold) else None,
         record["method"],
-        _known(float(record["confidence"])),
+        _known(record["confidence"]),
+        _known(record.get("shown", np.nan)),
     )

@@ -143,11 +143,11 @@ def rival(
     Parameters
     ----------
     label
-        The best word, or None if it is below the threshold.
+        The best word, or None if it is below the threshold; a mixed label has no rival.
     candidates, scores
         The best words, best first, among them this one; a word may be there twice.
     """
-    if label is None or confidence >= DECIDED:
+    if label is None or label not in candidates[:1] or confidence >= DECIDED:
         return None
     others = ((w, s) for w, s in zip(candidates, scores, strict=True) if w != label)
     second = next(others, None)

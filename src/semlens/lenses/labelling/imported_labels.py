@@ -269,7 +269,7 @@ def _frame(database: Database, rows: list[int], entries: list[_Entry], method: s
         label=pd.Series(labels, dtype=object),
         category=pd.Series([label and "" for label in labels], dtype=object),
         score=[entry.score for entry in entries],
-        **dict.fromkeys(["threshold", "margin", "confidence", "stability"], np.nan),
+        **dict.fromkeys(["threshold", "margin", "confidence", "stability", "shown"], np.nan),
         # a candidate is shown with its score, so a label without one is none
         candidates=[[e.label] if s else [] for e, s in zip(entries, scored, strict=True)],
         scores=scored,

@@ -12,6 +12,7 @@ from semlens.lenses.arguments import LabelConcepts
 from semlens.lenses.labelling.chosen_method import LabelMethod, choose_method
 from semlens.lenses.labelling.database_evidence import layer_evidence
 from semlens.lenses.labelling.labels import Labels
+from semlens.lenses.labelling.mixed import check_labels
 from semlens.lenses.labelling.ranking import rank_words
 from semlens.lenses.labelling.scored_blocks import layer_places
 from semlens.lenses.labelling.stability import stability as label_stability
@@ -48,8 +49,9 @@ def label(
 ) -> Labels:
     """Label components with the concepts of a set.
 
-    A label must be above noise, otherwise the component has no label. Components without examples
-    are excluded.
+    A label must be above noise, otherwise the component has no label. Where fewer than half of the
+    examples show the word, the label names what they show instead, such as ``mixed: leaf, clock``
+    (:mod:`semlens.lenses.labelling.mixed`). Components without examples are excluded.
 
     Parameters
     ----------
@@ -84,6 +86,7 @@ def label(
     ranked = rank_words(
         database, rows, embedding, chosen, names=2, entries=count, threshold=threshold
     )
+    ranked = check_labels(database, ranked, embedding, chosen)
     name_ids = np.unique(embedding.names, return_inverse=True)[1]
     # a name may be in several categories: the margin is to the next other name
     other = name_ids[ranked.concept] != name_ids[ranked.concept[:, :1]]
@@ -97,5 +100,6 @@ def label(
         )
     return Labels(
         concepts, threshold, rows, ranked.concept[:, :count], ranked.score[:, :count],
-        margin, ranked.thresholds, ranked.confidence, stable, database, chosen,
+        margin, ranked.thresholds, ranked.confidence, stable,
+        ranked.labels(embedding.names), ranked.shown, database, chosen,
     )  # fmt: skip

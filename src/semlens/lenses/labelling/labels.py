@@ -52,6 +52,11 @@ class Labels(Result):
     stability
         float32[n], the share of bootstrap samples of the images with the same label; NaN if it was
         not asked for.
+    names
+        The label of each component; None below the threshold.
+    share
+        float32[n], the share of the examples that show the best word
+        (:mod:`semlens.lenses.labelling.mixed`); NaN where that cannot be told.
     """
 
     suffixes = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
@@ -65,6 +70,8 @@ class Labels(Result):
     thresholds: Float32[np.ndarray, " n"]
     confidence: Float32[np.ndarray, " n"]
     stability: Float32[np.ndarray, " n"]
+    names: list[str | None]
+    share: Float32[np.ndarray, " n"]
     database: Database
     chosen: ChosenMethod
     """The method, with its parameters."""
@@ -97,14 +104,13 @@ class Labels(Result):
 
     def label(self, position: int) -> str | None:
         """Return the label of the component at a position, or None below the threshold."""
-        labelled = self.is_labelled[position]
-        return self.concepts.concepts[self.concept[position, 0]].name if labelled else None
+        return self.names[position]
 
     def shown_label(self, position: int) -> str | None:
         """Return the label, marked as unsure if it is, or None below the threshold."""
         label, confidence = self.label(position), float(self.confidence[position])
-        names = [self.concepts.concepts[i].name for i in self.concept[position]]
-        second = rival(label, names, self.score[position].tolist(), confidence)
+        words = [self.concepts.concepts[i].name for i in self.concept[position]]
+        second = rival(label, words, self.score[position].tolist(), confidence)
         return as_shown(label, confidence, second)
 
     def of(self, component: Component | str) -> str | None:
@@ -115,21 +121,24 @@ class Labels(Result):
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component: label or None, score, threshold, candidates.
 
-        A threshold that there is not is NaN.
+        A threshold that there is not is NaN. ``shown`` is the share of the examples that show the
+        first candidate. A mixed label has no category.
         """
         items = self.concepts.concepts
-        best = np.where(self.is_labelled, self.concept[:, 0], -1)
+        first = zip(self.concept[:, 0], self.names, strict=True)
+        categories = [items[i].category if name == items[i].name else None for i, name in first]
         frame = self.database.components.iloc[self.rows][["layer", "index", "sign"]]
         frame = frame.reset_index(drop=True)
         frame.insert(0, "component", self.database.names(self.rows))
         return frame.assign(
-            label=[items[i].name if i >= 0 else None for i in best],
-            category=[items[i].category if i >= 0 else None for i in best],
+            label=pd.Series(self.names, dtype=object),
+            category=pd.Series(categories, dtype=object),
             score=self.score[:, 0],
             threshold=np.where(np.isfinite(self.thresholds), self.thresholds, np.nan),
             margin=self.margin,
             confidence=self.confidence,
             stability=self.stability,
+            shown=self.share,
             candidates=[[items[i].name for i in row] for row in self.concept],
             scores=[[float(v) for v in row] for row in self.score],
             method=str(self.chosen),
@@ -154,7 +163,8 @@ class Labels(Result):
     def section(self, target: str | None = None) -> Section:
         """Return how many components have a label, and the most frequent ones."""
         frame = self.to_pandas()
-        counts: Any = frame["label"].value_counts()
+        words: Any = frame.loc[frame["category"].notna(), "label"]
+        counts: Any = words.value_counts()
         frequent = ", ".join(f"{name} ({count})" for name, count in counts.head(5).items())
         sentences = [f"{self._title}.", *([f"Most frequent: {frequent}."] if frequent else [])]
         limits = "A label is a word above noise; a better one may not be in the set."
@@ -180,7 +190,7 @@ class Labels(Result):
         # a score means little beside a confidence: that of a vote depends on the list of words
         known = np.isfinite(self.confidence).any()
         measures = ["confidence"] if known else ["score", "threshold"]
-        columns = ["component", "label", *measures, "candidates"]
+        columns = ["component", "label", *measures, "shown", "candidates"]
         if np.isfinite(self.stability).any():
             columns.insert(-1, "stability")
         names = [self.shown_label(position) or "none" for position in range(len(frame))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from semlens.lenses.labelling.chosen_method import ChosenMethod
 from semlens.lenses.labelling.confidence import calibrations_of, confidence_of
@@ -106,6 +106,10 @@ def best_of_layer(
 
 DEPTH = 16
 """Words of each component that are kept, if no more are asked for."""
+MIXED_BELOW = 0.5
+"""Share of examples that show a label, below which it is mixed."""
+PARTS = 3
+"""Words of a mixed label at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +127,11 @@ class Ranking:
         not known.
     confidence
         float32[n], the probability that the best word is right; NaN where it is not known.
+    shown
+        float32[n], the share of a component's examples that show its best word
+        (:mod:`semlens.lenses.labelling.mixed`); NaN where that was not checked.
+    parts
+        int64[n 3], the words that a mixed label is made of; -1 for none.
     """
 
     rows: Int64[np.ndarray, " n"]
@@ -130,6 +139,33 @@ class Ranking:
     score: Float32[np.ndarray, "n k"]
     thresholds: Float32[np.ndarray, " n"]
     confidence: Float32[np.ndarray, " n"]
+    shown: Float32[np.ndarray, " n"]
+    parts: Int64[np.ndarray, "n p"]
+
+    @property
+    def is_labelled(self) -> Bool[np.ndarray, " n"]:
+        """Whether the best word of each component is above noise."""
+        return self.score[:, 0] > self.thresholds
+
+    @property
+    def is_mixed(self) -> Bool[np.ndarray, " n"]:
+        """Whether a component has a label that fewer than half of its examples show."""
+        return self.is_labelled & (self.shown < MIXED_BELOW)
+
+    def labels(self, names: Sequence[str]) -> list[str | None]:
+        """Return the label of each component: a word, several of a mixed one, or None.
+
+        Parameters
+        ----------
+        names
+            Names of all words.
+        """
+        best: list[int] = self.concept[:, 0].tolist()
+        kinds = zip(best, self.is_labelled.tolist(), self.is_mixed.tolist(), strict=True)
+        return [
+            None if not above else mixed_label(names, self.parts[at]) if mixed else names[word]
+            for at, (word, above, mixed) in enumerate(kinds)
+        ]
 
     def best(self, position: int, names: Sequence[str], count: int) -> list[tuple[int, float]]:
         """Return the best words with their scores, best first, each name once.
@@ -145,6 +181,13 @@ class Ranking:
         for index, value in zip(concept, score, strict=True):
             best.setdefault(names[index], (index, value))
         return list(best.values())[:count]
+
+
+def mixed_label(names: Sequence[str], parts: Int64[np.ndarray, " p"]) -> str:
+    """Return the label of a component whose examples show different things."""
+    words: list[int] = parts[parts >= 0].tolist()
+    shown = ", ".join([names[word] for word in words])
+    return f"mixed: {shown}" if shown else "mixed"
 
 
 def rank_words(
@@ -185,7 +228,8 @@ def rank_words(
             score[place] = table["score"].to_numpy(np.float32).reshape(-1, depth)[found]
             confidence[place] = table["confidence"].to_numpy(np.float32)[::depth][found]
     least = thresholds(database, rows, embedding, method, threshold)
-    return Ranking(rows, concept, score, least, confidence)
+    unchecked = np.full(len(rows), np.nan, np.float32), np.full((len(rows), PARTS), -1)
+    return Ranking(rows, concept, score, least, confidence, *unchecked)
 
 
 def _layer_table(

@@ -299,3 +299,28 @@ def _(node: OnnxNode, constant: Constants) -> nn.Module:
     axes = node.attributes.get("axes")
     given = tuple(constant(1).tolist() if axes is None else axes)
     return Operation(_squeeze if node.operation_type == "Squeeze" else _unsqueeze, dim=given)
+
+
+_SAMPLED = {
+    "asymmetric": False, "half_pixel": False, "pytorch_half_pixel": False, "align_corners": True,
+}  # fmt: skip
+"""Whether corners are aligned, by how ONNX says where samples lie. Which of these torch computes
+alike depends on the factors; the comparison with onnxruntime decides."""
+
+
+@operator("Resize")
+def _(node: OnnxNode, constant: Constants) -> nn.Module:
+    # before opset 11 the second input are the scales
+    scales, sizes = constant(2 if len(node.input_values) > 2 else 1), constant(3)
+    mode, where = (
+        node.attributes.get("mode", "nearest"),
+        node.attributes.get("coordinate_transformation_mode", "half_pixel"),
+    )
+    given = [factor for factor in (scales, sizes) if factor is not None and len(factor)]
+    modes = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}
+    if len(given) != 1 or len(given[0]) != 4 or mode not in modes or where not in _SAMPLED:
+        raise NotImplementedError(f"Resize of mode {mode}, {where}, is not implemented")
+    factors = given[0].tolist()
+    key = "size" if given[0] is sizes else "scale_factor"
+    corners = {} if mode == "nearest" else {"align_corners": _SAMPLED[where]}
+    return Operation(functional.interpolate, **{key: factors[2:]}, mode=modes[mode], **corners)

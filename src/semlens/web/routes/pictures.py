@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -19,17 +20,21 @@ from starlette.concurrency import run_in_threadpool
 
 from semlens.draw.example_picture import View, crop_picture, heatmap_picture, no_example
 from semlens.draw.example_sheet import example_strip
-from semlens.errors import DataError, ImageError, ModelError, RelevanceError, StaleError
+from semlens.errors import DataError, ImageError, LayerError, ModelError, RelevanceError, StaleError
 from semlens.lenses.classes import class_name, class_samples
 from semlens.lenses.describe.example_heatmaps import ExampleHeatmaps, example_heatmaps
 from semlens.lenses.describe.overview import class_table, predict_classes, predicted_samples
+from semlens.types import Component
 from semlens.web.app_state import COMPONENT, AppState, Context, ModelContext, Row, State
 from semlens.web.errors import HttpError
+from semlens.web.responses import tensors
 
 router = APIRouter(tags=["pictures"])
 
 MIN_VERSION = 8
 """Digits of the fingerprint that ``v`` must have for an image to be cached permanently."""
+MAX_STRIPS = 64
+"""Components whose strips are sent at once."""
 WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}}
 """Responses of a route that returns a picture."""
 
@@ -56,6 +61,37 @@ async def component_strip(
         cached,
         lambda: example_strip(context.db, row, count),
     )
+
+
+@router.get("/models/{m}/strips", response_class=Response)
+async def component_strips(
+    context: Context,
+    of: Annotated[list[str], Query(min_length=1, max_length=MAX_STRIPS)],
+    count: Annotated[int, Query(ge=1, le=30)] = 4,
+    v: Version = "",
+    cached: CachedTag = None,
+) -> Response:
+    """Return the strips of several components, one request for a list.
+
+    Each is a WebP as uint8[bytes], by the component's name, as safetensors. Components without
+    examples, or whose images are missing, are left out: their strips alone say why.
+    """
+    rows = {name: context.db.row(Component.parse(name)) for name in of}
+    headers = _headers(context, f"strips {count} {list(rows.values())}", v)
+    if cached is not None and headers["ETag"] in cached:
+        return Response(status_code=304, headers=headers)
+
+    def draw(row: int) -> np.ndarray | None:
+        with suppress(DataError, ImageError, LayerError, StaleError):
+            return np.frombuffer(example_strip(context.db, row, count), np.uint8)
+        return None
+
+    loop = asyncio.get_running_loop()
+    jobs = (loop.run_in_executor(_drawing_threads(), draw, row) for row in rows.values())
+    drawn = zip(rows, await asyncio.gather(*jobs), strict=True)
+    response = tensors({name: picture for name, picture in drawn if picture is not None})
+    response.headers.update(headers)
+    return response
 
 
 @router.get(COMPONENT + "/crops/{rank}.webp", response_class=Response, responses=WEBP)
@@ -146,21 +182,25 @@ async def picture_response(
     HttpError
         404, if an image that is needed is missing or has changed.
     """
-    fingerprint = context.db.fingerprint
-    tag = '"' + hashlib.sha256(f"{fingerprint} {name}".encode()).hexdigest()[:32] + '"'
-    permanent = len(version) >= MIN_VERSION and fingerprint.startswith(version)
-    headers = {
-        "ETag": tag,
-        "Content-Encoding": "identity",  # already compressed
-        "Cache-Control": f"private, {'max-age=31536000, immutable' if permanent else 'no-cache'}",
-    }
-    if cached is not None and tag in cached:
+    headers = _headers(context, name, version)
+    if cached is not None and headers["ETag"] in cached:
         return Response(status_code=304, headers=headers)
     try:
         image = await asyncio.get_running_loop().run_in_executor(_drawing_threads(), draw)
         return Response(image, media_type="image/webp", headers=headers)
     except (DataError, ImageError, StaleError) as error:
         raise HttpError(404, error.value, error.expected, error.remedy) from error
+
+
+def _headers(context: ModelContext, name: str, version: str) -> dict[str, str]:
+    """Return the headers by which a browser keeps pictures: for good, if it names the build."""
+    fingerprint = context.db.fingerprint
+    permanent = len(version) >= MIN_VERSION and fingerprint.startswith(version)
+    return {
+        "ETag": '"' + hashlib.sha256(f"{fingerprint} {name}".encode()).hexdigest()[:32] + '"',
+        "Content-Encoding": "identity",  # already compressed
+        "Cache-Control": f"private, {'max-age=31536000, immutable' if permanent else 'no-cache'}",
+    }
 
 
 def predictions(context: ModelContext, state: AppState) -> pd.DataFrame:

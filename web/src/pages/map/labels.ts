@@ -38,11 +38,28 @@ const AREA = 11_000;
 /** Covered points are counted up to this number. */
 const COVERED = 12;
 const LONGEST = 34;
+/** Share of the window's width that a name may have, if its first word says enough. */
+const WIDEST = 0.25;
 
 /** A name that is short enough to be read at a glance. */
 export function shorten(text: string): string {
   return text.length > LONGEST ? `${text.slice(0, LONGEST - 1).trimEnd()}…` : text;
 }
+
+/** The name of a place; where that is wide for the window, its first word if no other has it. */
+function nameFor(
+  { name }: Place,
+  places: readonly Place[],
+  measure: (text: string) => number,
+  most: number,
+): string {
+  const text = shorten(name);
+  const first = firstWord(name);
+  if (measure(text) <= most || places.some((one) => one.name !== name && firstWord(one.name) === first)) return text;
+  return first;
+}
+
+const firstWord = (name: string) => name.split(", ")[0]!;
 
 /**
  * Write names where they are best or around the outlines of their places, without overlaps.
@@ -65,7 +82,7 @@ export function placeLabels(
   for (const place of places) {
     if (placed.length >= room) break;
     if (!place.at || !visible(view, place.box)) continue;
-    const text = shorten(place.name);
+    const text = nameFor(place, places, measure, view.width * WIDEST);
     const width = measure(text) + 2 * APART;
     let best: Rect | null = null;
     let least = Infinity;
