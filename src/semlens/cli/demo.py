@@ -79,6 +79,7 @@ def demo(
     with err.status("testing with the mark on and off, and pruning"):
         accuracy = walkthrough.measure(model, world, planted)
     _print_accuracy(accuracy, len(planted.components), world.target)
+    out.print("\n[italic]7. The corrected model, to compare with: its own database[/]")
     corrected = walkthrough.build_corrected(folder, db, planted)
 
     page = folder / "index.html"
@@ -144,7 +145,7 @@ def _print_hits(hits: Hits, planted: Planted, without: list[str], title: str) ->
     best = hits.components[:5]
     areas = [planted.components.get(component) for component in best]
     frame["planted"] = [f"AUROC {area:.2f}" if area is not None else "" for area in areas]
-    table(frame, f"\n{title}", ["rank", "component", "alignment", "planted"])
+    _titled(f"\n{title}", frame, ["rank", "component", "alignment", "planted"])
     if without:
         words = " and ".join(f"'{word}'" for word in without)
         out.print(f"(Tried first, without a hit that stands out from noise: {words}.)")
@@ -154,6 +155,12 @@ def _print_hits(hits: Hits, planted: Planted, without: list[str], title: str) ->
         f"does not know them, "
         f"finds the first of them at rank {planted.rank(hits)}."
     )
+
+
+def _titled(title: str, frame: pd.DataFrame, columns: list[str] | None = None) -> None:
+    """Print a table below a title that may be wider: commands stay whole, to be copied."""
+    out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    table(frame, columns=columns)
 
 
 def _print_relevant(relevant: RelevantComponents, planted: Planted, title: str) -> None:
@@ -169,9 +176,9 @@ def _print_relevant(relevant: RelevantComponents, planted: Planted, title: str) 
             relevant.components, relevant.frame.to_dict("records"), strict=True
         )
     ]
-    table(
-        pd.DataFrame(rows),
+    _titled(
         f"{title} (share of its layer's relevance; labels: the paper's vocabulary)",
+        pd.DataFrame(rows),
     )
 
 
