@@ -202,7 +202,7 @@ class FallbackWarning(UserWarning):
 
 
 class ConservationWarning(UserWarning):
-    """Much less, or much more, than a logit reaches the pixels, or the layers that are read."""
+    """Much less, or much more, than a logit reaches what is read."""
 
 
 def make_engine(
@@ -278,10 +278,9 @@ def warn_of_losses(engine: RelevanceEngine, example: Tensor, *, heatmaps: bool) 
     Parameters
     ----------
     example
-        float[b 3 h w], whose largest logits are propagated.
+        float[b 3 h w].
     heatmaps
-        Whether the pixels are read; otherwise the layers alone, and what is absorbed between them
-        and the pixels does not matter.
+        Whether the pixels are read; otherwise what is absorbed below the layers does not matter.
     """
     kept = float(np.median(conserved_shares(engine, example)))
     if _conserves(kept) or not isinstance(engine, LRPEngine):
