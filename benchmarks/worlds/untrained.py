@@ -22,7 +22,7 @@ SIZE, CLASSES = 96, 12
 SEEDS = (0, 1)
 IMAGES = 60
 """Of each folder."""
-REFERENCE = 512
+REFERENCE, EXAMPLES = 512, 30
 EMBEDDER = "semlens/demo"
 
 
@@ -60,7 +60,7 @@ def untrained_databases(
     Parameters
     ----------
     few
-        Only one of them, of ten images in each folder.
+        Only one of them, of ten images in each folder, with few examples.
     """
     images = _some(images, folder / "some-images", 10 if few else IMAGES)
     for name, (make, layers) in [*NETWORKS.items()][few:][: 1 if few else None]:
@@ -72,8 +72,9 @@ def untrained_databases(
                 names = [f"class {index}" for index in range(CLASSES)]
                 model = as_subject(make().eval(), names, f"python:{path.stem}")
                 sl.build(
-                    path, model, images, EMBEDDER, layers, crop="activation", reference=REFERENCE
-                )
+                    path, model, images, EMBEDDER, layers, examples=5 if few else EXAMPLES,
+                    crop="activation", reference=REFERENCE,
+                )  # fmt: skip
             yield f"{name}, seed {seed}", sl.open(path)
 
 

@@ -131,8 +131,8 @@ class Labels(Result):
         frame = frame.reset_index(drop=True)
         frame.insert(0, "component", self.database.names(self.rows))
         return frame.assign(
-            label=pd.Series(self.names, dtype=object),
-            category=pd.Series(categories, dtype=object),
+            label=self.names,
+            category=categories,
             score=self.score[:, 0],
             threshold=np.where(np.isfinite(self.thresholds), self.thresholds, np.nan),
             margin=self.margin,
