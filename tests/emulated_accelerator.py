@@ -171,14 +171,15 @@ class _Intercept(TorchDispatchMode):
 
 
 @cache
-def register_device() -> None:
+def register_device() -> ModuleType:
     """Give PyTorch's place for a device of one's own the name ``emulated``, once per process."""
     module = ModuleType(f"torch.{DEVICE_TYPE}")
-    module.is_available, module.device_count = (lambda: True), (lambda: 1)
+    module.is_available, module.device_count = (lambda: False), (lambda: 1)
     module._is_in_bad_fork, module.manual_seed_all = (lambda: False), (lambda seed: None)
     module.is_initialized, module._lazy_init = (lambda: True), (lambda: None)
     module.current_device = lambda: 0
     _setup_privateuseone_for_python_backend(DEVICE_TYPE, module)
+    return module
 
 
 @contextmanager
@@ -190,7 +191,7 @@ def emulated_accelerator(
     A capture for LRP is made on the CPU and moved to the device, because ``torch.export`` does not
     trace a tensor that emulates.
     """
-    register_device()
+    module = register_device()
     accelerator = Accelerator(float64, memory)
     run_thread = threading.Thread.run
 
@@ -200,6 +201,7 @@ def emulated_accelerator(
 
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "is_available", lambda: True)  # other tests run without it
         # Tensors of inference mode cannot have emulated views.
         patch.setattr(torch._C, "_InferenceMode", lambda mode: torch.set_grad_enabled(not mode))
         patch.setattr(threading.Thread, "run", run_intercepted)
