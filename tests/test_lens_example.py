@@ -182,7 +182,8 @@ def test_its_page_asks_and_shows_the_answer(python, demo, page_at, tmp_path):
             expect(page.get_by_role("heading", level=1)).to_have_text("Crop shapes")
             page.get_by_role("button", name="Ask").click()
             expect(page.get_by_text(re.compile(r"Of \d+ components"))).to_be_visible()
-            assert page.locator("figure img").count() > 0
+            page.locator("figure li").first.scroll_into_view_if_needed()
+            expect(page.locator("figure img").first).to_be_visible()
             page.goto("about:blank")  # which asks a server that stops nothing
         finally:
             server.terminate()

@@ -129,6 +129,7 @@ def test_borders_and_errors_without_words(page_at, served):
     first = page.locator("figure[data-form=components] li").first
     expect(first.get_by_role("link")).to_contain_text(result.frame["component"][0])
     expect(first).to_contain_text(f"{result.frame['auroc'][0]:.3g}")
+    first.scroll_into_view_if_needed()  # pictures are loaded near the screen
     expect(first.locator("img")).to_be_visible()
     assert axe(page) == []
     page.set_viewport_size({"width": 360, "height": 780})
@@ -192,6 +193,6 @@ def planted_swap(db, name):
     ]  # fmt: skip
     frame = pd.DataFrame(rows).sort_values(["p_value", "logit"], ignore_index=True)
     components = frame[["class", "part", "size"]].assign(
-        component="layer2:0", rise=1.0, effect=1.0, relevance=0.1
+        component="layer2:0", rise=1.0, effect=1.0, relevance=0.1, carried=float("nan"), named=False
     )
     return Swap(frame, components, {"border": 64}, len(rows) // 2)

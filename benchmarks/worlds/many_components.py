@@ -45,10 +45,10 @@ QUICK = Size(3, 60, 32, 10, 200, 400, 5, 12)
 class RandomWords(Embedder):
     """A random vector per text, seeded by the text: fast and deterministic."""
 
-    spec, fingerprint, has_text = "python:random-words", "random words", True
+    spec, has_text = "python:random-words", True
 
     def __init__(self, dim: int) -> None:
-        self.dim = dim
+        self.dim, self.fingerprint = dim, f"random words of {dim} dimensions"
 
     def preprocess(self, image: Any) -> Tensor:
         """Return a dummy: no image is embedded here."""

@@ -109,5 +109,6 @@ def _gains(
     with evaluating(database.model.module), torch.no_grad():
         for own, third in changed:
             scores = [run_output(database.model, one).scores[:, target] for one in (own, third)]
-            gains.append((scores[0].double() - scores[1].double()).cpu().numpy())
+            own_score, third_score = (one.cpu().double().numpy() for one in scores)
+            gains.append(own_score - third_score)
     return np.concatenate(gains)
