@@ -49,7 +49,7 @@ def swap(p, part="border", sizes=(0.15, 0.25)):
     ]  # fmt: skip
     frame = pd.DataFrame(rows).sort_values(["p_value", "logit"], ignore_index=True)
     components = frame[["class", "part", "size"]].assign(
-        component="first:0", rise=1.0, effect=1.0, relevance=0.1
+        component="first:0", rise=1.0, effect=1.0, relevance=0.1, carried=0.3, named=True
     )
     red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
     return Swap(corrected(frame), components, {part: 64}, 3, {part: ((red, blue),)})
