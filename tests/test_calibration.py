@@ -150,7 +150,7 @@ def test_coverage_is_reported_and_a_test_below_its_level_too_often_is_bold(capsy
     covered = Coverage("AUROC", "0.5, 5 and 5 images", half).record(1)
     alarm = alarms.Alarm("swap", "normal", 5, half, half).record(1)
     assert covered["below"] and alarm["above"]
-    given = {"alarms": [alarm], "intervals": [covered]}
+    given = {"alarms": [alarm], "comparisons": [alarm], "intervals": [covered]}
     show({"tests": records, "rates": [rates[0].record()], **given})
     printed = capsys.readouterr().out
     assert "| uniform | null | " in printed

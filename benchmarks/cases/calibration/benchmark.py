@@ -125,10 +125,12 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     if options.figure is not None:
         draw_histograms([one for one in simulations if one.drawn], options.figure)
     raised = [one for one in results if isinstance(one, Alarm)]
+    records = [one.record(len(raised)) for one in raised]
     covered = [one for one in results if isinstance(one, Coverage)]
     return {
         "draws": draws,
-        "alarms": [one.record(len(raised)) for one in raised],
+        "alarms": [one for one in records if one["used"]],
+        "comparisons": [one for one in records if not one["used"]],
         "intervals": [one.record(len(covered)) for one in covered],
         "tests": [one.record() for one in simulations],
         "rates": [one.record() for one in results if isinstance(one, Rate)],
@@ -164,7 +166,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     alarmed = [
         [one["question"], one["family"], one["classes"], percent(one, "rate", one["above"]),
          f"{100 * one['power']:.0f}"]
-        for one in result["alarms"]
+        for one in (*result["alarms"], *result["comparisons"])
     ]  # fmt: skip
     covered = [
         [one["name"], one["case"], percent(one, "coverage", one["below"])]
