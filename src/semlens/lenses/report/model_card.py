@@ -69,11 +69,12 @@ def _evaluation(evidence: EvidenceFile) -> Iterable[str]:
     rules = database.relevance.rules if database.relevance is not None else "none"
     yield (
         "The share of a class's relevance on components by their verdict: valid, spurious, both or "
-        f"unexpected (rules `{rules}`; ranges over resampled examples). p: probability "
-        "that one more class like the others relies as much on any concept of the list (with fewer "
-        "than six classes: that random concepts claim as much relevance). q: p "
-        f"corrected for the classes tested together (Benjamini-Hochberg). Alarm: q, or p of a "
-        f"class that was tested alone, is at most {evidence.level:g}."
+        f"unexpected (rules `{rules}`; ranges over resampled examples). p: of a contrast with the "
+        "other classes; where this proposes a concept, of the test on images that decides (with "
+        "fewer than six classes: that random concepts claim as much relevance). q: p corrected for "
+        "the classes tested together (Benjamini-Hochberg). Alarm: q, or p of a class that was "
+        f"tested alone, is at most {evidence.level:g}; a proposal that could not be tested on images "
+        "is a suspicion."
     )
     yield "### Results"
     yield _results(evidence.classes)
