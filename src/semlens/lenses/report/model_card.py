@@ -73,8 +73,8 @@ def _evaluation(evidence: EvidenceFile) -> Iterable[str]:
         "other classes; where this proposes a concept, of the test on images that decides (with "
         "fewer than six classes: that random concepts claim as much relevance). q: p corrected for "
         "the classes tested together (Benjamini-Hochberg). Alarm: q, or p of a class that was "
-        f"tested alone, is at most {evidence.level:g}; a proposal that could not be tested on images "
-        "is a suspicion."
+        f"tested alone, is at most {evidence.level:g}; a proposal that could not be tested on "
+        "images is a suspicion."
     )
     yield "### Results"
     yield _results(evidence.classes)
